@@ -1,0 +1,203 @@
+"""Waveform → log-frequency frames → linear power.
+
+Frames ``x`` are what the model sees: 36 rows an octave over nine octaves from C1, every 512 samples, in dB, mapped to about
+[0, 1]. Log frequency, because a timbre is then nearly a shift-invariant pattern along the pitch axis, and because a semitone
+is three rows, so that a picture of frames reads as music.
+
+Two STFTs feed the rows. The low one has a window of 4096 samples, long enough to separate bass notes, and is computed on the
+waveform decimated by eight (512 samples of 5.5 kHz are the same 93 ms); the high one has 2048 samples. Between 1 and 2 kHz
+the rows cross-fade from one to the other.
+
+Conventions: frame ``t`` is centred on sample ``t * hop_length``; a song of N samples has ``1 + N // hop_length`` frames; samples
+outside the song are zeros; time is the last axis. Nothing depends on more of the song than one window, so frames of a chunk
+are frames of the song. Power is relative to a sine of amplitude 1, which reads about 0 dB.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+
+@dataclass(frozen=True)
+class FeatureConfig:
+    """What a frame is. Stored in every style file and dataset; two that differ do not mix."""
+
+    sample_rate: int = 44100
+    hop_length: int = 512  # 11.6 ms: attacks survive, and it divides every window
+    bins_per_octave: int = 36  # three rows a semitone: neighbours stay apart, plots read as music
+    n_bins: int = 324  # nine octaves
+    fmin_hz: float = 32.703  # C1
+    n_fft_low: int = 4096  # in samples of sample_rate
+    n_fft_high: int = 2048
+    decimation: int = 8  # of the low band; its Nyquist is 2756 Hz
+    crossover_low_hz: float = 1000.0
+    crossover_high_hz: float = 2000.0
+    floor_db: float = -90.0
+    loudness_lufs: float = -20.0  # songs are brought to this level before framing
+
+    @property
+    def frames_per_second(self) -> float:
+        """Frames a second (86.13 by default)."""
+        return self.sample_rate / self.hop_length
+
+    @property
+    def n_fft_decimated(self) -> int:
+        """Window of the low band in decimated samples."""
+        return self.n_fft_low // self.decimation
+
+    @property
+    def hop_decimated(self) -> int:
+        """Hop of the low band in decimated samples."""
+        return self.hop_length // self.decimation
+
+    def center_hz(self) -> Tensor:
+        """Centre frequency of every row, Hz, shape (n_bins,)."""
+        return self.fmin_hz * 2.0 ** (torch.arange(self.n_bins, dtype=torch.float64) / self.bins_per_octave)
+
+
+def decimation_filter(decimation: int, *, sample_rate: int = 44100, taps: int = 257) -> Tensor:
+    """Zero-phase low-pass for the low band: flat to 2.05 kHz, −80 dB from 3.45 kHz (aliases land above 2.05 kHz).
+
+    Returns
+    -------
+    Tensor [shape=(taps,), sums to 1]
+        A Kaiser-windowed sinc (Oppenheim and Schafer, "Discrete-Time Signal Processing", §7.5).
+    """
+    cutoff = 1.0 / decimation  # of the sample rate: the Nyquist frequency of the decimated signal, in cycles per two samples
+    n = torch.arange(taps, dtype=torch.float64) - (taps - 1) / 2
+    window = torch.kaiser_window(taps, periodic=False, beta=7.86, dtype=torch.float64)
+    h = torch.sinc(n * cutoff) * window
+    return (h / h.sum()).float()
+
+
+def filterbank(config: FeatureConfig, n_fft: int, sample_rate: float) -> Tensor:
+    """Triangular rows on the power bins of one STFT.
+
+    A row spans its two neighbours' centres and never less than one STFT bin, so that low rows interpolate and high rows
+    gather. The peak is 1: a sine keeps its level wherever it falls.
+
+    Returns
+    -------
+    Tensor [shape=(n_bins, n_fft // 2 + 1), non-negative]
+    """
+    center = config.center_hz()[:, None]
+    ratio = 2.0 ** (1.0 / config.bins_per_octave)
+    bin_hz = sample_rate / n_fft
+    below = torch.clamp(center - center / ratio, min=bin_hz)
+    above = torch.clamp(center * ratio - center, min=bin_hz)
+    hz = torch.arange(n_fft // 2 + 1, dtype=torch.float64)[None] * bin_hz
+    return torch.clamp(torch.minimum(1 + (hz - center) / below, 1 - (hz - center) / above), min=0).float()
+
+
+def stft(y: Tensor, *, n_fft: int, hop_length: int) -> Tensor:
+    """Hann STFT, centred, zeros outside; a sine of amplitude 1 peaks at magnitude 1.
+
+    Parameters
+    ----------
+    y : Tensor [shape=(..., N), float]
+
+    Returns
+    -------
+    Tensor [shape=(..., n_fft // 2 + 1, 1 + N // hop_length), complex]
+    """
+    window = torch.hann_window(n_fft, device=y.device, dtype=y.dtype) * (4.0 / n_fft)  # Σ hann = n_fft / 2; half the energy is at −f
+    flat = F.pad(y.reshape(-1, y.shape[-1]), (n_fft // 2, n_fft // 2))
+    S = torch.stft(flat, n_fft, hop_length, window=window, center=False, return_complex=True)
+    return S.reshape(*y.shape[:-1], *S.shape[-2:])
+
+
+class LogFrequency(nn.Module):
+    """The front end: waveform to frames, and frames back to the power of the two STFTs.
+
+    >>> x = LogFrequency()(torch.sin(2 * torch.pi * 440 / 44100 * torch.arange(44100)))
+    >>> x.shape, int(x[:, 40].argmax())  # A4 is 3 * 12 * 3 + 27 rows above C1
+    (torch.Size([324, 87]), 135)
+    """
+
+    low_rows: Tensor
+    high_rows: Tensor
+    decimate_taps: Tensor
+    blend: Tensor
+
+    def __init__(self, config: FeatureConfig = FeatureConfig()) -> None:
+        super().__init__()
+        self.config = config
+        low_rate = config.sample_rate / config.decimation
+        low = filterbank(config, config.n_fft_decimated, low_rate)
+        high = filterbank(config, config.n_fft_high, config.sample_rate)
+        octaves = torch.log2(config.center_hz() / config.crossover_low_hz)
+        span = math.log2(config.crossover_high_hz / config.crossover_low_hz)
+        self.register_buffer("blend", torch.clamp(octaves / span, 0, 1).float()[:, None], persistent=False)  # share of the high band
+        self.register_buffer("low_rows", low, persistent=False)
+        self.register_buffer("high_rows", high, persistent=False)
+        self.register_buffer("decimate_taps", decimation_filter(config.decimation), persistent=False)
+
+    def decimate(self, y: Tensor) -> Tensor:
+        """Low band of a waveform: (..., N) at sample_rate → (..., ceil(N / decimation)), sample n from around n * decimation."""
+        taps = self.decimate_taps.to(y.dtype)
+        flat = F.pad(y.reshape(-1, 1, y.shape[-1]), (taps.numel() // 2,) * 2)
+        return F.conv1d(flat, taps[None, None], stride=self.config.decimation).reshape(*y.shape[:-1], -1)
+
+    def bands(self, y: Tensor) -> tuple[Tensor, Tensor]:
+        """Complex STFTs of the decimated low band (..., 257, T) and of the whole signal (..., 1025, T), equally many frames."""
+        c = self.config
+        high = stft(y, n_fft=c.n_fft_high, hop_length=c.hop_length)
+        low = stft(self.decimate(y), n_fft=c.n_fft_decimated, hop_length=c.hop_decimated)
+        return low[..., : high.shape[-1]], high
+
+    def frames(self, low: Tensor, high: Tensor) -> Tensor:
+        """Frames of the two STFTs' powers (|S|², non-negative): (..., 257, T) and (..., 1025, T) → (..., F, T)."""
+        power = (1 - self.blend) * (self.low_rows @ low) + self.blend * (self.high_rows @ high)
+        return to_frames(power, floor_db=self.config.floor_db)
+
+    def forward(self, y: Tensor) -> Tensor:
+        """Frames of a waveform at ``config.sample_rate`` and ``config.loudness_lufs``: (..., N) → (..., F, 1 + N // hop_length)."""
+        low, high = self.bands(y)
+        return self.frames(low.abs().square(), high.abs().square())
+
+    def powers(self, x: Tensor, low: Tensor, high: Tensor, *, iterations: int = 4) -> tuple[Tensor, Tensor]:
+        """STFT powers whose rows are ``x``: the front end backwards.
+
+        Each band is solved on its own by multiplicative updates for the Kullback–Leibler divergence (Lee and Seung 2001),
+        which keep it non-negative and keep the fine structure of the start: given the song's own power as a start,
+        a row's energy stays where the song had it.
+
+        Parameters
+        ----------
+        x : Tensor [shape=(..., F, T)]
+            Frames.
+        low, high : Tensor [shape=(..., 257, T) and (..., 1025, T), non-negative]
+            Where to start, for example the song's powers, or ones.
+        iterations : int
+            Five are as good as thirty.
+        """
+        rows = from_frames(x, floor_db=self.config.floor_db)
+        return (
+            _solve(self.low_rows, rows, low, iterations, used=self.blend < 1),
+            _solve(self.high_rows, rows, high, iterations, used=self.blend > 0),
+        )
+
+
+def to_frames(power: Tensor, *, floor_db: float = -90.0) -> Tensor:
+    """Row power (≥ 0, a full-scale sine is 1) → frames: dB over a soft floor, 0 at the floor and 1 at 0 dB."""
+    return 1 - 10 * torch.log10(power + 10 ** (floor_db / 10)) / floor_db
+
+
+def from_frames(x: Tensor, *, floor_db: float = -90.0) -> Tensor:
+    """Frames → row power, the floor taken off again: left on, empty bins add up to an audible hiss."""
+    floor = 10 ** (floor_db / 10)
+    return torch.clamp(10 ** ((1 - x) * floor_db / 10) - floor, min=0)
+
+
+def _solve(W: Tensor, rows: Tensor, start: Tensor, iterations: int, *, used: Tensor) -> Tensor:
+    W = W * used  # a band answers only for the rows it feeds
+    share = W.sum(0)[:, None].clamp(min=1e-9)
+    P = start + 1e-12  # a bin at nothing could never rise
+    for _ in range(iterations):
+        P = P * ((W.T @ (rows / (W @ P).clamp(min=1e-20))) / share)
+    return P
