@@ -1,0 +1,616 @@
+"""MIDI file → waveform with a SoundFont; re-orchestration of the parsed score.
+
+A score is a ``symusic.Score`` in ticks: its parts (``score.tracks``) hold notes, controllers and pitch bends. It is played by
+FluidSynth, through ctypes, in this process: every event is sent when the samples before it have been pulled, so nothing runs in
+real time, nothing opens a sound card, and the same score gives the same samples.
+
+Conventions: times in seconds from the start of the score; programs are General MIDI numbers, 0–127; ``y`` is (2, N) float32,
+left and right, at ``sample_rate``. FluidSynth computes blocks of 64 samples and acts between them, so an event lands on the nearest
+multiple of 64 samples (at most 0.73 ms away at 44.1 kHz). No reverb, no chorus: the sound is the instrument's own.
+
+References
+----------
+.. [1] "Standard MIDI Files 1.0", MIDI Manufacturers Association, RP-001, 1996.
+.. [2] "General MIDI System Level 1", MIDI Manufacturers Association, 1991.
+.. [3] FluidSynth API, https://www.fluidsynth.org/api/
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from ctypes.util import find_library
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+MAX_FILE_BYTES = 16 * 2**20  # the largest of 16,658 real pieces has under 1 MB; "black MIDI" of hundreds of MB is not music to us
+MAX_NOTES = 1_000_000  # twenty notes a second for half a day
+MAX_SECONDS = 8 * 3600.0  # the longest concert works (Feldman, Sorabji) stay under it; a slip in the tempo map does not
+MAX_PARTS = 255  # FluidSynth has 256 channels, a part has one
+MAX_BEATS = 1_000_000  # eight hours at 2,000 beats a minute
+BLOCK_SAMPLES = 64  # FluidSynth's own block; events act between blocks
+PREROLL_SECONDS = 3.0  # an excerpt starts earlier by this much, unheard, so that notes already sounding are in their decay
+DEFAULT_GAIN = 0.2  # FluidSynth's own; a full orchestra stays below full scale
+
+INSTALL_FLUIDSYNTH = "apt-get install libfluidsynth3 fluid-soundfont-gm (macOS: brew install fluid-synth)"
+
+# Every General MIDI program that is not a piano, a style's own sound, or an effect: what a style-neutral view may be played on.
+VIEW_PROGRAMS: tuple[int, ...] = (*range(8, 29), 32, *range(34, 47), *range(52, 55), *range(56, 80), *range(82, 96))
+
+SOUNDFONTS: dict[str, tuple[tuple[str, ...], str]] = {
+    "fluidr3": (("FluidR3_GM.sf2", "FluidR3_GM.sf3", "FluidR3Mono_GM.sf3"), "apt-get install fluid-soundfont-gm"),
+    "musescore": (
+        ("MuseScore_General.sf3", "MuseScore_General_Full.sf3", "MuseScore_General.sf2"),
+        "apt-get install musescore-general-soundfont",
+    ),
+}
+SOUNDFONT_FOLDERS = (
+    "~/.local/share/soundfonts",
+    "~/.local/share/sounds/sf2",
+    "/usr/share/sounds/sf2",
+    "/usr/share/sounds/sf3",
+    "/usr/share/soundfonts",
+    "/usr/local/share/soundfonts",
+    "/opt/homebrew/share/soundfonts",
+)
+
+NOTE_DTYPE = np.dtype(
+    [("onset_seconds", "f8"), ("offset_seconds", "f8"), ("pitch", "i2"), ("velocity", "i2"), ("drum", "?")],
+)
+
+
+# --- the score -------------------------------------------------------------------------------------------------------------------
+
+
+def load_score(source: str | Path | bytes) -> Any:
+    """Parse a Standard MIDI File.
+
+    Parameters
+    ----------
+    source : path, or the bytes of the file
+
+    Returns
+    -------
+    symusic.Score [in ticks]
+        With at least one note.
+
+    Raises
+    ------
+    ValueError
+        If it is not a MIDI file, is damaged beyond use, holds no note, or exceeds a limit (``MAX_FILE_BYTES``, ``MAX_NOTES``,
+        ``MAX_SECONDS``, ``MAX_PARTS``).
+    OSError
+        If the file cannot be read.
+    """
+    name, data = _read_bytes(source)
+    _check_header(name, data)
+    try:
+        score = _symusic().Score.from_midi(data)
+    except Exception as error:
+        raise ValueError(f"{name}: damaged MIDI file: {error}") from None
+    return _checked(name, score)
+
+
+def _symusic() -> Any:
+    try:
+        import symusic
+    except ModuleNotFoundError:
+        raise ValueError("reading MIDI needs symusic: pip install 'stylestream[midi]'") from None
+    return symusic
+
+
+def _read_bytes(source: str | Path | bytes) -> tuple[str, bytes]:
+    if isinstance(source, bytes):
+        return "MIDI data", source
+    path = Path(source)
+    if path.stat().st_size > MAX_FILE_BYTES:
+        raise ValueError(f"{path}: larger than {MAX_FILE_BYTES // 2**20} MiB, the limit for a MIDI file")
+    return str(path), path.read_bytes()
+
+
+def _check_header(name: str, data: bytes) -> None:
+    if len(data) < 14 or data[:4] != b"MThd":
+        raise ValueError(f"{name}: not a MIDI file (it does not begin with MThd)")
+    division = int.from_bytes(data[12:14], "big")
+    if division == 0 or division >= 0x8000:
+        raise ValueError(f"{name}: its MIDI time division ({division}) is not ticks per quarter note; export it again with a musical tempo")
+
+
+def _checked(name: str, score: Any) -> Any:
+    count = score.note_num()
+    if count == 0:
+        raise ValueError(f"{name}: the MIDI file has no notes")
+    if count > MAX_NOTES:
+        raise ValueError(f"{name}: {count:,} notes; the limit is {MAX_NOTES:,}")
+    if len(score.tracks) > MAX_PARTS:
+        raise ValueError(f"{name}: {len(score.tracks)} parts; the limit is {MAX_PARTS}")
+    seconds = duration_seconds(score)
+    if seconds > MAX_SECONDS:
+        raise ValueError(f"{name}: lasts {seconds / 3600:.1f} hours; the limit is {MAX_SECONDS / 3600:.0f}")
+    return score
+
+
+def _tempo_map(score: Any) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
+    """Ticks where the tempo changes (first is 0), seconds there, and seconds per tick from there on."""
+    changes = {0: 500_000}  # 120 quarter notes a minute until told otherwise [1]
+    for tempo in sorted(score.tempos, key=lambda t: t.time):
+        if tempo.mspq > 0:  # 0 would be infinitely fast: no tempo at all
+            changes[max(tempo.time, 0)] = tempo.mspq
+    ticks = np.array(list(changes), dtype=np.float64)
+    per_tick = np.array(list(changes.values()), dtype=np.float64) * 1e-6 / score.ticks_per_quarter
+    seconds = np.concatenate([[0.0], np.cumsum(np.diff(ticks) * per_tick[:-1])])
+    return ticks, seconds, per_tick
+
+
+def _seconds_at(score: Any, ticks: NDArray[Any]) -> NDArray[np.float64]:
+    change_ticks, change_seconds, per_tick = _tempo_map(score)
+    index = np.maximum(np.searchsorted(change_ticks, ticks, side="right") - 1, 0)
+    return np.asarray(change_seconds[index] + (ticks - change_ticks[index]) * per_tick[index])
+
+
+def duration_seconds(score: Any) -> float:
+    """When the last note ends, in seconds; 0.0 for a score without notes."""
+    ends = [int(a["time"][i]) + int(a["duration"][i]) for a in map(_note_arrays, score.tracks) if len(a["time"]) for i in [_last(a)]]
+    return float(_seconds_at(score, np.array([max(ends)]))[0]) if ends else 0.0
+
+
+def _note_arrays(track: Any) -> dict[str, NDArray[np.int64]]:
+    return {key: np.asarray(value, dtype=np.int64) for key, value in track.notes.numpy().items()}
+
+
+def _last(arrays: dict[str, NDArray[np.int64]]) -> int:
+    return int(np.argmax(arrays["time"] + arrays["duration"]))
+
+
+def notes(score: Any) -> NDArray[Any]:
+    """All notes of a score, in order of onset, then pitch.
+
+    Returns
+    -------
+    np.ndarray [shape=(n,), structured]
+        ``onset_seconds``, ``offset_seconds`` (written length: no pedal), ``pitch`` (MIDI number, 69 is A4), ``velocity`` (1–127),
+        ``drum`` (bool: pitch names a drum, not a tone).
+    """
+    parts = [_part_notes(score, track) for track in score.tracks]
+    table = np.concatenate(parts) if parts else np.zeros(0, NOTE_DTYPE)
+    return np.asarray(table[np.lexsort((table["pitch"], table["onset_seconds"]))])
+
+
+def _part_notes(score: Any, track: Any) -> NDArray[Any]:
+    arrays = _note_arrays(track)
+    table = np.zeros(len(arrays["time"]), NOTE_DTYPE)
+    table["onset_seconds"] = _seconds_at(score, arrays["time"])
+    table["offset_seconds"] = _seconds_at(score, arrays["time"] + arrays["duration"])
+    table["pitch"], table["velocity"], table["drum"] = arrays["pitch"], arrays["velocity"], track.is_drum
+    return table
+
+
+def beats(score: Any) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Beats and downbeats of a score, from its tempi and time signatures, up to its last note's end.
+
+    A beat is the lower number of the time signature; in compound metre (6/8, 9/8, 12/8 …) it is three of them. A change of time
+    signature starts a bar. Without a time signature it is 4/4.
+
+    Returns
+    -------
+    beat_seconds, downbeat_seconds : np.ndarray [seconds, ascending]
+    """
+    end = max((int(track.end()) for track in score.tracks), default=0)
+    beat_ticks, downbeat_ticks = [], []
+    metres = _metres(score)
+    for (start, numerator, denominator), stop in zip(metres, [*(m[0] for m in metres[1:]), end + 1], strict=True):
+        compound = numerator > 3 and numerator % 3 == 0 and denominator >= 8
+        unit = score.ticks_per_quarter * 4 / denominator * (3 if compound else 1)
+        count = int(np.ceil(max(min(stop, end + 1) - start, 0) / unit))
+        if count + sum(map(len, beat_ticks)) > MAX_BEATS:
+            raise ValueError(f"more than {MAX_BEATS:,} beats: the time signatures or tempi of this MIDI file make no sense")
+        ticks = start + unit * np.arange(count)
+        beat_ticks.append(ticks)
+        downbeat_ticks.append(ticks[:: numerator // 3 if compound else numerator])
+    return _seconds_at(score, np.concatenate(beat_ticks)), _seconds_at(score, np.concatenate(downbeat_ticks))
+
+
+def _metres(score: Any) -> list[tuple[int, int, int]]:
+    metres = {0: (4, 4)}
+    for signature in sorted(score.time_signatures, key=lambda s: s.time):
+        if signature.numerator > 0 and signature.denominator > 0:
+            metres[max(signature.time, 0)] = (signature.numerator, signature.denominator)
+    return [(time, *metre) for time, metre in sorted(metres.items())]
+
+
+# --- re-orchestration --------------------------------------------------------------------------------------------------------------
+
+
+def reorchestrate(
+    score: Any,
+    *,
+    programs: Sequence[int] | Mapping[int, int] | int | None = None,
+    drop_drums: bool = True,
+    drop_tracks: Sequence[int] = (),
+) -> Any:
+    """The same notes on other instruments, as a new score.
+
+    Parameters
+    ----------
+    programs : int, sequence, mapping or None [General MIDI, 0–127]
+        One program for every melodic part; one for each melodic part in turn (repeated if there are fewer); new program by old
+        one (others stay); or None: instruments stay.
+    drop_drums : bool
+        Leave out the drum parts.
+    drop_tracks : sequence of int
+        Parts to leave out, as indices into ``score.tracks``.
+
+    Returns
+    -------
+    symusic.Score
+        May be without notes, if everything was dropped.
+
+    Raises
+    ------
+    ValueError
+        If a program is outside 0–127 or an index outside the score.
+    """
+    _check_programs(programs)
+    if any(not 0 <= index < len(score.tracks) for index in drop_tracks):
+        raise ValueError(f"drop_tracks {list(drop_tracks)}: the score has {len(score.tracks)} parts, counted from 0")
+    result = score.copy()
+    kept = [t for i, t in enumerate(result.tracks) if i not in set(drop_tracks) and not (drop_drums and t.is_drum)]
+    melodic = 0
+    for track in kept:
+        if not track.is_drum:
+            track.program = _program(programs, track.program, melodic)
+            melodic += 1
+    result.tracks = kept
+    return result
+
+
+def _program(programs: Sequence[int] | Mapping[int, int] | int | None, old: int, part: int) -> int:
+    if programs is None:
+        return old
+    if isinstance(programs, Mapping):
+        return int(programs.get(old, old))
+    return int(programs) if isinstance(programs, (int, np.integer)) else int(programs[part % len(programs)])
+
+
+def _check_programs(programs: Sequence[int] | Mapping[int, int] | int | None) -> None:
+    if programs is None:
+        return
+    values = [programs] if isinstance(programs, (int, np.integer)) else list(programs.values() if isinstance(programs, Mapping) else programs)
+    if not values and not isinstance(programs, Mapping):
+        raise ValueError("programs is empty; give at least one General MIDI program, or None to keep the instruments")
+    for value in values:
+        if not 0 <= value <= 127:
+            raise ValueError(f"program {value}: General MIDI programs are 0 to 127")
+
+
+def piano_reduction(score: Any) -> Any:
+    """Every melodic part on the piano, no drums: the source of the reduction protocol."""
+    return reorchestrate(score, programs=0)
+
+
+def random_orchestration(score: Any, rng: np.random.Generator, programs: Sequence[int] = VIEW_PROGRAMS, *, drop_drums: bool = True) -> Any:
+    """Every melodic part on an instrument drawn from ``programs``, each part on its own."""
+    _check_programs(programs)
+    return reorchestrate(score, programs=[int(p) for p in rng.choice(programs, size=max(len(score.tracks), 1))], drop_drums=drop_drums)
+
+
+# --- the synthesizer ---------------------------------------------------------------------------------------------------------------
+
+
+def find_soundfont(name: str | Path | None = None) -> Path:
+    """Path of a SoundFont.
+
+    Parameters
+    ----------
+    name : "fluidr3", "musescore", the path of an SF2 or SF3 file, or None
+        None is the file that the environment variable STYLESTREAM_SOUNDFONT names, else "fluidr3".
+
+    Raises
+    ------
+    ValueError
+        If it is not there; says what to install.
+    """
+    wanted = str(name) if name is not None else os.environ.get("STYLESTREAM_SOUNDFONT") or "fluidr3"
+    if wanted.lower() not in SOUNDFONTS:
+        if Path(wanted).is_file():
+            return Path(wanted)
+        raise ValueError(f"no SoundFont {wanted!r}: give the path of an SF2 or SF3 file, or one of {', '.join(SOUNDFONTS)}")
+    files, install = SOUNDFONTS[wanted.lower()]
+    for file in files:
+        for folder in _soundfont_folders():
+            if (folder / file).is_file():
+                return folder / file
+    raise ValueError(f"SoundFont {wanted!r} not found ({files[0]}): {install}, or set STYLESTREAM_SOUNDFONT to a SoundFont's path")
+
+
+def _soundfont_folders() -> list[Path]:
+    extra = os.environ.get("STYLESTREAM_SOUNDFONTS", "")  # more folders, separated like PATH
+    return [Path(folder).expanduser() for folder in (*filter(None, extra.split(os.pathsep)), *SOUNDFONT_FOLDERS)]
+
+
+_P, _S, _I, _D = ctypes.c_void_p, ctypes.c_char_p, ctypes.c_int, ctypes.c_double
+_SIGNATURES: dict[str, tuple[Any, tuple[Any, ...]]] = {
+    "new_fluid_settings": (_P, ()),
+    "delete_fluid_settings": (None, (_P,)),
+    "fluid_settings_setint": (_I, (_P, _S, _I)),
+    "fluid_settings_setnum": (_I, (_P, _S, _D)),
+    "new_fluid_synth": (_P, (_P,)),
+    "delete_fluid_synth": (None, (_P,)),
+    "fluid_synth_sfload": (_I, (_P, _S, _I)),
+    "fluid_synth_system_reset": (_I, (_P,)),
+    "fluid_synth_set_channel_type": (_I, (_P, _I, _I)),
+    "fluid_synth_program_change": (_I, (_P, _I, _I)),
+    "fluid_synth_noteon": (_I, (_P, _I, _I, _I)),
+    "fluid_synth_noteoff": (_I, (_P, _I, _I)),
+    "fluid_synth_cc": (_I, (_P, _I, _I, _I)),
+    "fluid_synth_pitch_bend": (_I, (_P, _I, _I)),
+    "fluid_synth_write_float": (_I, (_P, _I, _P, _I, _I, _P, _I, _I)),
+    "fluid_set_log_function": (_P, (_I, _P, _P)),
+}
+_LIBRARY_NAMES = {
+    "linux": ("libfluidsynth.so.3", "libfluidsynth.so.2", "libfluidsynth.so"),
+    "darwin": ("libfluidsynth.dylib", "/opt/homebrew/lib/libfluidsynth.dylib", "/usr/local/lib/libfluidsynth.dylib"),
+    "win32": ("libfluidsynth-3.dll", "libfluidsynth-2.dll", "fluidsynth.dll"),
+}
+
+
+def _open_library() -> Any:
+    """libfluidsynth, by the loader's own search (LD_LIBRARY_PATH included), then by ``find_library``."""
+    # find_library comes second: on Linux it asks ldconfig and compilers, and does not see LD_LIBRARY_PATH without them
+    names = [*_LIBRARY_NAMES.get(sys.platform, ()), find_library("fluidsynth")]
+    for name in filter(None, names):
+        try:
+            library = ctypes.CDLL(name)
+        except OSError:
+            continue
+        for function, (result, arguments) in _SIGNATURES.items():
+            getattr(library, function).restype = result
+            getattr(library, function).argtypes = arguments
+        for level in range(5):  # warnings about voices and presets would fill stderr; errors come back as return codes
+            library.fluid_set_log_function(level, None, None)
+        return library
+    raise ValueError(f"rendering MIDI needs FluidSynth 2 or newer: {INSTALL_FLUIDSYNTH}")
+
+
+_OFF, _CONTROL, _BEND, _ON, _OFF_AT_ONCE = range(5)  # also the order within one block
+# Bank select would leave General MIDI; omni, mono and poly modes would join neighbouring channels, which are other parts here
+_IGNORED_CONTROLS = (0, 32, 124, 125, 126, 127)
+
+
+def _part_events(score: Any, track: Any, channel: int) -> NDArray[np.int64]:
+    """Events of a part, shape (n, 6): tick, kind, channel, first value, second value, order of writing."""
+    a = _note_arrays(track)
+    off_kind = np.where(a["duration"] > 0, _OFF, _OFF_AT_ONCE)
+    zeros = np.zeros_like(a["time"])
+    columns = [
+        np.stack([a["time"], zeros + _ON, zeros, a["pitch"], a["velocity"]], axis=1),
+        np.stack([a["time"] + a["duration"], off_kind, zeros, a["pitch"], zeros], axis=1),
+    ]
+    controls = [(c.time, _CONTROL, 0, c.number, c.value) for c in track.controls if c.number not in _IGNORED_CONTROLS]
+    bends = [(b.time, _BEND, 0, b.value + 8192, 0) for b in track.pitch_bends]
+    columns += [np.array(rows, dtype=np.int64).reshape(-1, 5) for rows in (controls, bends)]
+    events = np.concatenate(columns)
+    events[:, 2] = channel
+    return events
+
+
+def _events(score: Any, sample_rate: int) -> NDArray[np.int64]:
+    """Events of a score in order, shape (n, 5): sample (a multiple of 64), kind, channel, first value, second value."""
+    parts = [_part_events(score, track, channel) for channel, track in enumerate(score.tracks)]
+    events = np.concatenate(parts) if parts else np.zeros((0, 5), np.int64)
+    ticks = events[:, 0].copy()
+    blocks = np.rint(_seconds_at(score, ticks) * sample_rate / BLOCK_SAMPLES).astype(np.int64)
+    events[:, 0] = np.maximum(blocks, 0) * BLOCK_SAMPLES
+    return np.asarray(events[np.lexsort((events[:, 1], ticks))])
+
+
+class Synthesizer:
+    """A SoundFont, loaded once, that plays scores.
+
+    Parameters
+    ----------
+    soundfont : see ``find_soundfont``
+    sample_rate : int [Hz, 8000–96000]
+    gain : float [linear]
+
+    Raises
+    ------
+    ValueError
+        If FluidSynth or the SoundFont is missing, or the SoundFont cannot be read.
+    """
+
+    def __init__(self, soundfont: str | Path | None = None, *, sample_rate: int = 44100, gain: float = DEFAULT_GAIN) -> None:
+        self._synth = self._settings = None
+        self.soundfont = find_soundfont(soundfont)
+        if not 8000 <= sample_rate <= 96000:
+            raise ValueError(f"sample rate {sample_rate} Hz: FluidSynth renders at 8000 to 96000 Hz")
+        self.sample_rate = sample_rate
+        self._library = _open_library()
+        self._settings = self._library.new_fluid_settings()
+        self._configure(gain)
+        self._synth = self._library.new_fluid_synth(self._settings)
+        if self._library.fluid_synth_sfload(self._synth, os.fsencode(self.soundfont), 1) < 0:
+            self.close()
+            raise ValueError(f"{self.soundfont}: not a SoundFont that FluidSynth can read (SF2, or SF3 if it was built with libsndfile)")
+        self._renders = 0  # counts renders, so that an abandoned one cannot go on
+
+    def _configure(self, gain: float) -> None:
+        numbers = {"synth.sample-rate": float(self.sample_rate), "synth.gain": gain}
+        integers = {
+            "synth.midi-channels": 256,
+            "synth.polyphony": 256,
+            "synth.cpu-cores": 1,  # songs are rendered side by side; threads inside one would only quarrel
+            "synth.reverb.active": 0,
+            "synth.chorus.active": 0,
+        }
+        for key, number in numbers.items():
+            self._library.fluid_settings_setnum(self._settings, key.encode(), number)
+        for key, integer in integers.items():
+            self._library.fluid_settings_setint(self._settings, key.encode(), integer)
+
+    def close(self) -> None:
+        """Free the SoundFont. Closing twice is harmless."""
+        if self._synth is not None:
+            self._library.delete_fluid_synth(self._synth)
+        if self._settings is not None:
+            self._library.delete_fluid_settings(self._settings)
+        self._synth = self._settings = None
+
+    def __enter__(self) -> Synthesizer:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.close()
+
+    def __del__(self) -> None:
+        self.close()
+
+    def render(
+        self,
+        score: Any,
+        *,
+        start_seconds: float = 0.0,
+        max_seconds: float | None = None,
+        tail_seconds: float = 2.0,
+        mono: bool = False,
+    ) -> NDArray[np.float32]:
+        """Play a score, or an excerpt of it.
+
+        Parameters
+        ----------
+        start_seconds : float [>= 0]
+            Where the excerpt begins; notes already sounding there are heard.
+        max_seconds : float or None
+            Length at most.
+        tail_seconds : float [>= 0]
+            Time after the last note's end, for its decay.
+        mono : bool
+            The mean of left and right.
+
+        Returns
+        -------
+        np.ndarray [shape=(2, N), or (1, N) if mono]
+        """
+        samples = self._samples(score, start_seconds, max_seconds, tail_seconds)
+        y = next(self._play(score, start_seconds, samples, max(samples, 1)), np.zeros((2, 0), np.float32))
+        return np.asarray(y.mean(axis=0, keepdims=True)) if mono else y
+
+    def blocks(
+        self,
+        score: Any,
+        block_samples: int,
+        *,
+        start_seconds: float = 0.0,
+        max_seconds: float | None = None,
+        tail_seconds: float = 2.0,
+    ) -> Iterator[NDArray[np.float32]]:
+        """Play a score in blocks of ``block_samples`` (the last may be shorter): ``render`` in bounded memory, sample for sample."""
+        samples = self._samples(score, start_seconds, max_seconds, tail_seconds)
+        return self._play(score, start_seconds, samples, block_samples)
+
+    def _samples(self, score: Any, start_seconds: float, max_seconds: float | None, tail_seconds: float) -> int:
+        seconds = max(duration_seconds(score) + tail_seconds - start_seconds, 0.0)
+        return round(min(seconds, np.inf if max_seconds is None else max_seconds) * self.sample_rate)
+
+    def _play(self, score: Any, start_seconds: float, samples: int, block_samples: int) -> Iterator[NDArray[np.float32]]:
+        self._renders += 1
+        render = self._renders
+        start = round(start_seconds * self.sample_rate)
+        origin = max(start - round(PREROLL_SECONDS * self.sample_rate), 0) // BLOCK_SAMPLES * BLOCK_SAMPLES
+        self._prepare(score)
+        stream = _Stream(self._library, self._synth, _from(_events(score, self.sample_rate), origin))
+        if start > origin:
+            stream.pull(start - origin)
+        for first in range(0, samples, block_samples):
+            if render != self._renders or self._synth is None:
+                raise RuntimeError("this synthesizer has begun another render, or was closed; use one Synthesizer for each stream")
+            yield stream.pull(min(block_samples, samples - first))
+
+    def _prepare(self, score: Any) -> None:
+        if len(score.tracks) > MAX_PARTS:
+            raise ValueError(f"{len(score.tracks)} parts; the limit is {MAX_PARTS}")
+        self._library.fluid_synth_system_reset(self._synth)
+        for channel, track in enumerate(score.tracks):
+            self._library.fluid_synth_set_channel_type(self._synth, channel, int(track.is_drum))
+            self._library.fluid_synth_program_change(self._synth, channel, track.program)
+
+
+def _from(events: NDArray[np.int64], origin: int) -> NDArray[np.int64]:
+    """Events from sample ``origin`` on, counted from there: settings made before are kept, notes that still sound begin anew."""
+    if origin == 0:
+        return events
+    past = events[:, 0] < origin
+    ends: dict[tuple[int, int], int] = {}
+    for index in np.flatnonzero(past & np.isin(events[:, 1], (_ON, _OFF, _OFF_AT_ONCE))).tolist():
+        key = (int(events[index, 2]), int(events[index, 3]))
+        if events[index, 1] == _ON:
+            ends[key] = index
+        else:
+            ends.pop(key, None)
+    keep = ~past | np.isin(events[:, 1], (_CONTROL, _BEND))
+    keep[list(ends.values())] = True
+    result = events[keep].copy()
+    result[:, 0] = np.maximum(result[:, 0] - origin, 0)
+    return result
+
+
+class _Stream:
+    """FluidSynth with the events still to come: pull samples, and they are sent in time."""
+
+    def __init__(self, library: Any, synth: Any, events: NDArray[np.int64]) -> None:
+        self._library, self._synth = library, synth
+        self._events, self._next, self._now = events, 0, 0
+        self._sounding: dict[tuple[int, int], int] = {}
+
+    def pull(self, samples: int) -> NDArray[np.float32]:
+        y = np.empty((2, samples), np.float32)
+        left, right = y.ctypes.data, y.ctypes.data + y.strides[0]
+        write, synth = self._library.fluid_synth_write_float, self._synth
+        begin, end = self._now, self._now + samples
+        while self._now < end:
+            due = self._send_due()
+            stop = min(due, end)
+            write(synth, stop - self._now, left, self._now - begin, 1, right, self._now - begin, 1)
+            self._now = stop
+        return y
+
+    def _send_due(self) -> int:
+        """Send what is due now; the sample of the next event."""
+        stop = int(np.searchsorted(self._events[:, 0], self._now, side="right"))
+        for _, kind, channel, a, b in self._events[self._next : stop].tolist():
+            self._send(kind, channel, a, b)
+        self._next = max(stop, self._next)
+        return int(self._events[self._next, 0]) if self._next < len(self._events) else 2**62
+
+    def _send(self, kind: int, channel: int, a: int, b: int) -> None:
+        if kind == _ON:
+            self._sounding[channel, a] = self._sounding.get((channel, a), 0) + 1
+            self._library.fluid_synth_noteon(self._synth, channel, a, b)
+        elif kind == _CONTROL:
+            self._library.fluid_synth_cc(self._synth, channel, a, b)
+        elif kind == _BEND:
+            self._library.fluid_synth_pitch_bend(self._synth, channel, a)
+        else:
+            # FluidSynth ends every voice of a key at once; where notes of one key overlap, the last end is the end
+            self._sounding[channel, a] = self._sounding.get((channel, a), 1) - 1
+            if self._sounding[channel, a] <= 0:
+                self._library.fluid_synth_noteoff(self._synth, channel, a)
+
+
+def render(
+    source: str | Path | bytes,
+    *,
+    soundfont: str | Path | None = None,
+    sample_rate: int = 44100,
+    start_seconds: float = 0.0,
+    max_seconds: float | None = None,
+) -> tuple[NDArray[np.float32], int]:
+    """A MIDI file as sound, in one call: ``(y (2, N), sample_rate)``. For many files keep a ``Synthesizer``."""
+    score = load_score(source)
+    with Synthesizer(soundfont, sample_rate=sample_rate) as synthesizer:
+        return synthesizer.render(score, start_seconds=start_seconds, max_seconds=max_seconds), sample_rate
