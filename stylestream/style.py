@@ -1,0 +1,484 @@
+"""The style file: weights, configs and card in one ``.safetensors``; and where styles are found.
+
+A style file is a safetensors file [1]_: eight bytes of header length, a JSON header, tensors. Weights are kept in float16.
+Everything else is one JSON text in the header's metadata under the key ``stylestream``: format version, package version, feature
+config, model config, card, and the ids and melody fingerprints of the training songs, by which an evaluation refuses songs that
+the style has seen.
+
+Loading executes nothing: JSON and plain tensors are all there is. Every size is checked before memory is taken. A file that is
+wrong, truncated, newer than this package, or a pickle raises ``ValueError`` with one line that says so.
+
+A style is named by a path, by the name of a bundled style, or by the name of one installed in the user's style folder, in this
+order. Reading a card or listing styles does not import torch.
+
+References
+----------
+.. [1] https://github.com/huggingface/safetensors#format
+"""
+
+from __future__ import annotations
+
+import contextlib
+import difflib
+import json
+import math
+import os
+import re
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, fields
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from stylestream import __version__
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+FORMAT_VERSION = 1
+SUFFIX = ".safetensors"
+MAX_FILE_BYTES = 64 * 2**20  # sixteen times what a bundled style may be: a file beyond it is not a style
+MAX_HEADER_BYTES = 16 * 2**20
+
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
+
+
+@dataclass(frozen=True)
+class Source:
+    """One source of training songs, and the licence they came under."""
+
+    name: str
+    licence: str = "unknown"
+    songs: int = 0
+    hours: float = 0.0
+    address: str = ""
+
+
+@dataclass(frozen=True)
+class Card:
+    """What a style is, where it comes from, and how well it does. Shown by ``stylestream styles show``."""
+
+    title: str
+    description: str = ""
+    author: str = ""
+    licence: str = "unknown"
+    sources: tuple[Source, ...] = ()
+    training_minutes: float = 0.0
+    training_steps: int = 0
+    training_device: str = ""
+    # row of the quality table → column → value; rows are named as in the table ("this style", "copy the song", …)
+    metrics: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
+    notes: str = ""
+
+    @property
+    def hours(self) -> float:
+        """Hours of training music, all sources together."""
+        return sum(source.hours for source in self.sources)
+
+
+@dataclass(frozen=True)
+class StyleData:
+    """A style file in memory: plain tensors (float32), plain dicts."""
+
+    weights: dict[str, Tensor]
+    model_config: dict[str, Any]
+    feature_config: dict[str, Any]
+    card: Card
+    fingerprints: dict[str, list[int]]  # training song id → hashes of its melody; empty where none was taken
+    package_version: str
+
+
+@dataclass(frozen=True)
+class StyleEntry:
+    """One line of ``stylestream styles``. ``card`` is None where the file cannot be read; then ``problem`` says why."""
+
+    name: str
+    path: Path
+    bundled: bool
+    size_bytes: int
+    card: Card | None
+    problem: str = ""
+
+
+# ---------------------------------------------------------------------------------------------------------------- writing
+
+
+@contextlib.contextmanager
+def whole_file(path: Path) -> Iterator[Path]:
+    """Give a temporary name beside ``path``; on success it becomes ``path``, otherwise nothing is left."""
+    path = Path(path)
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name[:100]}.", suffix=".part")
+    os.close(handle)
+    temporary = Path(name)
+    try:
+        yield temporary
+        with open(temporary, "rb+") as file:
+            os.fsync(file.fileno())
+        umask = os.umask(0)
+        os.umask(umask)
+        temporary.chmod(0o666 & ~umask)  # mkstemp makes files private; the result is an ordinary file
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def save_style(
+    path: str | Path,
+    model_state: Mapping[str, Tensor],
+    *,
+    model_config: Mapping[str, Any],
+    feature_config: Mapping[str, Any],
+    card: Card,
+    fingerprints: Mapping[str, Sequence[int]] | None = None,
+) -> Path:
+    """Write a style file, whole or not at all.
+
+    Parameters
+    ----------
+    path : str or Path
+        Ends in ``.safetensors``; an existing file is replaced.
+    model_state : mapping of str to Tensor
+        The model's ``state_dict()``. Floating-point weights are stored as float16.
+    model_config, feature_config : mapping
+        Arguments of the constructors, JSON types only.
+    card : Card
+        Title, licence, corpus, metrics.
+    fingerprints : mapping of str to sequence of int, optional
+        For every training song its id and the hashes of its melody.
+
+    Returns
+    -------
+    Path
+        Where it was written.
+
+    Raises
+    ------
+    ValueError
+        If the name does not end in ``.safetensors``, or a weight is not finite in float16, or a config is not JSON.
+    OSError
+        If the file cannot be written.
+    """
+    from safetensors.torch import save
+
+    path = Path(path)
+    if path.suffix != SUFFIX:
+        raise ValueError(f"a style file's name ends in {SUFFIX}, {path.name!r} does not")
+    metadata = {
+        "format_version": FORMAT_VERSION,
+        "package_version": __version__,
+        "model_config": dict(model_config),
+        "feature_config": dict(feature_config),
+        "card": asdict(card),
+        "fingerprints": {song: [int(h) for h in hashes] for song, hashes in (fingerprints or {}).items()},
+    }
+    weights = {name: _half(name, tensor) for name, tensor in sorted(model_state.items())}
+    # One key: the order of several would differ from run to run, and equal styles would be unequal files.
+    data = save(weights, metadata={"stylestream": _to_json(metadata)})
+    with whole_file(path) as temporary:
+        temporary.write_bytes(data)
+    return path
+
+
+def _half(name: str, tensor: Tensor) -> Tensor:
+    tensor = tensor.detach().cpu().contiguous()
+    if not tensor.is_floating_point():
+        return tensor.clone()
+    half = tensor.half()
+    if not half.isfinite().all():
+        raise ValueError(f"weight {name!r} is not finite in float16; the training diverged, train again with a smaller learning rate")
+    return half.clone()
+
+
+def _to_json(value: Any) -> str:
+    try:
+        return json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"a style's configs and card must be plain JSON values: {error}") from None
+
+
+# ---------------------------------------------------------------------------------------------------------------- reading
+
+
+def load_style_file(path: str | Path) -> StyleData:
+    """Read a style file, checking everything that can be checked.
+
+    Parameters
+    ----------
+    path : str or Path
+        A style file; `find_style` makes a path of a name.
+
+    Returns
+    -------
+    StyleData
+        Weights in float32, on the CPU.
+
+    Raises
+    ------
+    ValueError
+        If the file is not a style file, is truncated, is newer than this package, or is a pickle.
+    OSError
+        If the file cannot be read.
+    """
+    from safetensors import SafetensorError
+    from safetensors.torch import load
+
+    path = Path(path)
+    metadata = _read_metadata(path)
+    try:
+        tensors = load(path.read_bytes())
+    except (SafetensorError, KeyError, ValueError, TypeError) as error:
+        raise ValueError(f"{path}: the weights are damaged ({_one_line(error)}); get the style file again") from None
+    weights = {name: tensor.float() if tensor.is_floating_point() else tensor for name, tensor in tensors.items()}
+    broken = [name for name, tensor in weights.items() if not tensor.isfinite().all()]
+    if broken:
+        raise ValueError(f"{path}: weight {broken[0]!r} is not finite; get the style file again")
+    return StyleData(
+        weights=weights,
+        model_config=_table(metadata, "model_config", path),
+        feature_config=_table(metadata, "feature_config", path),
+        card=_card(metadata, path),
+        fingerprints=_fingerprints(metadata, path),
+        package_version=str(metadata.get("package_version", "")),
+    )
+
+
+def read_card(path: str | Path) -> Card:
+    """Read only the card of a style file; the weights stay on the disk. Raises as `load_style_file`."""
+    return _card(_read_metadata(Path(path)), Path(path))
+
+
+def _read_metadata(path: Path) -> dict[str, Any]:
+    header = _read_header(path)
+    text = header.get("__metadata__")
+    text = text.get("stylestream") if isinstance(text, dict) else None
+    if not isinstance(text, str):
+        raise ValueError(f"{path}: a safetensors file, but not a style; styles are made by `stylestream train`")
+    metadata = _parse(text, path)
+    version = metadata.get("format_version")
+    if not isinstance(version, int) or isinstance(version, bool) or version < 1:
+        raise ValueError(f"{path}: not a style file (format version {version!r})")
+    if version > FORMAT_VERSION:
+        made_by = str(metadata.get("package_version", "a newer version"))[:40]
+        raise ValueError(
+            f"{path}: made by StyleStream {made_by} in style format {version}, this is {__version__} and reads format {FORMAT_VERSION}; "
+            "upgrade with: pip install --upgrade stylestream"
+        )
+    return metadata
+
+
+def _read_header(path: Path) -> dict[str, Any]:
+    if path.is_dir():
+        raise ValueError(f"{path}: a folder, not a style file")
+    if not path.exists():
+        raise FileNotFoundError(f"{path}: no such style file; see `stylestream styles`")
+    with open(path, "rb") as file:
+        size_bytes = os.fstat(file.fileno()).st_size
+        start = file.read(8)
+        header_bytes = _header_bytes(path, start, size_bytes)
+        if 8 + header_bytes > size_bytes:
+            raise ValueError(f"{path}: truncated, or not a style file; get it again")
+        text = file.read(header_bytes)
+    header = _parse(text, path)
+    ends = [tensor["data_offsets"][1] for name, tensor in header.items() if name != "__metadata__" and _has_offsets(tensor)]
+    if 8 + header_bytes + max(ends, default=0) > size_bytes:
+        raise ValueError(f"{path}: truncated ({size_bytes} bytes of {8 + header_bytes + max(ends)}); get the style file again")
+    return header
+
+
+def _header_bytes(path: Path, start: bytes, size_bytes: int) -> int:
+    if size_bytes == 0:
+        raise ValueError(f"{path}: empty, not a style file")
+    header_bytes = int.from_bytes(start, "little")
+    # A header of 0x0280 bytes begins like a pickle of protocol 2; only the pickle goes on to be an absurd length.
+    wrong = len(start) < 8 or header_bytes > MAX_HEADER_BYTES
+    if wrong and (start[:4] == b"PK\x03\x04" or (start[:1] == b"\x80" and start[1:2] in (b"\x02", b"\x03", b"\x04", b"\x05"))):
+        raise ValueError(f"{path}: a pickle or zip (torch.save), not a style file; pickles can run code and are never loaded")
+    if wrong:
+        raise ValueError(f"{path}: not a style file")
+    if size_bytes > MAX_FILE_BYTES:
+        raise ValueError(f"{path}: {size_bytes / 2**20:.0f} MiB, a style file has at most {MAX_FILE_BYTES // 2**20} MiB")
+    return header_bytes
+
+
+def _has_offsets(tensor: Any) -> bool:
+    offsets = tensor.get("data_offsets") if isinstance(tensor, dict) else None
+    return isinstance(offsets, list) and len(offsets) == 2 and all(isinstance(offset, int) for offset in offsets)
+
+
+def _parse(text: str | bytes, path: Path) -> dict[str, Any]:
+    try:
+        value = json.loads(text)
+    except (ValueError, RecursionError):  # ValueError covers bad JSON, bad UTF-8 and absurdly long integers
+        value = None
+    if not isinstance(value, dict):
+        raise ValueError(f"{path}: not a style file")
+    return value
+
+
+def _table(metadata: dict[str, Any], key: str, path: Path) -> dict[str, Any]:
+    value = metadata.get(key)
+    if not isinstance(value, dict):
+        raise ValueError(f"{path}: not a complete style file ({key} is missing)")
+    return value
+
+
+def _card(metadata: dict[str, Any], path: Path) -> Card:
+    values = _table(metadata, "card", path)
+    try:
+        sources = tuple(Source(**_known(Source, source)) for source in values.get("sources") or ())
+        metrics = {row: {name: _number(value) for name, value in columns.items()} for row, columns in (values.get("metrics") or {}).items()}
+        return Card(**{**_known(Card, values), "sources": sources, "metrics": metrics})
+    except (TypeError, AttributeError, ValueError, OverflowError):
+        raise ValueError(f"{path}: not a complete style file (the card is damaged)") from None
+
+
+def _known(kind: type, values: dict[str, Any]) -> dict[str, Any]:
+    """Return the values a dataclass has a field for, of the type the field's default has; later versions may add fields."""
+    known = {f.name: f for f in fields(kind) if f.name in values and f.name not in ("sources", "metrics")}
+    return {name: _number(values[name]) if f.type in ("int", "float") else _text(values[name]) for name, f in known.items()}
+
+
+def _number(value: Any) -> Any:
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
+        raise ValueError(f"not a number: {value!r}")
+    return value
+
+
+def _text(value: Any) -> str:
+    if not isinstance(value, str):
+        raise ValueError(f"not a text: {value!r}")
+    return value
+
+
+def _fingerprints(metadata: dict[str, Any], path: Path) -> dict[str, list[int]]:
+    songs = _table(metadata, "fingerprints", path)
+    if not all(isinstance(hashes, list) and all(isinstance(h, int) for h in hashes) for hashes in songs.values()):
+        raise ValueError(f"{path}: not a complete style file (the fingerprints are damaged)")
+    return songs
+
+
+def _one_line(error: BaseException) -> str:
+    return " ".join(str(error).split())[:200]
+
+
+# ---------------------------------------------------------------------------------------------------------------- finding
+
+
+def bundled_folder() -> Path:
+    """Return the folder of the styles that come with the package."""
+    return Path(__file__).parent / "styles"
+
+
+def user_folder() -> Path:
+    """Return the user's style folder: ``$STYLESTREAM_STYLES``, else the platform's folder for application data. It may not exist."""
+    if os.environ.get("STYLESTREAM_STYLES"):
+        return Path(os.environ["STYLESTREAM_STYLES"]).expanduser()
+    from platformdirs import user_data_path
+
+    return user_data_path("stylestream", appauthor=False) / "styles"
+
+
+def find_style(name_or_path: str | Path) -> Path:
+    """Make a path of a style's name.
+
+    Parameters
+    ----------
+    name_or_path : str or Path
+        A path to a style file, the name of a bundled style, or the name of a style in the user's folder.
+
+    Returns
+    -------
+    Path
+        An existing file; it has not been read yet.
+
+    Raises
+    ------
+    FileNotFoundError
+        If a path is given and nothing is there.
+    ValueError
+        If no style has this name; the message names the nearest.
+    """
+    text = os.fspath(name_or_path)
+    if isinstance(name_or_path, Path) or text.endswith(SUFFIX) or os.sep in text:
+        if not Path(text).exists():
+            raise FileNotFoundError(f"{text}: no such style file; see `stylestream styles`")
+        return Path(text)
+    paths = _named_paths()
+    if text in paths:
+        return paths[text]
+    if Path(text).is_file():
+        return Path(text)
+    raise ValueError(unknown_style(text, list(paths)))
+
+
+def unknown_style(name: str, known: Sequence[str]) -> str:
+    """Return the line for a style that does not exist, with the nearest name.
+
+    >>> unknown_style("rokc", ["piano", "rock"])
+    "unknown style 'rokc'; did you mean 'rock'? Installed: piano, rock; see `stylestream styles`"
+    """
+    near = difflib.get_close_matches(name.lower(), known, n=1, cutoff=0.5)
+    guess = f" did you mean {near[0]!r}?" if near else ""
+    return f"unknown style {name[:80]!r};{guess} Installed: {', '.join(known) or 'none'}; see `stylestream styles`"
+
+
+def list_styles() -> list[StyleEntry]:
+    """List bundled and installed styles, by name, bundled first. A file that cannot be read is listed with its problem."""
+    bundled = bundled_folder()
+    return [_entry(name, path, bundled=path.parent == bundled) for name, path in _named_paths().items()]
+
+
+def _named_paths() -> dict[str, Path]:
+    bundled = {path.stem: path for path in sorted(bundled_folder().glob(f"*{SUFFIX}"))}
+    user = {path.stem: path for path in sorted(user_folder().glob(f"*{SUFFIX}")) if not path.name.startswith(".")}
+    return {**bundled, **{name: path for name, path in user.items() if name not in bundled}}
+
+
+def _entry(name: str, path: Path, *, bundled: bool) -> StyleEntry:
+    try:
+        card, problem = read_card(path), ""
+    except (ValueError, OSError) as error:
+        card, problem = None, _one_line(error)
+    return StyleEntry(name, path, bundled, path.stat().st_size if path.exists() else 0, card, problem)
+
+
+def install_style(source: str | Path, *, force: bool = False) -> Path:
+    """Copy a style file into the user's style folder, after reading all of it.
+
+    Returns
+    -------
+    Path
+        Where it lies; the file's name without suffix is the style's name.
+
+    Raises
+    ------
+    ValueError
+        If it is not a style file, if its name cannot be a style's, or belongs to a bundled style.
+    FileExistsError
+        If a style of this name is installed and ``force`` is not given.
+    """
+    source = Path(source)
+    load_style_file(source)
+    name = source.name[: -len(SUFFIX)] if source.suffix == SUFFIX else source.name
+    if not _NAME.fullmatch(name):
+        raise ValueError(f"{name!r} cannot be a style's name: letters, digits, '-', '_', '.' only; rename the file")
+    if (bundled_folder() / f"{name}{SUFFIX}").exists():
+        raise ValueError(f"{name!r} is the name of a bundled style; rename the file")
+    target = user_folder() / f"{name}{SUFFIX}"
+    if target.exists() and not force:
+        raise FileExistsError(f"{target}: a style of this name is installed; use --force to replace it")
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with whole_file(target) as temporary:
+        temporary.write_bytes(source.read_bytes())
+    return target
+
+
+def remove_style(name: str) -> Path:
+    """Remove a style from the user's folder; bundled styles stay. Raises ValueError if there is none of this name."""
+    target = user_folder() / f"{name}{SUFFIX}"
+    if _NAME.fullmatch(name) and target.is_file():
+        target.unlink()
+        return target
+    if (bundled_folder() / f"{name}{SUFFIX}").exists():
+        raise ValueError(f"{name!r} is bundled with StyleStream and cannot be removed")
+    raise ValueError(unknown_style(name, [n for n, path in _named_paths().items() if path.parent == user_folder()]))
