@@ -1,0 +1,359 @@
+"""Beat and bar phase of a song: where its pulse is, told to the model as four numbers a frame.
+
+What rises in the frames is an onset; onsets that repeat are a tempo; the beats are the path through the song that meets the
+strongest onsets at that tempo; bars are counted from the beats that carry the accents. Nothing here hears drums in
+particular, and nothing is trained.
+
+Conventions: times are seconds from the start of the song; frame ``t`` is centred on ``t / frames_per_second``; a tempo is the
+frames between two beats (its *lag*); phase 0 is on the beat (or the downbeat) and grows to 1 at the next. One pass over the song
+collects :class:`BeatTracker`'s three curves (about 60 bytes a frame), and everything else is computed from them.
+
+References
+----------
+D. P. W. Ellis, "Beat tracking by dynamic programming", Journal of New Music Research 36(1), 2007.
+S. Böck and G. Widmer, "Maximum filter vibrato suppression for onset detection", DAFx 2013.
+P. Grosche and M. Müller, "Extracting predominant local pulse information from music recordings", IEEE TASLP 19(6), 2011.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from itertools import pairwise
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.ndimage import gaussian_filter1d, maximum_filter1d, uniform_filter1d
+
+Array = NDArray[np.float32]
+Seconds = NDArray[np.float64]
+
+RISE_FRAMES = 2  # over 23 ms: an attack is spread over the analysis window
+SLOWEST_BPM, FASTEST_BPM, USUAL_BPM = 38.0, 230.0, 115.0
+LATE_FRAMES = 0.5  # the window sees a click 21 ms early, and a played note 3 ms early, its attack being slow: between the two
+TEMPO_WINDOW_SECONDS = 10.0  # at least six beats of the slowest tempo
+TEMPO_HOP_SECONDS = 1.0
+TIGHTNESS = 100.0  # Ellis's alpha: how dear an uneven beat is
+LONGEST_BEAT_SECONDS = 2.5  # two beats further apart than this are not neighbours: silence lies between them
+MIN_CONFIDENCE = 0.12  # noise, held chords and rubato without a pulse read 0.02 to 0.08
+
+
+@dataclass(frozen=True)
+class Beats:
+    """The pulse of a song.
+
+    Attributes
+    ----------
+    beat_seconds : array [shape=(n,), ascending]
+    downbeat_seconds : array [shape=(m,), ascending]
+        Those of the beats that start a bar.
+    confidence : float [0 to 1]
+        How much of the onset curve repeats at the tempo found (its autocorrelation): 1 is a metronome, noise is near 0.
+    """
+
+    beat_seconds: Seconds
+    downbeat_seconds: Seconds
+    confidence: float
+
+    @property
+    def reliable(self) -> bool:
+        """Whether the pulse is clear enough to tell a model about it."""
+        return self.confidence >= MIN_CONFIDENCE and len(self.beat_seconds) >= 4
+
+
+NO_BEATS = Beats(np.zeros(0), np.zeros(0), 0.0)
+
+
+class BeatTracker:
+    """Collects what beats are found from, block by block; the blocks may be of any length.
+
+    >>> x = np.zeros((324, 1200), dtype=np.float32)
+    >>> x[:, ::50] = 0.5  # a click every 50 frames
+    >>> tracker = BeatTracker(frames_per_second=100.0)
+    >>> for start in range(0, 1200, 77):
+    ...     tracker.push(x[:, start : start + 77])
+    >>> np.unique(np.diff(tracker.beats().beat_seconds).round(2)).tolist()
+    [0.5]
+    """
+
+    def __init__(self, *, frames_per_second: float, bins_per_octave: int = 36) -> None:
+        self.frames_per_second = frames_per_second
+        self.bins_per_octave = bins_per_octave
+        self._last: Array | None = None
+        self._onset: list[Array] = []
+        self._bass: list[Array] = []
+        self._chroma: list[Array] = []
+
+    def push(self, x: Array) -> None:
+        """Take the next frames (F, T), as of ``features.LogFrequency``, at the working loudness."""
+        if not x.shape[-1]:
+            return
+        loud = _loudness(np.asarray(x, dtype=np.float32))
+        before = np.repeat(loud[:, :1], RISE_FRAMES, axis=1) if self._last is None else self._last
+        both = np.concatenate([before, loud], axis=1)
+        self._last = both[:, -RISE_FRAMES:]
+        # a neighbour's level counts as the row's own past, so that vibrato and glides are no onsets (Böck and Widmer)
+        rise = np.maximum(loud - maximum_filter1d(both[:, :-RISE_FRAMES], 3, axis=0), 0)
+        self._onset.append(rise.mean(0))
+        self._bass.append(rise[: 2 * self.bins_per_octave].mean(0))
+        self._chroma.append(_chroma(loud, self.bins_per_octave).astype(np.float16).T)
+
+    def beats(self) -> Beats:
+        """The beats of everything pushed."""
+        if not self._onset:
+            return NO_BEATS
+        onset, bass = np.concatenate(self._onset), np.concatenate(self._bass)
+        return track_beats(onset, self.frames_per_second, bass=bass, chroma=np.concatenate(self._chroma).T)
+
+
+def _loudness(x: Array) -> Array:
+    # Dry decibels rise as soon as the foot of the window touches an attack; over a soft floor at -60 dB they rise with it.
+    return np.log1p(10.0 ** ((x - 1) * 4.5 + 3.0)) / np.float32(np.log(10) * 3)
+
+
+def _chroma(loud: Array, bins_per_octave: int) -> Array:
+    per_class = bins_per_octave // 12
+    octaves = len(loud) // bins_per_octave
+    return loud[: octaves * bins_per_octave].reshape(octaves, 12, per_class, -1).sum((0, 2))
+
+
+def track_beats(onset: Array, frames_per_second: float, *, bass: Array | None = None, chroma: Array | None = None) -> Beats:
+    """Beats and downbeats of an onset curve.
+
+    Parameters
+    ----------
+    onset : array [shape=(T,), >= 0]
+        How much starts at each frame.
+    frames_per_second : float
+    bass : array [shape=(T,)], optional
+        The same, of the bass alone: bars tend to start with it.
+    chroma : array [shape=(12, T)], optional
+        Energy of the pitch classes: harmony tends to change with the bar.
+
+    Returns
+    -------
+    Beats
+        Empty where nothing repeats: silence, a held tone, less than three seconds.
+    """
+    onset = np.asarray(onset, dtype=np.float32)
+    if len(onset) < 3 * frames_per_second or onset.max() < 1e-4:
+        return NO_BEATS
+    curve = _normalised(onset, frames_per_second)
+    lags, strength = _tempo(curve, frames_per_second)
+    frames = _snap(_sounding(_follow(curve, lags), onset, frames_per_second), curve)
+    if len(frames) < 2:
+        return NO_BEATS
+    down = _downbeats(frames, [c for c in (onset, bass) if c is not None], chroma)
+    seconds = np.maximum(frames + LATE_FRAMES, 0) / frames_per_second
+    return Beats(seconds, seconds[down], strength)
+
+
+def _normalised(onset: Array, frames_per_second: float) -> Array:
+    # local mean and spread, four seconds around: a quiet passage has a pulse too
+    window = int(4 * frames_per_second)
+    smooth = gaussian_filter1d(onset, frames_per_second * 0.012)
+    centred = smooth - uniform_filter1d(smooth, window, mode="nearest")
+    spread = np.sqrt(np.maximum(uniform_filter1d(centred**2, window, mode="nearest"), 0))  # a running sum may round below 0
+    return centred / np.maximum(spread, 0.1 * spread.max() + 1e-6)
+
+
+def _tempo(curve: Array, frames_per_second: float) -> tuple[Seconds, float]:
+    """Lag in frames at every frame, and how much of the curve repeats at it."""
+    lags = 60 * frames_per_second / np.geomspace(FASTEST_BPM, SLOWEST_BPM, 156)  # 1/60 octave apart
+    window = min(int(TEMPO_WINDOW_SECONDS * frames_per_second), len(curve))
+    starts = np.arange(0, len(curve) - window + 1, max(int(TEMPO_HOP_SECONDS * frames_per_second), 1))
+    repeats = np.stack([_autocorrelation(curve[s : s + window]) for s in starts])  # (windows, lag in frames)
+    path = _steady([_tempo_score(r, lags, frames_per_second) for r in repeats])
+    at = np.arange(repeats.shape[1])
+    strength = np.mean([_peak_near(r, lags[p], at) for r, p in zip(repeats, path, strict=True)])
+    centre = starts + window / 2
+    return np.interp(np.arange(len(curve)), centre, lags[path]), float(np.clip(strength, 0, 1))
+
+
+def _autocorrelation(curve: Array) -> Array:
+    # unbiased, so that a slow tempo is not held against a song; at 0 it is 1
+    spectrum = np.fft.rfft(curve, 2 * len(curve))
+    r = np.fft.irfft(np.abs(spectrum) ** 2)[: len(curve)]
+    r = r[: len(curve) * 3 // 4 + 1] / (1 - np.arange(len(curve) * 3 // 4 + 1) / len(curve))
+    return (r / max(r[0], 1e-9)).astype(np.float32)
+
+
+def _tempo_score(r: Array, lags: Seconds, frames_per_second: float) -> Seconds:
+    at = np.arange(len(r))
+    value = np.zeros(len(lags))
+    for times, weight in ((1, 1.0), (2, 0.5), (3, 0.25), (4, 0.25)):
+        value += weight * np.interp(lags * times, at, r, right=0)
+    # a pulse that also sounds halfway is the double tempo, unless the halves are weak; eighth notes are common, so mildly
+    value = value - 0.3 * np.interp(lags / 2, at, r)
+    octaves = np.log2(60 * frames_per_second / lags / USUAL_BPM)
+    return value * np.exp(-0.5 * (octaves / 1.0) ** 2)
+
+
+def _peak_near(r: Array, lag: float, at: NDArray[np.int64]) -> float:
+    return float(np.interp(np.linspace(lag - 1, lag + 1, 9), at, r).max())
+
+
+def _steady(scores: list[Seconds]) -> NDArray[np.int64]:
+    # Viterbi over windows; a jump of tempo costs, however far, or 60 songs in an hour would be one
+    n = len(scores[0])
+    step = np.abs(np.arange(n)[:, None] - np.arange(n)[None])
+    cost = np.minimum(0.05 * step, 0.8)
+    best, back = scores[0], []
+    for score in scores[1:]:
+        total = best[None] - cost
+        back.append(total.argmax(1))
+        best = score + total.max(1)
+    path = [int(best.argmax())]
+    for pointers in reversed(back):
+        path.append(int(pointers[path[-1]]))
+    return np.array(path[::-1])
+
+
+def _follow(curve: Array, lags: Seconds) -> NDArray[np.int64]:
+    """Ellis's recursion: the best score of a beat here is the onset here plus the best of the beats about one lag before."""
+    score, back = curve.astype(np.float64), np.full(len(curve), -1)
+    penalties: dict[int, tuple[int, Seconds]] = {}
+    for t in range(len(curve)):
+        key = round(float(lags[t]) * 4)
+        if key not in penalties:
+            steps = np.arange(max(round(key / 8), 1), round(key / 2) + 1)  # half a beat to two beats ago
+            penalties[key] = (int(steps[-1]), -TIGHTNESS * np.log(steps[::-1] * 4 / key) ** 2 / 10)
+        longest, penalty = penalties[key]
+        start = t - longest
+        past = score[max(start, 0) : start + len(penalty)] if start + len(penalty) > 0 else score[:0]
+        if len(past):
+            total = past + penalty[len(penalty) - len(past) :]
+            i = int(total.argmax())
+            if total[i] > 0:
+                score[t] += total[i]
+                back[t] = max(start, 0) + i
+    tail = max(len(curve) - int(lags[-1]), 0)
+    t = tail + int(score[tail:].argmax())
+    path = []
+    while t >= 0:
+        path.append(t)
+        t = back[t]
+    return np.array(path[::-1])
+
+
+def _sounding(frames: NDArray[np.int64], onset: Array, frames_per_second: float) -> NDArray[np.int64]:
+    # beats in a silence are beats of nothing: within two seconds something must start
+    near = maximum_filter1d(onset, int(4 * frames_per_second) | 1, mode="constant")
+    keep = near[frames] > 0.05 * np.percentile(onset[onset > 0], 95)
+    around = int(0.1 * frames_per_second)
+    first, last = np.flatnonzero(onset > 0)[[0, -1]]
+    return frames[keep & (frames >= first - around) & (frames <= last + around)]
+
+
+def _snap(frames: NDArray[np.int64], curve: Array) -> Seconds:
+    # the top of the parabola through a local maximum and its neighbours
+    inner = np.clip(frames, 1, len(curve) - 2)
+    left, here, right = curve[inner - 1], curve[inner], curve[inner + 1]
+    bend = left - 2 * here + right
+    shift = np.where((here >= left) & (here >= right) & (bend < 0), 0.5 * (left - right) / np.where(bend < 0, bend, -1), 0)
+    return np.asarray(inner + shift, dtype=np.float64)
+
+
+def _downbeats(frames: Seconds, curves: list[Array], chroma: Array | None) -> NDArray[np.int64]:
+    accents = _accents(frames, curves, chroma)
+    four, evidence_four = _count(accents, 4)
+    three, evidence_three = _count(accents, 3)
+    return three if evidence_three > 1.5 * max(evidence_four, 0) + 0.6 else four  # most music counts to four
+
+
+def _accents(frames: Seconds, curves: list[Array], chroma: Array | None) -> Seconds:
+    """How much each beat sounds like the first of a bar; zero mean, unit spread."""
+    at = np.round(frames).astype(np.int64)
+    total = np.zeros(len(at))
+    for curve in curves:
+        total += _standard(maximum_filter1d(curve, 5)[np.minimum(at, len(curve) - 1)])
+    if chroma is not None:
+        edges = np.append(at, chroma.shape[1])
+        beat = np.stack([chroma[:, a : max(b, a + 1)].astype(np.float32).mean(1) for a, b in pairwise(edges)])
+        beat /= np.linalg.norm(beat, axis=1, keepdims=True) + 1e-6
+        total += 1.5 * _standard(np.append(0, 1 - (beat[1:] * beat[:-1]).sum(1)))
+    return _standard(total)
+
+
+def _standard(a: Array | Seconds) -> Seconds:
+    a = np.asarray(a, dtype=np.float64)
+    return np.clip((a - a.mean()) / (a.std() + 1e-9), -2.5, 2.5)
+
+
+def _count(accents: Seconds, beats_per_bar: int) -> tuple[NDArray[np.int64], float]:
+    """Where bars of this many beats start, and the evidence for them: their accents, in standard errors of chance.
+
+    Counting may slip (a bar of two, a missed beat) where several bars are the better for it.
+    """
+    slip = 8.0
+    best, back = np.zeros(beats_per_bar), []
+    for accent in accents:
+        stay, jump = np.roll(best, 1), best.max() - slip
+        came = np.where(stay >= jump, np.roll(np.arange(beats_per_bar), 1), best.argmax())
+        best = np.maximum(stay, jump)
+        best[0] += accent
+        back.append(came)
+    position = [int(best.argmax())]
+    for came in reversed(back[1:]):
+        position.append(int(came[position[-1]]))
+    down = np.flatnonzero(np.array(position[::-1]) == 0)
+    return down, float(accents[down].sum() / np.sqrt(max(len(down), 1)))
+
+
+def phase(beat_seconds: Seconds, downbeat_seconds: Seconds, frames: int, frames_per_second: float, *, first_frame: int = 0) -> Array:
+    """Beat and bar phase as a model reads them.
+
+    Parameters
+    ----------
+    beat_seconds, downbeat_seconds : array [shape=(n,) and (m,), ascending, seconds]
+        Of a :class:`Beats`, or of a score. A downbeat is the beat nearest to it.
+    frames : int
+        How many frames to fill.
+    frames_per_second : float
+    first_frame : int
+        The frame of the song that column 0 is: any part of the song gives the columns that the whole gives.
+
+    Returns
+    -------
+    array [shape=(4, frames), -1 to 1]
+        Sine and cosine of the beat phase; sine and cosine of the bar phase. Zeros where no beat is known: before the first,
+        after the last, in a gap longer than 2.5 s, and in the bar rows where there are no downbeats.
+
+    Examples
+    --------
+    Half a beat is half a turn:
+
+    >>> phase(np.array([0.0, 1.0, 2.0]), np.array([]), 3, 2.0)[1].round(3).tolist()
+    [1.0, -1.0, 1.0]
+    """
+    beats = np.asarray(beat_seconds, dtype=np.float64)
+    out = np.zeros((4, frames), dtype=np.float32)
+    if len(beats) < 2:
+        return out
+    t = (first_frame + np.arange(frames)) / frames_per_second
+    i = np.clip(np.searchsorted(beats, t, side="right") - 1, 0, len(beats) - 2)
+    known = (t >= beats[0]) & (t <= beats[-1]) & (beats[i + 1] - beats[i] <= LONGEST_BEAT_SECONDS)
+    _turn(out[:2], np.interp(t, beats, np.arange(len(beats))), known)
+    if len(downbeat_seconds):
+        _turn(out[2:], np.interp(t, beats, _bars(beats, np.asarray(downbeat_seconds, dtype=np.float64))), known)
+    return out
+
+
+def _turn(out: Array, turns: Seconds, known: NDArray[np.bool_]) -> None:
+    angle = 2 * np.pi * (turns[known] % 1)
+    out[0, known], out[1, known] = np.sin(angle), np.cos(angle)
+
+
+def _bars(beats: Seconds, downbeats: Seconds) -> Seconds:
+    """Position of each beat in bars: 0, 1/4, 2/4, 3/4, 1, …; whole numbers on downbeats."""
+    down = _nearest(beats, downbeats)
+    lengths = np.diff(down)
+    usual = int(np.median(lengths)) if len(lengths) else 4
+    # whole bars beyond the first and the last downbeat, so that every beat lies between two of them
+    before, after = down[0] // usual + 1, (len(beats) - 1 - down[-1]) // usual + 1
+    knots = np.concatenate([down[0] - usual * np.arange(before, 0, -1), down, down[-1] + usual * np.arange(1, after + 1)])
+    return np.interp(np.arange(len(beats)), knots, np.arange(len(knots)))
+
+
+def _nearest(beats: Seconds, downbeats: Seconds) -> NDArray[np.int64]:
+    right = np.clip(np.searchsorted(beats, downbeats), 1, len(beats) - 1)
+    return np.unique(np.where(downbeats - beats[right - 1] <= beats[right] - downbeats, right - 1, right))
