@@ -19,22 +19,32 @@ from __future__ import annotations
 
 import ctypes
 import os
+import struct
 import sys
+import warnings
+import weakref
+from array import array
+from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from ctypes.util import find_library
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-MAX_FILE_BYTES = 16 * 2**20  # the largest of 16,658 real pieces has under 1 MB; "black MIDI" of hundreds of MB is not music to us
-MAX_NOTES = 1_000_000  # twenty notes a second for half a day
+MAX_FILE_BYTES = 8 * 2**20  # the largest of 16,658 real pieces has 0.2 MiB; "black MIDI" of hundreds of MiB is not music to us
+MAX_NOTES = 1_000_000  # thirty-five notes a second for MAX_SECONDS
+MAX_CONTROLS = 4_000_000  # over all parts, each of which carries those of its channel
+MAX_TICKS = 2**31 - 1  # a symusic time is a signed 32-bit number
 MAX_SECONDS = 8 * 3600.0  # the longest concert works (Feldman, Sorabji) stay under it; a slip in the tempo map does not
-MAX_PARTS = 255  # FluidSynth has 256 channels, a part has one
+MAX_RENDER_SECONDS = 2 * 3600.0  # 2.5 GB of samples in one array; longer pieces go through ``blocks``
+MAX_PARTS = 256  # FluidSynth's channels at most; a part has one of its own
 MAX_BEATS = 1_000_000  # eight hours at 2,000 beats a minute
 BLOCK_SAMPLES = 64  # FluidSynth's own block; events act between blocks
 PREROLL_SECONDS = 3.0  # an excerpt starts earlier by this much, unheard, so that notes already sounding are in their decay
+DEFAULT_TAIL_SECONDS = 2.0  # most releases have died away by then
 DEFAULT_GAIN = 0.2  # FluidSynth's own; a full orchestra stays below full scale
 
 INSTALL_FLUIDSYNTH = "apt-get install libfluidsynth3 fluid-soundfont-gm (macOS: brew install fluid-synth)"
@@ -64,11 +74,19 @@ NOTE_DTYPE = np.dtype(
 )
 
 
+DRUM_CHANNEL = 9  # "channel 10", counted from 1 [2]
+_NOTE_OFF, _NOTE_ON, _CONTROL_CHANGE, _PROGRAM_CHANGE, _PITCH_BEND = 0x8, 0x9, 0xB, 0xC, 0xE  # upper half of the status byte [1]
+
 # --- the score -------------------------------------------------------------------------------------------------------------------
 
 
 def load_score(source: str | Path | bytes) -> Any:
-    """Parse a Standard MIDI File.
+    """Read a Standard MIDI File, format 0 or 1.
+
+    The file is read here rather than by ``symusic``, whose tracks forget their channel: a pedal written in another track of the same
+    channel, or a volume set before a change of program, would be lost. Here every part carries all controllers of its channel, so
+    that it sounds the same whatever else is dropped. A note that never ends lasts until the last event of the score. What cannot be
+    decoded is left out with a warning. Lost: aftertouch, lyrics, system-exclusive messages.
 
     Parameters
     ----------
@@ -77,7 +95,7 @@ def load_score(source: str | Path | bytes) -> Any:
     Returns
     -------
     symusic.Score [in ticks]
-        With at least one note.
+        With at least one note. One part for each track, channel and program; channel 10 is drums.
 
     Raises
     ------
@@ -86,14 +104,19 @@ def load_score(source: str | Path | bytes) -> Any:
         ``MAX_SECONDS``, ``MAX_PARTS``).
     OSError
         If the file cannot be read.
+
+    Warns
+    -----
+    UserWarning
+        If the file is truncated or partly damaged; what decodes is returned.
     """
     name, data = _read_bytes(source)
-    _check_header(name, data)
-    try:
-        score = _symusic().Score.from_midi(data)
-    except Exception as error:
-        raise ValueError(f"{name}: damaged MIDI file: {error}") from None
-    return _checked(name, score)
+    _, division, chunks = _header(name, data)
+    symusic = _symusic()
+    tracks = [_read_track(chunk) for chunk in chunks]
+    if damage := next((track.damage for track in tracks if track.damage), None):
+        warnings.warn(f"{name}: {damage}; what decodes is used", stacklevel=2)
+    return _checked(name, _score(name, symusic, tracks, *division))
 
 
 def _symusic() -> Any:
@@ -106,32 +129,206 @@ def _symusic() -> Any:
 
 def _read_bytes(source: str | Path | bytes) -> tuple[str, bytes]:
     if isinstance(source, bytes):
-        return "MIDI data", source
-    path = Path(source)
-    if path.stat().st_size > MAX_FILE_BYTES:
-        raise ValueError(f"{path}: larger than {MAX_FILE_BYTES // 2**20} MiB, the limit for a MIDI file")
-    return str(path), path.read_bytes()
+        name, data = "MIDI data", source[: MAX_FILE_BYTES + 1]
+    else:
+        name = str(source)
+        with open(source, "rb") as file:
+            data = file.read(MAX_FILE_BYTES + 1)
+    if len(data) > MAX_FILE_BYTES:
+        raise ValueError(f"{name}: larger than {MAX_FILE_BYTES // 2**20} MiB, the limit for a MIDI file")
+    if data[:4] == b"RIFF" and data[8:12] == b"RMID":  # a MIDI file in a RIFF coat, from Windows
+        data = data[20:]
+    return name, data
 
 
-def _check_header(name: str, data: bytes) -> None:
+def _header(name: str, data: bytes) -> tuple[int, tuple[int, int | None], list[bytes]]:
+    """Format, time division (ticks per quarter note, fixed microseconds per quarter note or None) and the bytes of the tracks."""
     if len(data) < 14 or data[:4] != b"MThd":
-        raise ValueError(f"{name}: not a MIDI file (it does not begin with MThd)")
-    division = int.from_bytes(data[12:14], "big")
-    if division == 0 or division >= 0x8000:
-        raise ValueError(f"{name}: its MIDI time division ({division}) is not ticks per quarter note; export it again with a musical tempo")
+        what = "an empty file" if not data else "not a MIDI file (it does not begin with MThd)"
+        raise ValueError(f"{name}: {what}; give a .mid file")
+    size, form, _, division = struct.unpack(">IHHH", data[4:14])
+    if form not in (0, 1) or size < 6:
+        raise ValueError(f"{name}: MIDI format {form} is not supported; save the song as format 0 or 1")
+    return form, _division(name, division), _track_chunks(data, 8 + size)
+
+
+def _division(name: str, division: int) -> tuple[int, int | None]:
+    if division & 0x8000:
+        # SMPTE [1]: frames a second (negated; 29 is 30000/1001) and ticks a frame. As a score: a quarter note is a second, always
+        frames, ticks = 256 - (division >> 8), division & 0xFF
+        if frames in (24, 25, 29, 30) and ticks:
+            return (30 * ticks, 1_001_000) if frames == 29 else (frames * ticks, 1_000_000)
+    if division == 0 or division & 0x8000:
+        raise ValueError(f"{name}: broken MIDI header (time division {division:#06x}); save the song again from a notation program")
+    return division, None
+
+
+def _track_chunks(data: bytes, start: int) -> list[bytes]:
+    chunks = []
+    while start + 8 <= len(data):
+        kind, size = data[start : start + 4], int.from_bytes(data[start + 4 : start + 8], "big")
+        if kind == b"MTrk":  # other kinds of chunk are to be passed over [1]
+            chunks.append(data[start + 8 : start + 8 + size])
+        start += 8 + size
+    return chunks
+
+
+@dataclass
+class _TrackEvents:
+    """What one track chunk says. ``events``: tick << 24 | status << 16 | first byte << 8 | second byte, in the order of the file."""
+
+    events: array[int] = field(default_factory=lambda: array("q"))
+    tempos: list[tuple[int, int]] = field(default_factory=list)  # tick, microseconds per quarter note
+    metres: list[tuple[int, int, int]] = field(default_factory=list)  # tick, numerator, denominator
+    name: str = ""
+    damage: str = ""
+
+
+def _read_track(data: bytes) -> _TrackEvents:
+    track = _TrackEvents()
+    try:
+        _read_events(data, track)
+    except IndexError:
+        track.damage = "the MIDI file is truncated"
+    except ValueError as error:
+        track.damage = str(error)
+    return track
+
+
+def _read_events(data: bytes, track: _TrackEvents) -> None:
+    i = tick = running = 0
+    append = track.events.append
+    while i < len(data):
+        delta, i = _variable_length(data, i)
+        tick += delta
+        if tick > MAX_TICKS:
+            raise ValueError(f"an event lies beyond tick {MAX_TICKS:,}")
+        if data[i] >= 0x80:
+            running, i = data[i], i + 1
+        if 0x80 <= running < 0xF0:
+            first = data[i] & 0x7F
+            if running & 0xE0 == 0xC0:  # program change and channel pressure have one data byte, the others two
+                append(tick << 24 | running << 16 | first << 8)
+                i += 1
+            else:
+                append(tick << 24 | running << 16 | first << 8 | data[i + 1] & 0x7F)
+                i += 2
+        elif running in (0xF0, 0xF7, 0xFF):
+            kind, i = (data[i], i + 1) if running == 0xFF else (-1, i)
+            size, i = _variable_length(data, i)
+            if kind == 0x2F:
+                return
+            _read_meta(track, tick, kind, data[i : i + size])
+            i, running = i + size, 0  # these end running status [1]
+        else:
+            raise ValueError(f"the MIDI file has an impossible event ({running:#04x})")
+    if i > len(data):
+        raise IndexError
+
+
+def _variable_length(data: bytes, i: int) -> tuple[int, int]:
+    """A number in at most four bytes of seven bits [1], and the index behind it."""
+    value = 0
+    for _ in range(4):
+        value = value << 7 | data[i] & 0x7F
+        i += 1
+        if data[i - 1] < 0x80:
+            return value, i
+    raise ValueError("the MIDI file has an impossible time or length")
+
+
+def _read_meta(track: _TrackEvents, tick: int, kind: int, payload: bytes) -> None:
+    if kind == 0x51 and len(payload) == 3:
+        if mspq := int.from_bytes(payload, "big"):  # 0 would be infinitely fast: no tempo at all
+            track.tempos.append((tick, mspq))
+    elif kind == 0x58 and len(payload) >= 2 and payload[0] and payload[1] < 8:
+        track.metres.append((tick, payload[0], 2 ** payload[1]))
+    elif kind == 0x03 and not track.name:
+        track.name = payload[:256].decode("utf-8", "replace").strip("\0 ")
+
+
+def _merged(tracks: Sequence[_TrackEvents]) -> NDArray[np.int64]:
+    """Events of all tracks in the order they act, shape (n, 6): tick, track, kind, channel, first byte, second byte."""
+    packed = [np.frombuffer(track.events, np.int64) if track.events else np.zeros(0, np.int64) for track in tracks]
+    words = np.concatenate([np.zeros(0, np.int64), *packed])
+    track_of = np.repeat(np.arange(len(tracks)), [len(p) for p in packed])
+    columns = (words >> 24, track_of, words >> 20 & 0xF, words >> 16 & 0xF, words >> 8 & 0xFF, words & 0xFF)
+    events = np.stack(columns, axis=1)
+    # a program change acts before the notes of its tick, whichever track it is in; everything else keeps the order of the file
+    return np.asarray(events[np.lexsort((events[:, 2] != _PROGRAM_CHANGE, events[:, 0]))])
+
+
+_Part = tuple[int, int, int]  # track, channel, program
+
+
+def _paired_notes(name: str, events: NDArray[np.int64]) -> dict[_Part, list[tuple[int, int, int, int]]]:
+    """Notes (onset tick, length in ticks, pitch, velocity) of every part; the first note begun is the first to end."""
+    programs = [0] * 16
+    parts: dict[_Part, list[tuple[int, int, int, int]]] = {}
+    open_notes: dict[tuple[int, int, int], deque[tuple[int, int, int]]] = {}  # by track, channel, pitch: onset, velocity, program
+    is_note = events[:, 2] <= _NOTE_ON
+    if int((events[is_note, 2] == _NOTE_ON).sum()) > 2 * MAX_NOTES:  # a note-on of velocity 0 is an end, so up to two a note
+        raise ValueError(f"{name}: more than {MAX_NOTES:,} notes; split the MIDI file")
+    for tick, track, kind, channel, first, second in events[is_note | (events[:, 2] == _PROGRAM_CHANGE)].tolist():
+        if kind == _PROGRAM_CHANGE:
+            programs[channel] = first
+        elif kind == _NOTE_ON and second > 0:
+            open_notes.setdefault((track, channel, first), deque()).append((tick, second, programs[channel]))
+        elif begun := open_notes.get((track, channel, first)):
+            onset, velocity, program = begun.popleft()
+            parts.setdefault((track, channel, program), []).append((onset, tick - onset, first, velocity))
+    last_tick = int(events[is_note, 0].max(initial=0))
+    for (track, channel, pitch), begun in open_notes.items():
+        for onset, velocity, program in begun:
+            parts.setdefault((track, channel, program), []).append((onset, last_tick - onset, pitch, velocity))
+    return {part: sorted(parts[part]) for part in sorted(parts)}
+
+
+def _score(name: str, symusic: Any, tracks: Sequence[_TrackEvents], ticks_per_quarter: int, fixed_mspq: int | None) -> Any:
+    events = _merged(tracks)
+    parts = _paired_notes(name, events)
+    _check_parts(name, parts, events)
+    tempos = [tempo for track in tracks for tempo in track.tempos] if fixed_mspq is None else [(0, fixed_mspq)]
+    score = symusic.Score(ticks_per_quarter)
+    for tick, mspq in sorted(dict(tempos).items()):
+        score.tempos.append(symusic.Tempo(tick, mspq=mspq))
+    for tick, numerator, denominator in sorted({metre[0]: metre for track in tracks for metre in track.metres}.values()):
+        score.time_signatures.append(symusic.TimeSignature(tick, numerator, denominator))
+    score.tracks = [_part(symusic, tracks[part[0]].name, part, rows, events) for part, rows in parts.items()]
+    return score
+
+
+def _part(symusic: Any, name: str, part: _Part, rows: list[tuple[int, int, int, int]], events: NDArray[np.int64]) -> Any:
+    _, channel, program = part
+    time, duration, pitch, velocity = np.array(rows, dtype=np.int32).T
+    controls = events[(events[:, 2] == _CONTROL_CHANGE) & (events[:, 3] == channel)].astype(np.int32)
+    bends = events[(events[:, 2] == _PITCH_BEND) & (events[:, 3] == channel)].astype(np.int32)
+    return symusic.Track(
+        name,
+        program,
+        channel == DRUM_CHANNEL,
+        symusic.Note.from_numpy(time=time, duration=duration, pitch=pitch.astype(np.int8), velocity=velocity.astype(np.int8), ttype="tick"),
+        symusic.ControlChange.from_numpy(
+            time=controls[:, 0].copy(), number=controls[:, 4].astype(np.uint8), value=controls[:, 5].astype(np.uint8), ttype="tick"
+        ),
+        symusic.PitchBend.from_numpy(time=bends[:, 0].copy(), value=bends[:, 4] + (bends[:, 5] << 7) - 8192, ttype="tick"),
+    )
+
+
+def _check_parts(name: str, parts: Mapping[_Part, Sequence[Any]], events: NDArray[np.int64]) -> None:
+    if not parts:
+        raise ValueError(f"{name}: the MIDI file has no notes")
+    if len(parts) > MAX_PARTS:
+        raise ValueError(f"{name}: {len(parts)} parts (tracks × channels × programs); the limit is {MAX_PARTS}")
+    settings = np.bincount(events[np.isin(events[:, 2], (_CONTROL_CHANGE, _PITCH_BEND)), 3], minlength=16)
+    if sum(int(settings[channel]) for _, channel, _ in parts) > MAX_CONTROLS:
+        raise ValueError(f"{name}: more than {MAX_CONTROLS:,} controller changes; thin them out")
 
 
 def _checked(name: str, score: Any) -> Any:
-    count = score.note_num()
-    if count == 0:
-        raise ValueError(f"{name}: the MIDI file has no notes")
-    if count > MAX_NOTES:
-        raise ValueError(f"{name}: {count:,} notes; the limit is {MAX_NOTES:,}")
-    if len(score.tracks) > MAX_PARTS:
-        raise ValueError(f"{name}: {len(score.tracks)} parts; the limit is {MAX_PARTS}")
     seconds = duration_seconds(score)
     if seconds > MAX_SECONDS:
-        raise ValueError(f"{name}: lasts {seconds / 3600:.1f} hours; the limit is {MAX_SECONDS / 3600:.0f}")
+        raise ValueError(f"{name}: lasts {seconds / 3600:.1f} hours; the limit is {MAX_SECONDS / 3600:.0f}; split the MIDI file")
     return score
 
 
@@ -342,7 +539,9 @@ _SIGNATURES: dict[str, tuple[Any, tuple[Any, ...]]] = {
     "new_fluid_synth": (_P, (_P,)),
     "delete_fluid_synth": (None, (_P,)),
     "fluid_synth_sfload": (_I, (_P, _S, _I)),
-    "fluid_synth_system_reset": (_I, (_P,)),
+    "fluid_synth_get_sfont_by_id": (_P, (_P, _I)),
+    "fluid_synth_add_sfont": (_I, (_P, _P)),
+    "fluid_synth_remove_sfont": (_I, (_P, _P)),
     "fluid_synth_set_channel_type": (_I, (_P, _I, _I)),
     "fluid_synth_program_change": (_I, (_P, _I, _I)),
     "fluid_synth_noteon": (_I, (_P, _I, _I, _I)),
@@ -412,11 +611,14 @@ def _events(score: Any, sample_rate: int) -> NDArray[np.int64]:
 class Synthesizer:
     """A SoundFont, loaded once, that plays scores.
 
+    Every render has a FluidSynth of its own on the shared SoundFont (0.4 ms to make; its own reset leaves traces in the samples),
+    so the same score gives the same samples whatever was played before or is played beside it. Not for use from two threads at once.
+
     Parameters
     ----------
     soundfont : see ``find_soundfont``
     sample_rate : int [Hz, 8000–96000]
-    gain : float [linear]
+    gain : float [linear, 0–10]
 
     Raises
     ------
@@ -425,41 +627,30 @@ class Synthesizer:
     """
 
     def __init__(self, soundfont: str | Path | None = None, *, sample_rate: int = 44100, gain: float = DEFAULT_GAIN) -> None:
-        self._synth = self._settings = None
+        self._streams: weakref.WeakSet[_Stream] = weakref.WeakSet()
+        self._keeper = self._settings = None
         self.soundfont = find_soundfont(soundfont)
         if not 8000 <= sample_rate <= 96000:
             raise ValueError(f"sample rate {sample_rate} Hz: FluidSynth renders at 8000 to 96000 Hz")
         self.sample_rate = sample_rate
         self._library = _open_library()
-        self._settings = self._library.new_fluid_settings()
-        self._configure(gain)
-        self._synth = self._library.new_fluid_synth(self._settings)
-        if self._library.fluid_synth_sfload(self._synth, os.fsencode(self.soundfont), 1) < 0:
+        self._settings = _new_settings(self._library, sample_rate, gain)
+        self._keeper = self._library.new_fluid_synth(self._settings)  # owns the SoundFont, plays nothing
+        font = self._library.fluid_synth_sfload(self._keeper, os.fsencode(self.soundfont), 0)
+        if font < 0:
             self.close()
-            raise ValueError(f"{self.soundfont}: not a SoundFont that FluidSynth can read (SF2, or SF3 if it was built with libsndfile)")
-        self._renders = 0  # counts renders, so that an abandoned one cannot go on
-
-    def _configure(self, gain: float) -> None:
-        numbers = {"synth.sample-rate": float(self.sample_rate), "synth.gain": gain}
-        integers = {
-            "synth.midi-channels": 256,
-            "synth.polyphony": 256,
-            "synth.cpu-cores": 1,  # songs are rendered side by side; threads inside one would only quarrel
-            "synth.reverb.active": 0,
-            "synth.chorus.active": 0,
-        }
-        for key, number in numbers.items():
-            self._library.fluid_settings_setnum(self._settings, key.encode(), number)
-        for key, integer in integers.items():
-            self._library.fluid_settings_setint(self._settings, key.encode(), integer)
+            raise ValueError(f"{self.soundfont}: not a SoundFont that FluidSynth can read (SF2; SF3 if it was built with libsndfile)")
+        self._font = self._library.fluid_synth_get_sfont_by_id(self._keeper, font)
 
     def close(self) -> None:
         """Free the SoundFont. Closing twice is harmless."""
-        if self._synth is not None:
-            self._library.delete_fluid_synth(self._synth)
+        for stream in list(self._streams):
+            stream.close()
+        if self._keeper is not None:
+            self._library.delete_fluid_synth(self._keeper)
         if self._settings is not None:
             self._library.delete_fluid_settings(self._settings)
-        self._synth = self._settings = None
+        self._keeper = self._settings = None
 
     def __enter__(self) -> Synthesizer:
         return self
@@ -476,7 +667,7 @@ class Synthesizer:
         *,
         start_seconds: float = 0.0,
         max_seconds: float | None = None,
-        tail_seconds: float = 2.0,
+        tail_seconds: float = DEFAULT_TAIL_SECONDS,
         mono: bool = False,
     ) -> NDArray[np.float32]:
         """Play a score, or an excerpt of it.
@@ -495,8 +686,17 @@ class Synthesizer:
         Returns
         -------
         np.ndarray [shape=(2, N), or (1, N) if mono]
+
+        Raises
+        ------
+        ValueError
+            If the excerpt is longer than ``MAX_RENDER_SECONDS``: use ``blocks``.
         """
-        samples = self._samples(score, start_seconds, max_seconds, tail_seconds)
+        samples = self.samples(score, start_seconds=start_seconds, max_seconds=max_seconds, tail_seconds=tail_seconds)
+        if samples > MAX_RENDER_SECONDS * self.sample_rate:
+            raise ValueError(
+                f"{samples / self.sample_rate / 3600:.1f} hours are too long for one array; give max_seconds, or use Synthesizer.blocks"
+            )
         y = next(self._play(score, start_seconds, samples, max(samples, 1)), np.zeros((2, 0), np.float32))
         return np.asarray(y.mean(axis=0, keepdims=True)) if mono else y
 
@@ -507,37 +707,58 @@ class Synthesizer:
         *,
         start_seconds: float = 0.0,
         max_seconds: float | None = None,
-        tail_seconds: float = 2.0,
+        tail_seconds: float = DEFAULT_TAIL_SECONDS,
     ) -> Iterator[NDArray[np.float32]]:
         """Play a score in blocks of ``block_samples`` (the last may be shorter): ``render`` in bounded memory, sample for sample."""
-        samples = self._samples(score, start_seconds, max_seconds, tail_seconds)
+        if block_samples < 1:
+            raise ValueError(f"block_samples {block_samples}: at least 1")
+        samples = self.samples(score, start_seconds=start_seconds, max_seconds=max_seconds, tail_seconds=tail_seconds)
         return self._play(score, start_seconds, samples, block_samples)
 
-    def _samples(self, score: Any, start_seconds: float, max_seconds: float | None, tail_seconds: float) -> int:
+    def samples(
+        self,
+        score: Any,
+        *,
+        start_seconds: float = 0.0,
+        max_seconds: float | None = None,
+        tail_seconds: float = DEFAULT_TAIL_SECONDS,
+    ) -> int:
+        """How many samples ``render`` and ``blocks`` give for these arguments."""
+        for name, value in (("start_seconds", start_seconds), ("max_seconds", max_seconds or 0.0), ("tail_seconds", tail_seconds)):
+            if not value >= 0:  # NaN too
+                raise ValueError(f"{name} {value}: must be 0 or more")
         seconds = max(duration_seconds(score) + tail_seconds - start_seconds, 0.0)
         return round(min(seconds, np.inf if max_seconds is None else max_seconds) * self.sample_rate)
 
     def _play(self, score: Any, start_seconds: float, samples: int, block_samples: int) -> Iterator[NDArray[np.float32]]:
-        self._renders += 1
-        render = self._renders
-        start = round(start_seconds * self.sample_rate)
+        if self._keeper is None:
+            raise ValueError("this Synthesizer is closed")
+        start = round(min(start_seconds, 2 * MAX_SECONDS) * self.sample_rate)
         origin = max(start - round(PREROLL_SECONDS * self.sample_rate), 0) // BLOCK_SAMPLES * BLOCK_SAMPLES
-        self._prepare(score)
-        stream = _Stream(self._library, self._synth, _from(_events(score, self.sample_rate), origin))
-        if start > origin:
-            stream.pull(start - origin)
-        for first in range(0, samples, block_samples):
-            if render != self._renders or self._synth is None:
-                raise RuntimeError("this synthesizer has begun another render, or was closed; use one Synthesizer for each stream")
-            yield stream.pull(min(block_samples, samples - first))
+        stream = _Stream(self._library, self._settings, self._font, score, _from(_events(score, self.sample_rate), origin))
+        self._streams.add(stream)
+        try:
+            stream.skip(start - origin if samples else 0)
+            for first in range(0, samples, block_samples):
+                yield stream.pull(min(block_samples, samples - first))
+        finally:
+            stream.close()
 
-    def _prepare(self, score: Any) -> None:
-        if len(score.tracks) > MAX_PARTS:
-            raise ValueError(f"{len(score.tracks)} parts; the limit is {MAX_PARTS}")
-        self._library.fluid_synth_system_reset(self._synth)
-        for channel, track in enumerate(score.tracks):
-            self._library.fluid_synth_set_channel_type(self._synth, channel, int(track.is_drum))
-            self._library.fluid_synth_program_change(self._synth, channel, track.program)
+
+def _new_settings(library: Any, sample_rate: int, gain: float) -> Any:
+    settings = library.new_fluid_settings()
+    for key, number in {"synth.sample-rate": float(sample_rate), "synth.gain": gain}.items():
+        library.fluid_settings_setnum(settings, key.encode(), number)
+    integers = {
+        "synth.midi-channels": 256,
+        "synth.polyphony": 256,
+        "synth.cpu-cores": 1,  # songs are rendered side by side; threads inside one would only quarrel
+        "synth.reverb.active": 0,
+        "synth.chorus.active": 0,
+    }
+    for key, integer in integers.items():
+        library.fluid_settings_setint(settings, key.encode(), integer)
+    return settings
 
 
 def _from(events: NDArray[np.int64], origin: int) -> NDArray[np.int64]:
@@ -560,14 +781,33 @@ def _from(events: NDArray[np.int64], origin: int) -> NDArray[np.int64]:
 
 
 class _Stream:
-    """FluidSynth with the events still to come: pull samples, and they are sent in time."""
+    """A FluidSynth with the events still to come: pull samples, and they are sent in time."""
 
-    def __init__(self, library: Any, synth: Any, events: NDArray[np.int64]) -> None:
-        self._library, self._synth = library, synth
+    def __init__(self, library: Any, settings: Any, font: Any, score: Any, events: NDArray[np.int64]) -> None:
+        if len(score.tracks) > MAX_PARTS:
+            raise ValueError(f"{len(score.tracks)} parts; the limit is {MAX_PARTS}")
+        self._library, self._font = library, font
         self._events, self._next, self._now = events, 0, 0
         self._sounding: dict[tuple[int, int], int] = {}
+        self._synth = library.new_fluid_synth(settings)
+        library.fluid_synth_add_sfont(self._synth, font)
+        for channel, track in enumerate(score.tracks):
+            library.fluid_synth_set_channel_type(self._synth, channel, int(track.is_drum))
+            library.fluid_synth_program_change(self._synth, channel, track.program)
+
+    def close(self) -> None:
+        if self._synth is not None:
+            self._library.fluid_synth_remove_sfont(self._synth, self._font)  # else it would be freed with this synth
+            self._library.delete_fluid_synth(self._synth)
+        self._synth = None
+
+    def skip(self, samples: int) -> None:
+        for first in range(0, samples, 2**16):
+            self.pull(min(2**16, samples - first))
 
     def pull(self, samples: int) -> NDArray[np.float32]:
+        if self._synth is None:
+            raise ValueError("this Synthesizer was closed while it played")
         y = np.empty((2, samples), np.float32)
         left, right = y.ctypes.data, y.ctypes.data + y.strides[0]
         write, synth = self._library.fluid_synth_write_float, self._synth
