@@ -1,0 +1,429 @@
+"""Frames in a style + the song they came from → waveform.
+
+The model, not this module, limits how good a result sounds; this module limits how fast it comes. So the default borrows what
+the song knows: its phase, which carries the attacks, and the fine structure inside each row of the frames. A few rounds of
+fast Griffin–Lim make the borrowed phase fit the new magnitudes. Where there is no song to borrow from, `pghi` integrates a
+phase from the magnitudes alone.
+
+Each band of `features.LogFrequency` is inverted on its own STFT; between 1.1 and 1.9 kHz the result cross-fades from one to
+the other. Only the mid (the mean of the channels) is inverted. How each channel differs from the mid is predicted from the
+mid, bin by bin, as the song does it; the differences sum to zero, so that a mono fold-down is the styled mid.
+
+Everything but `pghi` is local: with `Vocoder.context_samples` of overlap on each side a song in chunks is the song in one,
+as long as chunks start on a multiple of `hop_length`.
+
+Conventions: magnitudes are those of `features.stft`, in which a sine of amplitude 1 peaks at 1; ``S (..., F, T)``, time last.
+
+References
+----------
+.. [1] D. Griffin and J. Lim, "Signal estimation from modified short-time Fourier transform", IEEE Trans. ASSP 32(2), 1984.
+.. [2] N. Perraudin, P. Balazs and P. Søndergaard, "A fast Griffin–Lim algorithm", WASPAA 2013.
+.. [3] Z. Průša, P. Balazs and P. Søndergaard, "A noniterative method for reconstruction of phase from STFT magnitude",
+   IEEE/ACM Trans. ASLP 25(5), 2017.
+"""
+
+from __future__ import annotations
+
+import heapq
+import math
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from .features import LogFrequency
+
+BLOCK_FRAMES = 96  # frames handled at once: about 1 MB, so that a block stays in the cache (three times as fast as a whole song)
+HANN_GAMMA = 0.25645  # of n_fft²: the Gaussian closest to a Hann window, from [3], table I
+TINY = 1e-30  # under a power, so that nothing is divided by zero; far below what float32 rounding leaves in an empty bin
+
+
+class _OverlapAdd:
+    """Hann frames of a waveform of ``samples`` and back, a block of frames at a time.
+
+    The waveform is kept as rows of one hop, half a window of zeros at each end: adding a block of frames is then ``n_fft // hop``
+    additions of whole rows, and nothing outside the song survives a round.
+    """
+
+    def __init__(self, n_fft: int, hop_length: int, samples: int, n_frames: int, *, like: Tensor) -> None:
+        if n_fft % (2 * hop_length):
+            raise ValueError(
+                f"half a window of {n_fft} samples is no whole number of hops of {hop_length}; choose a hop that divides {n_fft // 2}"
+            )
+        self.n_fft, self.hop_length, self.samples, self.n_frames = n_fft, hop_length, samples, n_frames
+        self.window = torch.hann_window(n_fft, device=like.device, dtype=like.dtype) * (4.0 / n_fft)
+        self.scale = self._inverse_of_summed_squares()
+
+    def _inverse_of_summed_squares(self) -> Tensor:
+        squares = self.window.square().reshape(-1, self.hop_length)
+        total = self._rows()
+        for j, row in enumerate(squares):
+            total[j : j + self.n_frames] += row
+        total = total.reshape(-1)
+        scale = torch.zeros_like(total)
+        inside = slice(self.n_fft // 2, self.n_fft // 2 + self.samples)
+        scale[inside] = 1 / total[inside].clamp(min=1e-12 / self.n_fft**2)
+        return scale.reshape(-1, self.hop_length)
+
+    def _rows(self) -> Tensor:
+        return self.window.new_zeros(self.n_frames + self.n_fft // self.hop_length - 1, self.hop_length)
+
+    def blocks(self) -> list[slice]:
+        """Slices of frames."""
+        return [slice(a, min(a + BLOCK_FRAMES, self.n_frames)) for a in range(0, self.n_frames, BLOCK_FRAMES)]
+
+    def add(self, rows: Tensor, X: Tensor, block: slice) -> None:
+        """Add the inverse of the frames X (block, n_fft // 2 + 1) to the rows."""
+        pieces = (torch.fft.irfft(X, self.n_fft) * self.window).reshape(X.shape[0], -1, self.hop_length)
+        for j in range(pieces.shape[1]):
+            rows[block.start + j : block.stop + j] += pieces[:, j]
+
+    def waveform(self, X: Tensor) -> Tensor:
+        """Rows whose STFT is closest to X (T, n_fft // 2 + 1) [1]."""
+        rows = self._rows()
+        for block in self.blocks():
+            self.add(rows, X[block], block)
+        return rows.mul_(self.scale)
+
+    def frames(self, rows: Tensor, block: slice) -> Tensor:
+        """STFT of the rows, frames of one block (block, n_fft // 2 + 1)."""
+        n = block.stop - block.start
+        pieces = rows.as_strided((n, self.n_fft), (self.hop_length, 1), block.start * self.hop_length)
+        return torch.fft.rfft(pieces * self.window)
+
+    def samples_of(self, rows: Tensor) -> Tensor:
+        """The song inside the rows, (samples,)."""
+        return rows.reshape(-1)[self.n_fft // 2 : self.n_fft // 2 + self.samples]
+
+
+def _power(X: Tensor) -> Tensor:
+    return X.real.square().addcmul_(X.imag, X.imag)  # four times as fast as abs()
+
+
+def _with_magnitude(X: Tensor, target: Tensor) -> Tensor:
+    return X * (_power(X).add_(TINY).rsqrt_() * target)
+
+
+def _iterate(X: Tensor, target: Tensor, grid: _OverlapAdd, *, iterations: int, momentum: float) -> Tensor:
+    """Fast Griffin–Lim [2], frames first: the phase of X and the magnitude of ``target``, both (T, F), made to fit each other.
+
+    t = c + momentum (c − c_before), and only the phase of t is used, so t ∝ c − momentum / (1 + momentum) c_before.
+    """
+    back = momentum / (1 + momentum)
+    before: Tensor | None = None
+    X = torch.cat([_with_magnitude(X[b], target[b]) for b in grid.blocks()])
+    for _ in range(iterations):
+        rows = grid.waveform(X)
+        c = torch.empty_like(X)
+        for b in grid.blocks():
+            c[b] = grid.frames(rows, b)
+            X[b] = _with_magnitude(c[b] if before is None else torch.sub(c[b], before[b], alpha=back), target[b])
+        before = c if momentum else None
+    return X
+
+
+def istft(S: Tensor, *, n_fft: int, hop_length: int, samples: int) -> Tensor:
+    """Waveform whose `features.stft` is closest to S in the least-squares sense [1].
+
+    Parameters
+    ----------
+    S : Tensor [shape=(..., n_fft // 2 + 1, T), complex]
+    samples : int
+        Length of the waveform; ``1 + samples // hop_length`` is T.
+
+    Returns
+    -------
+    Tensor [shape=(..., samples)]
+    """
+    _check(S, n_fft)
+    grid = _OverlapAdd(n_fft, hop_length, samples, S.shape[-1], like=S.real)
+    flat = S.reshape(-1, *S.shape[-2:]).mT
+    return torch.stack([grid.samples_of(grid.waveform(X)) for X in flat]).reshape(*S.shape[:-2], samples)
+
+
+def griffin_lim(
+    S: Tensor, *, n_fft: int, hop_length: int, iterations: int = 32, phase: Tensor | None = None, samples: int | None = None
+) -> Tensor:
+    """Waveform with the STFT magnitudes S, by alternating projections [1]. See `fast_griffin_lim`, which is better and as fast."""
+    return fast_griffin_lim(S, n_fft=n_fft, hop_length=hop_length, iterations=iterations, momentum=0.0, phase=phase, samples=samples)
+
+
+def fast_griffin_lim(
+    S: Tensor,
+    *,
+    n_fft: int,
+    hop_length: int,
+    iterations: int = 32,
+    momentum: float = 0.99,
+    phase: Tensor | None = None,
+    samples: int | None = None,
+) -> Tensor:
+    """Waveform with the STFT magnitudes S, by accelerated alternating projections [2].
+
+    Parameters
+    ----------
+    S : Tensor [shape=(..., n_fft // 2 + 1, T), non-negative]
+        Magnitudes on the scale of `features.stft`.
+    n_fft, hop_length : int [samples]
+        Hann window and hop; half a window must be a whole number of hops.
+    momentum : float
+        0 is the plain algorithm; the paper recommends 0.99.
+    phase : Tensor [shape=S.shape, radians] or None
+        Where to start. None: zero, as in ``librosa.griffinlim(init=None)``.
+    samples : int or None
+        Length of the waveform. None: ``hop_length * (T - 1)``.
+
+    Returns
+    -------
+    Tensor [shape=(..., samples)]
+
+    Raises
+    ------
+    ValueError
+        If S has not n_fft // 2 + 1 rows, or the hop does not divide half the window.
+
+    Examples
+    --------
+    >>> from stylestream.features import stft
+    >>> y = torch.sin(2 * torch.pi * 440 / 44100 * torch.arange(22050))
+    >>> S = stft(y, n_fft=2048, hop_length=512)
+    >>> z = fast_griffin_lim(S.abs(), n_fft=2048, hop_length=512, iterations=2, phase=S.angle(), samples=22050)
+    >>> bool((z - y).abs().max() < 1e-4)
+    True
+    """
+    _check(S, n_fft)
+    samples = hop_length * (S.shape[-1] - 1) if samples is None else samples
+    grid = _OverlapAdd(n_fft, hop_length, samples, S.shape[-1], like=S)
+    targets = S.reshape(-1, *S.shape[-2:]).mT
+    start = torch.polar(torch.ones_like(S), torch.zeros_like(S) if phase is None else phase).reshape(-1, *S.shape[-2:]).mT
+    pairs = zip(start, targets)
+    found = [_iterate(X, target, grid, iterations=iterations, momentum=momentum) for X, target in pairs]
+    return torch.stack([grid.samples_of(grid.waveform(X)) for X in found]).reshape(*S.shape[:-2], samples)
+
+
+def _check(S: Tensor, n_fft: int) -> None:
+    if S.ndim < 2 or S.shape[-2] != n_fft // 2 + 1:
+        raise ValueError(f"an STFT of n_fft {n_fft} has {n_fft // 2 + 1} rows, not shape {tuple(S.shape)}; pass magnitudes as (..., F, T)")
+
+
+def pghi(S: Tensor, *, n_fft: int, hop_length: int, tolerance: float = 1e-6, seed: int = 0) -> Tensor:
+    r"""Phase of an STFT from its magnitudes alone, by phase-gradient heap integration [3].
+
+    For a Gaussian window the phase's gradient is the gradient of the log-magnitude s turned by 90°. With the phase measured at
+    the centre of each frame, γ the width of the Gaussian closest to Hann, a the hop and M the window:
+
+    .. math:: \phi_t = 2 \pi a m / M + (a M / γ) ∂_m s, \qquad \phi_m = -(γ / (a M)) ∂_t s
+
+    The gradient is integrated from the loudest bin outwards, always from the loudest border, by the trapezoidal rule. Needs no
+    song; is global, so chunks do not join; a second of 2048-point frames takes about half a second of plain Python.
+
+    Parameters
+    ----------
+    S : Tensor [shape=(..., n_fft // 2 + 1, T), non-negative]
+    tolerance : float
+        Bins below this share of the maximum get a random phase.
+
+    Returns
+    -------
+    Tensor [shape=S.shape, radians]
+        For `features.stft`, whose frames start half a window before their centre.
+    """
+    _check(S, n_fft)
+    flat = S.detach().double().reshape(-1, *S.shape[-2:]).cpu().numpy()
+    rng = np.random.default_rng(seed)
+    phases = np.stack([_integrate(s, n_fft, hop_length, tolerance, rng) for s in flat])
+    return torch.from_numpy(phases).to(S).reshape(S.shape)
+
+
+def _gradients(s: np.ndarray, n_fft: int, hop_length: int) -> tuple[np.ndarray, np.ndarray]:
+    """Phase advance per frame and per bin, (F, T) each, of the log-magnitude s; phase counted from the frame's centre."""
+    ratio = hop_length / (HANN_GAMMA * n_fft)  # a M / γ
+    bins = np.arange(s.shape[0])[:, None]
+    per_frame = 2 * np.pi * hop_length / n_fft * bins + ratio * np.gradient(s, axis=0)
+    per_bin = -np.gradient(s, axis=1) / ratio if s.shape[1] > 1 else np.zeros_like(s)
+    return per_frame, per_bin
+
+
+def _integrate(S: np.ndarray, n_fft: int, hop_length: int, tolerance: float, rng: np.random.Generator) -> np.ndarray:
+    n_rows, n_frames = S.shape
+    per_frame, per_bin = _gradients(np.log(np.maximum(S, tolerance * max(S.max(), 1e-30))), n_fft, hop_length)
+    # a border of finished bins all round: neighbours need no bounds check
+    done = np.ones((n_rows + 2, n_frames + 2), dtype=bool)
+    done[1:-1, 1:-1] = S <= tolerance * S.max()
+    phase = np.zeros(done.shape)
+    phase[1:-1, 1:-1] = rng.uniform(0, 2 * np.pi, S.shape)
+    stride = n_frames + 2
+    todo, out = bytearray(done.tobytes()), phase.reshape(-1).tolist()
+    loud = np.pad(S, 1).reshape(-1).tolist()
+    dt, dm = (np.pad(g, 1).reshape(-1).tolist() for g in (per_frame, per_bin))
+    order = np.argsort(-np.pad(S, 1).reshape(-1), kind="stable")
+    for seed in order[: int((~done).sum())].tolist():
+        if todo[seed]:
+            continue
+        todo[seed], out[seed] = 1, 0.0
+        heap = [(-loud[seed], seed)]
+        while heap:
+            i = heapq.heappop(heap)[1]
+            for j, step in ((i + 1, dt), (i - 1, dt), (i + stride, dm), (i - stride, dm)):
+                if todo[j]:
+                    continue
+                todo[j] = 1
+                mean = 0.5 * (step[i] + step[j])
+                out[j] = out[i] + mean if j > i else out[i] - mean
+                heapq.heappush(heap, (-loud[j], j))
+    centred = np.array(out).reshape(done.shape)[1:-1, 1:-1]
+    return np.angle(np.exp(1j * (centred + np.pi * np.arange(n_rows)[:, None])))  # frames start half a window early: (−1)^m
+
+
+@dataclass(frozen=True)
+class Analysis:
+    """What the vocoder keeps of a song: the STFTs of the mid, and of each channel's difference from it."""
+
+    y: Tensor  # (C, N)
+    low: Tensor  # (257, T), complex; decimated
+    high: Tensor  # (1025, T), complex
+    differences: tuple[tuple[Tensor, Tensor], ...]  # (low, high) of every channel but the last: differences sum to zero
+    first_frame: int  # of the song, column 0 here
+
+
+class Vocoder(nn.Module):
+    """Frames and the song they came from → waveform.
+
+    Parameters
+    ----------
+    features : LogFrequency
+        The front end the frames were made with.
+    iterations : int
+        Rounds of fast Griffin–Lim in each band.
+    method : "song" or "pghi"
+        Where the phase starts: the song's own, or integrated from the magnitudes (slow, global).
+    """
+
+    low_share: Tensor
+    high_share: Tensor
+    low_noise: Tensor
+    high_noise: Tensor
+
+    def __init__(
+        self,
+        features: LogFrequency | None = None,
+        *,
+        iterations: int = 4,
+        method: str = "song",
+        momentum: float = 0.99,
+        solver_iterations: int = 4,
+    ) -> None:
+        super().__init__()
+        if method not in ("song", "pghi"):
+            raise ValueError(f"unknown phase method {method!r}; choose song or pghi")
+        self.features = LogFrequency() if features is None else features
+        self.iterations, self.method, self.momentum, self.solver_iterations = iterations, method, momentum, solver_iterations
+        c = self.features.config
+        self.register_buffer("low_share", _low_share(c.n_fft_decimated, c.sample_rate / c.decimation), persistent=False)
+        self.register_buffer("high_share", 1 - _low_share(c.n_fft_high, c.sample_rate), persistent=False)
+        self.register_buffer("low_noise", _noise(c.n_fft_decimated), persistent=False)
+        self.register_buffer("high_noise", _noise(c.n_fft_high), persistent=False)
+
+    def analyse(self, y: Tensor, *, first_frame: int = 0) -> Analysis:
+        """Song or chunk (C, N) at ``config.sample_rate`` and ``config.loudness_lufs`` → what `synthesise` needs."""
+        mid = y.mean(0)
+        low, high = self.features.bands(mid)
+        return Analysis(y, low, high, tuple(self.features.bands(channel - mid) for channel in y[:-1]), first_frame)
+
+    def frames(self, song: Analysis) -> Tensor:
+        """Frames of the mid, (F, T), as `LogFrequency` makes them, from the STFTs that are there already."""
+        return self.features.frames(_power(song.low), _power(song.high))
+
+    def synthesise(self, x_hat: Tensor, song: Analysis, *, strength: float = 1.0) -> Tensor:
+        """Frames in the style (F, T) and the song → waveform (C, N)."""
+        c = self.features.config
+        n = song.y.shape[-1]
+        low, high = song.low.mT, song.high.mT  # frames first: (T, bins)
+        low_size, high_size = _power(low).sqrt_(), _power(high).sqrt_()
+        low_power, high_power = self.features.powers(x_hat, low_size.mT, high_size.mT, iterations=self.solver_iterations)
+        low_target = _between(low_size, low_power.mT.sqrt(), strength)
+        high_target = _between(high_size, high_power.mT.sqrt(), strength)
+        low_grid = _OverlapAdd(c.n_fft_decimated, c.hop_decimated, -(-n // c.decimation), x_hat.shape[-1], like=x_hat)
+        high_grid = _OverlapAdd(c.n_fft_high, c.hop_length, n, x_hat.shape[-1], like=x_hat)
+        low_sides = [d.mT for d, _ in song.differences]
+        high_sides = [d.mT for _, d in song.differences]
+        slow = self._band(low, low_target, low_sides, self.low_noise, self.low_share, low_grid, strength, song.first_frame)
+        fast = self._band(high, high_target, high_sides, self.high_noise, self.high_share, high_grid, strength, song.first_frame)
+        parts = fast + torch.stack([self._interpolate(part, n) for part in slow])
+        mid, sides = parts[:1], parts[1:]
+        sides = torch.cat([sides, -sides.sum(0, keepdim=True)]) if len(song.y) > 1 else torch.zeros_like(mid)
+        return mid + sides + (1 - strength) * song.y
+
+    def _band(
+        self,
+        M: Tensor,
+        target: Tensor,
+        sides: list[Tensor],
+        noise: Tensor,
+        share: Tensor,
+        grid: _OverlapAdd,
+        strength: float,
+        first_frame: int,
+    ) -> Tensor:
+        """Styled mid and differences of one band, less (1 − strength) of the song's: (1 + sides, samples)."""
+        if self.method == "pghi":
+            start = torch.polar(torch.ones_like(target), pghi(target.mT, n_fft=grid.n_fft, hop_length=grid.hop_length).mT)
+        else:
+            rows = (torch.arange(M.shape[0], device=M.device) + first_frame) % noise.shape[0]
+            start = M + strength * noise[rows]
+        X = _iterate(start, target, grid, iterations=self.iterations, momentum=self.momentum)
+        waves = [grid.samples_of(grid.waveform((X - (1 - strength) * M) * share))]
+        for D in sides:
+            waves.append(grid.samples_of(grid.waveform((_difference(D, M, X) - (1 - strength) * D) * share)))
+        return torch.stack(waves)
+
+    def _interpolate(self, y: Tensor, samples: int) -> Tensor:
+        """Decimated waveform → (samples,), through the filter that decimated it."""
+        d = self.features.config.decimation
+        taps = self.features.decimate_taps * d
+        reach = taps.numel() // 2 // d
+        phases = F.pad(taps, (0, d - taps.numel() % d)).reshape(-1, d).flip(0)  # (2 reach + 1, d)
+        return (F.pad(y, (reach, reach)).unfold(0, 2 * reach + 1, 1) @ phases).reshape(-1)[:samples]
+
+
+def _low_share(n_fft: int, sample_rate: float, *, from_hz: float = 1100.0, to_hz: float = 1900.0) -> Tensor:
+    """Share of the low band in the sum of the two, for every bin: 1 below, 0 above."""
+    hz = torch.arange(n_fft // 2 + 1) * (sample_rate / n_fft)
+    return torch.cos(math.pi / 2 * ((hz - from_hz) / (to_hz - from_hz)).clamp(0, 1)).square()
+
+
+def _noise(n_fft: int, *, n_frames: int = 64, level_db: float = -90.0, seed: int = 0) -> Tensor:
+    """Below the floor of the frames a bin has no phase worth borrowing; it gets a random one, the same in every chunk."""
+    generator = torch.Generator().manual_seed(seed)
+    angle = 2 * math.pi * torch.rand(n_frames, n_fft // 2 + 1, generator=generator)
+    return torch.polar(torch.full_like(angle, 10 ** (level_db / 20)), angle)
+
+
+def _between(size: Tensor, styled: Tensor, strength: float, *, floor_db: float = -100.0) -> Tensor:
+    """Magnitude on the way from the song's to the style's: a straight line in decibels, over a floor so that zero is a number."""
+    if strength == 1:
+        return styled
+    floor = 10 ** (floor_db / 20)
+    song_part = (size + floor).log_().mul_(1 - strength)
+    return song_part.add_((styled + floor).log_(), alpha=strength).exp_().sub_(floor).clamp_(min=0)
+
+
+def _difference(D: Tensor, M: Tensor, X: Tensor) -> Tensor:
+    """Channel difference of the styled mid X, as D is the difference of M."""
+    mm = _smooth(_power(M)) + 1e-10
+    p = torch.view_as_complex(_smooth(torch.view_as_real(D * M.conj()))) / mm
+    p = p / p.abs().clamp(min=1)
+    g = ((_smooth(_power(X)) + 1e-10) / mm).sqrt_().clamp_(max=4.0)
+    return p * X + g * (D - p * M)
+
+
+def _smooth(P: Tensor) -> Tensor:
+    """Sum over 5 frames and 5 bins around each, (T, bins, ...)."""
+    for axis in (0, 1):
+        n = P.shape[axis]
+        pad = [0, 0] * (P.ndim - 1 - axis) + [2, 2]
+        Q = F.pad(P, pad)
+        P = sum(Q.narrow(axis, j, n) for j in range(5))
+    return P
