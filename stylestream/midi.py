@@ -75,6 +75,7 @@ NOTE_DTYPE = np.dtype(
 
 
 DRUM_CHANNEL = 9  # "channel 10", counted from 1 [2]
+_PARAMETER_CONTROLS = (6, 38, 96, 97, 98, 99, 100, 101)  # address and value of a registered parameter: one setting, kept together
 _NOTE_OFF, _NOTE_ON, _CONTROL_CHANGE, _PROGRAM_CHANGE, _PITCH_BEND = 0x8, 0x9, 0xB, 0xC, 0xE  # upper half of the status byte [1]
 
 # --- the score -------------------------------------------------------------------------------------------------------------------
@@ -84,9 +85,10 @@ def load_score(source: str | Path | bytes) -> Any:
     """Read a Standard MIDI File, format 0 or 1.
 
     The file is read here rather than by ``symusic``, whose tracks forget their channel: a pedal written in another track of the same
-    channel, or a volume set before a change of program, would be lost. Here every part carries all controllers of its channel, so
-    that it sounds the same whatever else is dropped. A note that never ends lasts until the last event of the score. What cannot be
-    decoded is left out with a warning. Lost: aftertouch, lyrics, system-exclusive messages.
+    channel, or a volume set before a change of program, would be lost (3 % of real files). Here a part carries what its own track
+    sets and, for the rest, what other tracks of its channel set, so that it sounds the same whatever else is dropped. A note that
+    never ends lasts until the last event of the score. What cannot be decoded is left out with a warning. Lost: aftertouch, lyrics,
+    system-exclusive messages.
 
     Parameters
     ----------
@@ -263,7 +265,8 @@ _Part = tuple[int, int, int]  # track, channel, program
 
 def _paired_notes(name: str, events: NDArray[np.int64]) -> dict[_Part, list[tuple[int, int, int, int]]]:
     """Notes (onset tick, length in ticks, pitch, velocity) of every part; the first note begun is the first to end."""
-    programs = [0] * 16
+    programs: dict[tuple[int, int], int] = {}  # by track and channel
+    latest = [0] * 16  # by channel, from any track
     parts: dict[_Part, list[tuple[int, int, int, int]]] = {}
     open_notes: dict[tuple[int, int, int], deque[tuple[int, int, int]]] = {}  # by track, channel, pitch: onset, velocity, program
     is_note = events[:, 2] <= _NOTE_ON
@@ -271,9 +274,9 @@ def _paired_notes(name: str, events: NDArray[np.int64]) -> dict[_Part, list[tupl
         raise ValueError(f"{name}: more than {MAX_NOTES:,} notes; split the MIDI file")
     for tick, track, kind, channel, first, second in events[is_note | (events[:, 2] == _PROGRAM_CHANGE)].tolist():
         if kind == _PROGRAM_CHANGE:
-            programs[channel] = first
+            programs[track, channel] = latest[channel] = first
         elif kind == _NOTE_ON and second > 0:
-            open_notes.setdefault((track, channel, first), deque()).append((tick, second, programs[channel]))
+            open_notes.setdefault((track, channel, first), deque()).append((tick, second, programs.get((track, channel), latest[channel])))
         elif begun := open_notes.get((track, channel, first)):
             onset, velocity, program = begun.popleft()
             parts.setdefault((track, channel, program), []).append((onset, tick - onset, first, velocity))
@@ -299,10 +302,11 @@ def _score(name: str, symusic: Any, tracks: Sequence[_TrackEvents], ticks_per_qu
 
 
 def _part(symusic: Any, name: str, part: _Part, rows: list[tuple[int, int, int, int]], events: NDArray[np.int64]) -> Any:
-    _, channel, program = part
-    time, duration, pitch, velocity = np.array(rows, dtype=np.int32).T
-    controls = events[(events[:, 2] == _CONTROL_CHANGE) & (events[:, 3] == channel)].astype(np.int32)
-    bends = events[(events[:, 2] == _PITCH_BEND) & (events[:, 3] == channel)].astype(np.int32)
+    track, channel, program = part
+    time, duration, pitch, velocity = np.ascontiguousarray(np.array(rows, dtype=np.int32).T)
+    channel_events = events[events[:, 3] == channel]
+    controls = _own_or_shared(track, channel_events[channel_events[:, 2] == _CONTROL_CHANGE])
+    bends = _own_or_shared(track, channel_events[channel_events[:, 2] == _PITCH_BEND])
     return symusic.Track(
         name,
         program,
@@ -313,6 +317,18 @@ def _part(symusic: Any, name: str, part: _Part, rows: list[tuple[int, int, int, 
         ),
         symusic.PitchBend.from_numpy(time=bends[:, 0].copy(), value=bends[:, 4] + (bends[:, 5] << 7) - 8192, ttype="tick"),
     )
+
+
+def _own_or_shared(track: int, events: NDArray[np.int64]) -> NDArray[np.int32]:
+    """Of one channel's controllers, those the track sets itself, and from other tracks those it never sets.
+
+    Several tracks on one channel are either hands of one instrument, where one writes the pedal for both, or, beyond sixteen parts,
+    instruments that each set their own volume.
+    """
+    number = np.where(np.isin(events[:, 4], _PARAMETER_CONTROLS), _PARAMETER_CONTROLS[0], events[:, 4])
+    number[events[:, 2] == _PITCH_BEND] = 0  # its first byte is data
+    own = events[:, 1] == track
+    return np.asarray(events[own | ~np.isin(number, number[own])], dtype=np.int32)
 
 
 def _check_parts(name: str, parts: Mapping[_Part, Sequence[Any]], events: NDArray[np.int64]) -> None:
@@ -398,13 +414,14 @@ def beats(score: Any) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     beat_seconds, downbeat_seconds : np.ndarray [seconds, ascending]
     """
     end = max((int(track.end()) for track in score.tracks), default=0)
-    beat_ticks, downbeat_ticks = [], []
+    beat_ticks: list[NDArray[np.float64]] = []
+    downbeat_ticks: list[NDArray[np.float64]] = []
     metres = _metres(score)
     for (start, numerator, denominator), stop in zip(metres, [*(m[0] for m in metres[1:]), end + 1], strict=True):
         compound = numerator > 3 and numerator % 3 == 0 and denominator >= 8
         unit = score.ticks_per_quarter * 4 / denominator * (3 if compound else 1)
         count = int(np.ceil(max(min(stop, end + 1) - start, 0) / unit))
-        if count + sum(map(len, beat_ticks)) > MAX_BEATS:
+        if count + sum(len(ticks) for ticks in beat_ticks) > MAX_BEATS:
             raise ValueError(f"more than {MAX_BEATS:,} beats: the time signatures or tempi of this MIDI file make no sense")
         ticks = start + unit * np.arange(count)
         beat_ticks.append(ticks)
@@ -477,7 +494,10 @@ def _program(programs: Sequence[int] | Mapping[int, int] | int | None, old: int,
 def _check_programs(programs: Sequence[int] | Mapping[int, int] | int | None) -> None:
     if programs is None:
         return
-    values = [programs] if isinstance(programs, (int, np.integer)) else list(programs.values() if isinstance(programs, Mapping) else programs)
+    if isinstance(programs, Mapping):
+        values = list(programs.values())
+    else:
+        values = [programs] if isinstance(programs, (int, np.integer)) else list(programs)
     if not values and not isinstance(programs, Mapping):
         raise ValueError("programs is empty; give at least one General MIDI program, or None to keep the instruments")
     for value in values:
@@ -775,9 +795,8 @@ def _from(events: NDArray[np.int64], origin: int) -> NDArray[np.int64]:
             ends.pop(key, None)
     keep = ~past | np.isin(events[:, 1], (_CONTROL, _BEND))
     keep[list(ends.values())] = True
-    result = events[keep].copy()
-    result[:, 0] = np.maximum(result[:, 0] - origin, 0)
-    return result
+    begin = np.maximum(events[keep, 0] - origin, 0)
+    return np.column_stack([begin, events[keep, 1:]])
 
 
 class _Stream:
