@@ -1,12 +1,573 @@
-"""The verbs. The only place that reads arguments; a verb's modules are imported when it is called."""
+"""The verbs: the only place that reads arguments and TOML. A verb's modules are imported when it is called.
+
+Results go to stdout, progress, warnings and errors to stderr. A song that fails is one line with the reason, and the other songs are done.
+Exit codes: 0 all done, 1 some songs failed or none could be found, 2 wrong usage, 130 interrupted.
+"""
 
 from __future__ import annotations
 
+import contextlib
+import errno
+import json
+import math
+import os
+import re
+import sys
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
+
 import typer
 
-app = typer.Typer(no_args_is_help=True)
+from stylestream import __version__
+
+if TYPE_CHECKING:
+    from stylestream.style import Card, StyleEntry
+
+app = typer.Typer(
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode=None,  # plain help: importing rich would take longer than all the rest
+    help="Play a song in the style of other music: the same notes and rhythm, another sound.",
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+styles_app = typer.Typer(rich_markup_mode=None, help="List, show, install and remove styles.")
+app.add_typer(styles_app, name="styles")
+
+_UsageError = typer.BadParameter.__mro__[1]  # click's, wherever typer keeps it: with the package or, since 0.16, inside itself
+_ClickException = typer.BadParameter.__mro__[2]
 
 
-def main() -> None:
-    """Run the command line."""
-    app()
+# ------------------------------------------------------------------------------------------------- errors, exit codes, output
+
+
+@dataclass
+class Outcome:
+    """What became of one song."""
+
+    song: str
+    output: str
+    style: str | None = None
+    error: str | None = None
+    warnings: list[str] = field(default_factory=list)
+
+
+def main(arguments: Sequence[str] | None = None) -> NoReturn:
+    """Run the command line and exit with its code; no traceback for anything a user can cause."""
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(AttributeError):  # pytest's and others' streams have no encoding to set
+            stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]  # a file name need not be valid text
+    warnings.showwarning = _print_warning
+    try:
+        code = app(args=list(arguments) if arguments is not None else None, prog_name="stylestream", standalone_mode=False)
+        sys.stdout.flush()
+    except _ClickException as error:
+        code = _fail(error.format_message().replace("\n", " "), 2, verb=_verb(error))  # type: ignore[attr-defined]
+    except (KeyboardInterrupt, typer.Abort):
+        code = _fail("interrupted", 130)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # the reader has gone; so does the flush at exit
+        code = 1
+    except (ValueError, OSError, MemoryError) as error:
+        code = _fail(reason(error), 1)
+    if code == 130 and arguments is None:
+        sys.stdout = open(os.devnull, "w")  # noqa: SIM115  # nothing half-written after an interruption
+    sys.exit(code if isinstance(code, int) else 0)
+
+
+def _verb(error: Any) -> str:
+    context = getattr(error, "ctx", None)
+    return context.command_path if context is not None else "stylestream"
+
+
+def _fail(message: str, code: int, *, verb: str = "") -> int:
+    hint = f" (see `{verb} --help`)" if verb else ""
+    print(f"stylestream: {_printable(message)}{hint}", file=sys.stderr)
+    return code
+
+
+def _print_warning(message: Warning | str, *_: Any, **__: Any) -> None:
+    print(f"stylestream: warning: {_printable(str(message))}", file=sys.stderr)
+
+
+def _printable(text: str) -> str:
+    """Return text on one line, without control characters: names and cards come from strangers, and a terminal obeys escapes.
+
+    >>> _printable("a\\nb\\x1b[31mc")
+    'a b[31mc'
+    """
+    return "".join(c for c in re.sub(r"\s+", " ", text) if c.isprintable() or c == "\u200d" or 0xDC80 <= ord(c) <= 0xDCFF).strip()
+
+
+_REMEDIES = {
+    errno.ENOSPC: "no space left on the disk; free some, or choose another place with -o",
+    errno.EDQUOT: "your disk quota is used up; free some space, or choose another place with -o",
+    errno.EACCES: "no permission; choose another place, or change the permissions",
+    errno.EPERM: "not permitted; choose another place, or change the permissions",
+    errno.EROFS: "the disk is read-only; choose another place with -o",
+    errno.ENAMETOOLONG: "the name is too long; choose a shorter one with -o",
+    errno.ENOENT: "no such file or folder",
+    errno.ENOTDIR: "a file stands where a folder should be; choose another place with -o",
+}
+
+
+def reason(error: BaseException) -> str:
+    """Make one line of an exception: what was wrong, and the remedy where there is one."""
+    if isinstance(error, MemoryError):
+        return "not enough memory; close other programs, or use a shorter song"
+    if isinstance(error, OSError) and error.errno is not None:
+        place = f"{_text(error.filename)}: " if error.filename else ""
+        return _printable(place + _REMEDIES.get(error.errno, error.strerror or "failed"))
+    return _printable(str(error)) or type(error).__name__
+
+
+def _text(path: str | bytes | os.PathLike[str]) -> str:
+    return os.fsdecode(path)
+
+
+def usage(message: str) -> NoReturn:
+    """End with one line and exit code 2."""
+    raise _UsageError(message)
+
+
+@contextlib.contextmanager
+def _wrong_usage() -> Iterator[None]:
+    """What fails in here was asked for wrongly: a style that does not exist is exit code 2, not 1."""
+    try:
+        yield
+    except (ValueError, OSError) as error:
+        usage(reason(error))
+
+
+def _report(outcomes: list[Outcome], *, as_json: bool) -> int:
+    """Print the list of failures, or everything as JSON; return the exit code."""
+    failed = [outcome for outcome in outcomes if outcome.error]
+    if as_json:
+        print(json.dumps({"songs": [asdict(outcome) for outcome in outcomes], "failed": len(failed)}, ensure_ascii=False, indent=1))
+    if len(outcomes) > 1 and failed:
+        print(f"stylestream: {len(failed)} of {len(outcomes)} failed", file=sys.stderr)
+    return 1 if failed or not outcomes else 0
+
+
+def _run(jobs: Sequence[Job], work: Callable[[Job, Callable[[float], None]], list[str]], *, force: bool, as_json: bool) -> int:
+    """Do every job under one progress bar. A failure is recorded and the rest go on.
+
+    ``work`` gets the job and a function to tell the done fraction, and returns warnings.
+    """
+    outcomes = []
+    with _progress_bar(len(jobs)) as advance:
+        for index, job in enumerate(jobs):
+            outcome = Outcome(_text(job.song), _text(job.output), job.style)
+            try:
+                _check_output(job, force=force)
+                job.output.parent.mkdir(parents=True, exist_ok=True)
+                outcome.warnings = work(job, lambda fraction, index=index, job=job: advance(index + fraction, job.song.name))  # type: ignore[misc]
+            except (ValueError, OSError, MemoryError) as error:
+                outcome.error = reason(error)
+                named = outcome.error.startswith(_text(job.song))
+                print("stylestream: " + ("" if named else f"{_printable(_text(job.song))}: ") + outcome.error, file=sys.stderr)
+            else:
+                if not as_json:
+                    print(_printable(outcome.output))
+            for warning in outcome.warnings:
+                print(f"stylestream: warning: {_printable(_text(job.song))}: {_printable(warning)}", file=sys.stderr)
+            outcomes.append(outcome)
+            advance(index + 1, job.song.name)
+    return _report(outcomes, as_json=as_json)
+
+
+@contextlib.contextmanager
+def _progress_bar(total: int) -> Iterator[Callable[[float, str], None]]:
+    """Give a function that shows how many songs are done (a real number) and which is in work. Silent where stderr is no terminal."""
+    if not sys.stderr.isatty():
+        yield lambda done, name: None
+        return
+    from rich.console import Console
+    from rich.markup import escape
+    from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
+
+    columns = (BarColumn(), TaskProgressColumn(), TimeRemainingColumn(), TextColumn("{task.description}"))
+    with Progress(*columns, console=Console(stderr=True), transient=True, redirect_stdout=sys.stdout.isatty()) as bar:
+        task = bar.add_task("", total=total)
+        yield lambda done, name: bar.update(task, completed=done, description=escape(_printable(name)))
+
+
+# ------------------------------------------------------------------------------------------------------- songs and their outputs
+
+AUDIO_SUFFIXES = frozenset(
+    [
+        ".wav",
+        ".wave",
+        ".w64",
+        ".rf64",
+        ".aif",
+        ".aiff",
+        ".aifc",
+        ".au",
+        ".snd",
+        ".caf",
+        ".flac",
+        ".ogg",
+        ".oga",
+        ".opus",
+        ".mp3",
+        ".mp2",
+        ".m4a",
+        ".m4b",
+        ".aac",
+        ".wma",
+        ".wv",
+        ".ape",
+        ".mka",
+        ".mkv",
+        ".mp4",
+        ".mov",
+        ".webm",
+        ".avi",
+    ]
+)
+MIDI_SUFFIXES = frozenset((".mid", ".midi", ".kar", ".rmi"))
+
+
+@dataclass(frozen=True)
+class Song:
+    """A song that was asked for, and its place below the folder that was named (empty if the song itself was named)."""
+
+    path: Path
+    below: Path = Path()
+
+
+@dataclass(frozen=True)
+class Job:
+    """One song to be made in one style."""
+
+    song: Path
+    output: Path
+    style: str | None = None
+
+
+def find_songs(sources: Sequence[Path], suffixes: frozenset[str], *, without: Path | None = None) -> list[Song]:
+    """List songs: files as they are given, folders with all below them, in order of name.
+
+    Parameters
+    ----------
+    sources : sequence of Path
+        Files are taken whatever they are called, so that a wrong one is reported; of folders, files with a known suffix.
+    without : Path, optional
+        The output folder: what lies in it is not a song, even if it lies in a source.
+    """
+    songs = []
+    for source in sources:
+        if source.is_dir():
+            songs += [Song(path, path.parent.relative_to(source)) for path in _walk(source, suffixes, without)]
+        else:
+            songs.append(Song(source))
+    return songs
+
+
+def _walk(folder: Path, suffixes: frozenset[str], without: Path | None) -> Iterator[Path]:
+    skip = without.resolve() if without is not None else None
+    for place, folders, files in os.walk(folder):
+        folders[:] = sorted(name for name in folders if not name.startswith(".") and (Path(place) / name).resolve() != skip)
+        yield from (Path(place) / name for name in sorted(files) if not name.startswith(".") and Path(name).suffix.lower() in suffixes)
+
+
+def plan(songs: Sequence[Song], styles: Sequence[str], out: str | None, *, default_suffix: str | None = None) -> list[Job]:
+    """Give every song in every style its output path.
+
+    ``out`` is a template if it has ``{name}`` or ``{style}``; a folder if it ends in a slash, is one, has no suffix, or there are
+    several outputs; else a file. Without it the output is ``NAME-STYLE.SUFFIX`` here. A suffix is the song's own, MIDI becomes WAV.
+
+    >>> [str(job.output) for job in plan([Song(Path("a/waltz.mp3"))], ["rock"], None)]
+    ['waltz-rock.mp3']
+    >>> [str(job.output) for job in plan([Song(Path("x.mid")), Song(Path("y.ogg"))], ["rock"], "out/{style}/{name}")]
+    ['out/rock/x.wav', 'out/rock/y.ogg']
+    """
+    names = [style_name(style) for style in styles]
+    jobs = [
+        Job(song.path, _output(song, name, out, default_suffix), style) for song in songs for style, name in zip(styles, names, strict=True)
+    ]
+    if out is not None and not _is_template(out) and not _is_folder(out):
+        if len(jobs) > 1:
+            usage(
+                f"-o {out} is one file, there are {len(jobs)} songs to write; give a folder or a template such as '{{name}}-{{style}}.wav'"
+            )
+        return [Job(job.song, Path(out), job.style) for job in jobs]
+    _check_distinct(jobs)
+    return jobs
+
+
+def style_name(style: str) -> str:
+    """Name a style for file names: of a path the stem."""
+    return Path(style).name.removesuffix(".safetensors")
+
+
+def _is_template(out: str) -> bool:
+    return "{" in out
+
+
+def _is_folder(out: str) -> bool:
+    return out.endswith(("/", os.sep)) or Path(out).is_dir() or not Path(out).suffix
+
+
+def _output(song: Song, style: str, out: str | None, default_suffix: str | None) -> Path:
+    suffix = default_suffix or (".wav" if song.path.suffix.lower() in MIDI_SUFFIXES else song.path.suffix)
+    if out is not None and _is_template(out):
+        path = Path(_fill(out, {"name": song.path.stem, "style": style}))
+        return path if Path(out).suffix and "}" not in Path(out).suffix else path.with_name(path.name + suffix)
+    name = f"{song.path.stem}-{style}{suffix}" if style else f"{song.path.stem}{suffix}"
+    return Path(out or "") / song.below / name
+
+
+def _fill(template: str, values: dict[str, str]) -> str:
+    unknown = [name for name in re.findall(r"\{([^{}]*)\}", template) if name not in values]
+    if unknown or re.sub(r"\{[^{}]*\}", "", template).strip("{}") != re.sub(r"\{[^{}]*\}", "", template):
+        usage(f"-o {template}: a template knows {{name}} and {{style}}" + (f", not {{{unknown[0]}}}" if unknown else ""))
+    return re.sub(r"\{([^{}]*)\}", lambda match: values[match[1]], template)
+
+
+def _check_distinct(jobs: Sequence[Job]) -> None:
+    seen: dict[Path, Job] = {}
+    for job in jobs:
+        other = seen.setdefault(job.output, job)
+        if other is not job:
+            usage(f"{other.song} and {job.song} would both become {job.output}; give a folder, or a template with {{name}} and {{style}}")
+
+
+def _check_output(job: Job, *, force: bool) -> None:
+    if not job.song.exists():
+        raise FileNotFoundError(f"{job.song}: no such file or folder")
+    if job.output.is_dir():
+        raise IsADirectoryError(f"{job.output} is a folder; choose another name with -o")
+    if job.output.exists() and job.output.samefile(job.song):
+        raise FileExistsError(f"{job.output} is the song itself; choose another name with -o")
+    if job.output.exists() and not force:
+        raise FileExistsError(f"{job.output} exists; use --force to replace it, or choose another name with -o")
+
+
+def _no_song(sources: Sequence[Path], suffixes: frozenset[str]) -> int:
+    return _fail(f"no song found in {', '.join(map(str, sources))} (looked for {' '.join(sorted(suffixes))})", 1)
+
+
+# ---------------------------------------------------------------------------------------------------------------------- options
+
+
+def _finite(value: float) -> float:
+    if not math.isfinite(value):
+        raise typer.BadParameter(f"{value} is not a number on the dial")
+    return value
+
+
+Force = Annotated[bool, typer.Option("--force", help="Replace outputs that exist.")]
+Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
+Seed = Annotated[int, typer.Option(help="Equal seeds give equal songs.", min=0, max=2**63 - 1)]
+Device = Annotated[str, typer.Option("-d", "--device", help="cpu, cuda, cuda:1 or mps.")]
+Strength = Annotated[float, typer.Option(help="How far to go: 0 gives the song back, 1 is the style.", min=0.0, max=1.0, callback=_finite)]
+Dream = Annotated[float, typer.Option(help="How many latents are the style's own instead of the song's.", min=0.0, callback=_finite)]
+Grain = Annotated[float, typer.Option(help="How much fine texture is drawn.", min=0.0, max=1.0, callback=_finite)]
+
+
+def _version(value: bool) -> None:
+    if value:
+        print(f"stylestream {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _app(version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")] = False) -> None:
+    """Hold the options that come before the verb."""
+
+
+# ------------------------------------------------------------------------------------------------------------------- transfer
+
+
+@app.command()
+def transfer(
+    songs: Annotated[list[Path], typer.Argument(metavar="SONG|DIR...", help="Audio or MIDI files, or folders of them.")],
+    style: Annotated[list[str], typer.Option("-s", "--style", help="A style's name, or a style file. More than one: each song in each.")],
+    out: Annotated[
+        str | None, typer.Option("-o", "--out", help="A file; for several songs a folder, or a template with {name} {style}.")
+    ] = None,
+    strength: Strength = 1.0,
+    dream: Dream = 0.0,
+    grain: Grain = 0.5,
+    seed: Seed = 0,
+    device: Device = "cpu",
+    subtype: Annotated[
+        str | None, typer.Option(help="Sample format of WAV and FLAC: PCM_16, PCM_24, FLOAT, … Default: the song's.")
+    ] = None,
+    force: Force = False,
+    json_: Json = False,
+) -> int:
+    """Play songs in a style."""
+    from stylestream.style import find_style
+
+    with _wrong_usage():
+        paths = {name: find_style(name) for name in style}
+    suffixes = AUDIO_SUFFIXES | MIDI_SUFFIXES
+    found = find_songs(songs, suffixes, without=_folder_of(out))
+    if not found:
+        return _no_song(songs, suffixes)
+    jobs = plan(found, list(paths), out)
+
+    from stylestream.transfer import load_style, transfer_file
+
+    with _wrong_usage():
+        loaded = {name: load_style(path, device=device) for name, path in paths.items()}
+
+    def work(job: Job, progress: Callable[[float], None]) -> list[str]:
+        assert job.style is not None
+        dials = {"strength": strength, "dream": dream, "grain": grain, "seed": seed}
+        return list(transfer_file(loaded[job.style], job.song, job.output, **dials, subtype=subtype, progress=progress).warnings)
+
+    return _run(jobs, work, force=force, as_json=json_)
+
+
+def _folder_of(out: str | None) -> Path | None:
+    """Return the folder all outputs lie in, if they have one of their own."""
+    if out is None:
+        return None
+    fixed = Path(out.split("{")[0]) if _is_template(out) else Path(out)
+    return fixed if fixed != Path() else None
+
+
+# --------------------------------------------------------------------------------------------------------------------- render
+
+
+@app.command()
+def render(
+    songs: Annotated[list[Path], typer.Argument(metavar="MIDI|DIR...", help="MIDI files, or folders of them.")],
+    out: Annotated[str, typer.Option("-o", "--out", help="A folder, or for one song a file.")],
+    soundfont: Annotated[str | None, typer.Option(help="fluidr3, musescore, or the path of an SF2 or SF3 file.")] = None,
+    force: Force = False,
+    json_: Json = False,
+) -> int:
+    """Play MIDI files with a SoundFont and write the sound."""
+    found = find_songs(songs, MIDI_SUFFIXES, without=_folder_of(out))
+    if not found:
+        return _no_song(songs, MIDI_SUFFIXES)
+    jobs = plan(found, [""], out, default_suffix=".wav")
+
+    from stylestream.midi import Synthesizer
+
+    with _wrong_usage():
+        synthesizer = Synthesizer(soundfont)
+
+    def work(job: Job, progress: Callable[[float], None]) -> list[str]:
+        _render_file(synthesizer, job, progress)
+        return []
+
+    with synthesizer:
+        return _run(jobs, work, force=force, as_json=json_)
+
+
+def _render_file(synthesizer: Any, job: Job, progress: Callable[[float], None]) -> None:
+    from stylestream import audio, midi
+
+    score = midi.load_score(job.song)
+    seconds = max(midi.duration_seconds(score), 1e-3)
+    done_seconds = 0.0
+    rate = synthesizer.sample_rate
+    with audio.Writer(job.output, sample_rate=rate, channels=2) as writer:
+        for block in synthesizer.blocks(score, 10 * rate):
+            writer.write(block)
+            done_seconds += block.shape[-1] / rate
+            progress(min(done_seconds / seconds, 1.0))
+
+
+# --------------------------------------------------------------------------------------------------------------------- styles
+
+
+@styles_app.callback(invoke_without_command=True)
+def _styles(context: typer.Context, json_: Json = False) -> int:
+    """List, show, install and remove styles. Alone: list."""
+    return styles_list(json_=json_) if context.invoked_subcommand is None else 0
+
+
+@styles_app.command("list")
+def styles_list(json_: Json = False) -> int:
+    """List the styles that are bundled or installed."""
+    from stylestream.style import list_styles
+
+    entries = list_styles()
+    if json_:
+        print(json.dumps({"styles": [_entry_json(entry) for entry in entries]}, ensure_ascii=False, indent=1))
+        return 0
+    width = max((len(entry.name) for entry in entries), default=0)
+    for entry in entries:
+        text = _summary(entry.card) if entry.card else f"cannot be read: {entry.problem}"
+        print(_printable(f"{entry.name:{width}}  {text}" + ("" if entry.bundled else f"  [{entry.path}]")))
+    if not entries:
+        print("no styles are installed; `stylestream styles install FILE` adds one", file=sys.stderr)
+    return 0
+
+
+def _summary(card: Card) -> str:
+    return f"{card.title} · {card.hours:.1f} h of music · {card.licence}"
+
+
+def _entry_json(entry: StyleEntry) -> dict[str, Any]:
+    values = {"name": entry.name, "path": str(entry.path), "bundled": entry.bundled, "bytes": entry.size_bytes}
+    return {**values, "card": asdict(entry.card) if entry.card else None, "problem": entry.problem or None}
+
+
+@styles_app.command("show")
+def styles_show(name: Annotated[str, typer.Argument(metavar="NAME|FILE")], json_: Json = False) -> int:
+    """Show a style's card: what it was trained on, under which licences, and how well it does."""
+    from stylestream.style import find_style, read_card
+
+    with _wrong_usage():
+        path = find_style(name)
+        card = read_card(path)
+    if json_:
+        print(
+            json.dumps(
+                {"name": style_name(name), "path": str(path), "bytes": path.stat().st_size, "card": asdict(card)},
+                ensure_ascii=False,
+                indent=1,
+            )
+        )
+        return 0
+    for line in card_lines(card, path):
+        print(_printable(line) if not line.startswith(" ") else "  " + _printable(line))
+    return 0
+
+
+def card_lines(card: Card, path: Path) -> Iterator[str]:
+    """Yield a card as text."""
+    yield card.title
+    for text in (card.description, card.notes):
+        if text:
+            yield text
+    yield f"file: {path} ({path.stat().st_size / 1024:.0f} KiB)"
+    yield f"licence: {card.licence}" + (f", by {card.author}" if card.author else "")
+    yield f"trained: {card.training_steps} steps, {card.training_minutes:.0f} minutes, {card.training_device or 'device not said'}"
+    yield f"on {card.hours:.1f} hours of music:"
+    for source in card.sources:
+        yield f"  {source.name}: {source.songs} songs, {source.hours:.1f} h, {source.licence}" + (
+            f", {source.address}" if source.address else ""
+        )
+    for row, columns in card.metrics.items():
+        yield f"  {row}: " + ", ".join(f"{name} {value:.3g}" for name, value in columns.items())
+
+
+@styles_app.command("install")
+def styles_install(file: Annotated[Path, typer.Argument(metavar="FILE")], force: Force = False) -> int:
+    """Copy a style file to your style folder, so that its name finds it."""
+    from stylestream.style import install_style
+
+    with _wrong_usage():
+        print(_printable(str(install_style(file, force=force))))
+    return 0
+
+
+@styles_app.command("remove")
+def styles_remove(name: Annotated[str, typer.Argument(metavar="NAME")]) -> int:
+    """Remove a style from your style folder."""
+    from stylestream.style import remove_style
+
+    with _wrong_usage():
+        print(_printable(str(remove_style(name))))
+    return 0
