@@ -1,0 +1,1525 @@
+r"""Any song file, audio or MIDI, to a waveform and back: the one door.
+
+A *song* is a file. A *waveform* ``y`` is float32 of shape ``(C, N)`` with full scale at 1.0. Everything that touches a song file is
+here, so that the rest of the package sees only arrays: decoding, encoding, tags, resampling, loudness and true peak.
+
+Conventions
+-----------
+- What the file's bytes say counts, not its suffix, when reading; when writing, the suffix chooses the container.
+- Everything streams: :class:`Reader`, :class:`Resampler`, the meters and :class:`Writer` hold one block, whatever the song's length,
+  and give the same result for any block size.
+- A file appears whole or not at all: :class:`Writer` writes beside the target, syncs, and renames.
+- Sample ``n`` at rate ``a`` is sample ``n b / a`` at rate ``b``. A song of ``N`` samples has ``ceil(N b / a)`` at rate ``b``: all that lie
+  in its time. Going there and back therefore never loses a sample; trim to ``N``.
+- Encoder delay is undone where the format can say it: WAV, FLAC, AIFF, Vorbis and Opus are exact by nature; MP3 is exact, shift and
+  length, in every player that reads the LAME header (libsndfile, FFmpeg and all current browsers do), and late by 1105 samples in one
+  that does not; AAC in M4A starts exactly, and may end with up to 1023 samples of padding in a player that ignores the edit list.
+
+References
+----------
+.. [1] ITU-R BS.1770-4, "Algorithms to measure audio programme loudness and true-peak audio level", 2015.
+.. [2] B. De Man, "Evaluation of implementations of the EBU R128 loudness measurement", AES 145, 2018 (the K filter at any rate).
+"""
+
+from __future__ import annotations
+
+import base64
+import errno
+import math
+import os
+import secrets
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Protocol, cast
+
+import numpy as np
+import soundfile
+
+__all__ = [
+    "LoudnessMeter",
+    "OutputFormat",
+    "Reader",
+    "Resampler",
+    "SongInfo",
+    "TruePeakMeter",
+    "Writer",
+    "info",
+    "load",
+    "loudness",
+    "output_format",
+    "output_suffix",
+    "resample",
+    "save",
+    "true_peak_db",
+]
+
+Array = np.ndarray[Any, Any]
+
+MAX_CHANNELS = 8
+MIN_SAMPLE_RATE, MAX_SAMPLE_RATE = 8_000, 192_000
+MAX_SECONDS = 24 * 3600.0  # a small file can decode to years of silence; a day is longer than any song
+MAX_LOAD_BYTES = 4 * 1024**3  # of a song held in memory at once; streaming has no such limit
+BLOCK_SAMPLES = 65_536
+_DECODE_SAMPLES = 4_096  # libsndfile drops the whole read in which a damaged file breaks off: so read little at a time
+
+# ----------------------------------------------------------------------------------------------------------------------
+# What a song is
+
+
+@dataclass(frozen=True)
+class SongInfo:
+    """What a song file says of itself, before it is decoded.
+
+    Parameters
+    ----------
+    sample_rate : int [Hz]
+    channels : int [1, 8]
+    samples : int or None
+        Samples per channel, or None where only decoding can tell (MIDI, AAC, video).
+    format, subtype : str
+        In libsndfile's words ("WAV", "PCM_16"); for what FFmpeg decodes, its container and codec ("mov,mp4,m4a", "aac").
+    seconds : float or None
+        Length; an estimate where `samples` is None, None where the file does not say.
+    """
+
+    sample_rate: int
+    channels: int
+    samples: int | None
+    format: str
+    subtype: str
+    seconds: float | None
+
+
+def _quoted(path: str | Path) -> str:
+    # repr, not str: a file name may hold a line break, and an error is one line
+    return repr(str(path))
+
+
+def _check_song_path(path: Path) -> None:
+    """Fail at the door for what is no readable file at all."""
+    if path.is_dir():
+        raise IsADirectoryError(f"{_quoted(path)} is a folder, not a song; name a song file in it")
+    if not path.exists():
+        raise FileNotFoundError(f"no such song: {_quoted(path)}; check the path")
+    if not path.is_file():
+        raise ValueError(f"{_quoted(path)} is not a regular file; copy the song into one first")
+    try:
+        with path.open("rb") as f:
+            head = f.read(1)
+    except PermissionError:
+        raise PermissionError(f"no right to read {_quoted(path)}; change its permissions") from None
+    if not head:
+        raise ValueError(f"{_quoted(path)} is empty (0 bytes); is the copy or download complete?")
+
+
+def _check_shape(path: Path, sample_rate: int, channels: int) -> None:
+    if not 1 <= channels <= MAX_CHANNELS:
+        raise ValueError(f"{_quoted(path)} has {channels} channels; at most {MAX_CHANNELS} are supported: mix it down first")
+    if not MIN_SAMPLE_RATE <= sample_rate <= MAX_SAMPLE_RATE:
+        raise ValueError(
+            f"{_quoted(path)} is at {sample_rate} Hz; {MIN_SAMPLE_RATE} to {MAX_SAMPLE_RATE} Hz are supported: resample it first"
+        )
+
+
+# ----------------------------------------------------------------------------------------------------------------------
+# Three ways to decode, one behaviour: chunks of any size, and a word of complaint at the end
+
+
+class _Source(Protocol):
+    info: SongInfo
+
+    def chunks(self) -> Iterator[Array]:
+        """Waveform pieces (C, n), in order, of any length."""
+
+    def complaint(self, samples: int) -> str | None:
+        """What was wrong with the file, asked after `samples` samples came out of it."""
+
+    def close(self) -> None: ...
+
+
+class _Forward(soundfile.SoundFile):
+    """A sound file read only forward: python-soundfile seeks after every read, which is slow, and in MP3 not exact."""
+
+    def seekable(self) -> bool:
+        return False
+
+
+class _SoundFileSource:
+    """WAV, AIFF, FLAC, Ogg, Opus, MP3 and the rest of libsndfile's formats."""
+
+    def __init__(self, path: Path) -> None:
+        self._file = _Forward(str(path))
+        samples = self._file.frames
+        rate = self._file.samplerate
+        self.info = SongInfo(rate, self._file.channels, samples, self._file.format, self._file.subtype, samples / rate)
+        self._error: str | None = None
+
+    def chunks(self) -> Iterator[Array]:
+        while True:
+            try:
+                y = self._file.read(_DECODE_SAMPLES, dtype="float32", always_2d=True)
+            except soundfile.LibsndfileError as error:
+                self._error = str(error).strip() or "damaged data"
+                return
+            if not len(y):
+                return
+            yield y.T  # (C, n)
+
+    def complaint(self, samples: int) -> str | None:
+        expected = self.info.samples or 0
+        if self._error is not None or samples < expected:
+            missing_seconds = (expected - samples) / self.info.sample_rate
+            return f"the file is cut short or damaged: {samples / self.info.sample_rate:.2f} s decode, {missing_seconds:.2f} s are missing"
+        if _says_cut_short(self._file.extra_info):
+            return f"the file is cut short: {samples / self.info.sample_rate:.2f} s decode, the rest is missing"
+        return None
+
+    def close(self) -> None:
+        self._file.close()
+
+
+def _says_cut_short(log: str) -> bool:
+    """Whether libsndfile's parse log tells of a data chunk longer than the file, or of an Ogg stream without its last page."""
+    for line in log.splitlines():
+        if "lacks an end-of-stream" in line:
+            return True
+        name, _, sizes = line.partition(":")
+        if name.strip() in ("data", "SSND") and "should be" in sizes:
+            said, _, real = sizes.partition("(should be")
+            said_bytes = int("".join(filter(str.isdigit, said)) or 0)
+            real_bytes = int("".join(filter(str.isdigit, real)) or 0)
+            # a recorder that cannot seek back leaves a size near 2**31 or 2**32: unknown, not cut; one byte is RIFF padding
+            return real_bytes + 1 < said_bytes < 0x7FFF_0000
+    return False
+
+
+class _AvSource:
+    """What libsndfile cannot read: M4A, AAC, WMA, the sound of a video, through FFmpeg's libraries."""
+
+    # Only containers that hold their own data: a playlist (HLS, concat, DASH) could name other files and addresses.
+    CONTAINERS = (
+        "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,asf,avi,flv,mpegts,mpeg,mp3,ogg,aac,ac3,eac3,dts,amr,ape,wv,tta,tak,aiff,wav,w64,caf,"
+        "flac,au,voc,mpc,mpc8,adts,latm,loas,rm,oma,dsf,iff,xwma,mlp,truehd,shn"
+    )
+
+    def __init__(self, path: Path) -> None:
+        import av
+
+        self._file = path.open("rb")  # an open file, not a name: FFmpeg would read "http:…" or "concat:…" as an address
+        try:
+            self._container = av.open(self._file, mode="r", options={"format_whitelist": self.CONTAINERS})
+            self._stream = self._best_stream()
+        except BaseException:
+            self._file.close()
+            raise
+        codec = self._stream.codec_context
+        seconds = self._seconds()
+        self.info = SongInfo(int(codec.sample_rate or 0), int(codec.channels), None, self._container.format.name, codec.name, seconds)
+        self._error: str | None = None
+
+    def _best_stream(self) -> Any:
+        stream = self._container.streams.best("audio")
+        if stream is None:
+            raise ValueError("it holds no sound")
+        return stream
+
+    def _seconds(self) -> float | None:
+        stream = self._stream
+        if stream.duration is not None and stream.time_base is not None:
+            return float(stream.duration * stream.time_base)
+        return self._container.duration / 1e6 if self._container.duration else None
+
+    def chunks(self) -> Iterator[Array]:
+        import av
+
+        # packed "flt": PyAV 18 reads past the end of an 8-channel planar frame
+        to_float = av.AudioResampler(format="flt", layout=self._stream.codec_context.layout, rate=self.info.sample_rate)
+        try:
+            for frame in self._container.decode(self._stream):
+                yield from self._arrays(to_float.resample(frame))
+            yield from self._arrays(to_float.resample(None))
+        except (av.FFmpegError, ValueError) as error:
+            self._error = str(error)
+
+    def _arrays(self, frames: Iterable[Any]) -> Iterator[Array]:
+        for frame in frames:
+            if frame.samples:
+                yield frame.to_ndarray().reshape(-1, self.info.channels).T  # (C, n)
+
+    def complaint(self, samples: int) -> str | None:
+        seconds = samples / self.info.sample_rate
+        if self._error is not None:
+            return f"the file is damaged: {seconds:.2f} s decode"
+        if self.info.seconds is not None and seconds < self.info.seconds - 0.5:  # containers round; half a second is no rounding
+            return f"the file is cut short: {seconds:.2f} s of {self.info.seconds:.2f} s decode"
+        return None
+
+    def close(self) -> None:
+        self._container.close()
+        self._file.close()
+
+
+class _MidiSource:
+    """A score, played by a SoundFont."""
+
+    def __init__(self, path: Path) -> None:
+        from . import midi  # lazily: a transfer of audio needs no synthesizer
+
+        self._score = midi.load_score(path)
+        self._synthesizer: Any = None
+        self._midi = midi
+        self.info = SongInfo(44_100, 2, None, "MIDI", "PCM_16", float(midi.duration_seconds(self._score)))
+
+    def chunks(self) -> Iterator[Array]:
+        self._synthesizer = self._midi.Synthesizer(sample_rate=self.info.sample_rate)
+        yield from self._synthesizer.blocks(self._score, BLOCK_SAMPLES)
+
+    def complaint(self, samples: int) -> str | None:
+        return None
+
+    def close(self) -> None:
+        if self._synthesizer is not None:
+            self._synthesizer.close()
+
+
+def _is_midi(path: Path) -> bool:
+    with path.open("rb") as f:
+        head = f.read(12)
+    return head[:4] == b"MThd" or (head[:4] == b"RIFF" and head[8:12] == b"RMID")
+
+
+def _open_source(path: Path) -> _Source:
+    """The decoder that can read this file; a ValueError with both decoders' words where none can."""
+    _check_song_path(path)
+    if _is_midi(path):
+        return _MidiSource(path)
+    try:
+        return _SoundFileSource(path)
+    except (soundfile.SoundFileError, TypeError, ValueError):  # TypeError: a name ending in .raw asks for a rate
+        pass
+    try:
+        return _AvSource(path)
+    except ImportError:
+        raise ValueError(f"{_quoted(path)} is not WAV, AIFF, FLAC, Ogg, Opus or MP3, and the rest needs PyAV: pip install av") from None
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or str(error)
+        raise ValueError(f"{_quoted(path)} is not a song that can be read ({reason}); convert it to WAV or FLAC") from None
+
+
+class Reader:
+    """A song, decoded block by block in bounded memory.
+
+    Parameters
+    ----------
+    path : str or Path
+        Any audio file, the sound of a video, or MIDI.
+    max_seconds : float [s]
+        A longer song is refused: a small file can decode to years of silence.
+
+    Attributes
+    ----------
+    info : SongInfo
+    sample_rate, channels, samples, format, subtype
+        The fields of `info`.
+    samples_read : int
+        Samples per channel that came out so far.
+    warnings : list of str
+        What was wrong with the file and was survived; complete once the last block is out.
+
+    Raises
+    ------
+    FileNotFoundError, PermissionError, IsADirectoryError
+        If there is no file to read.
+    ValueError
+        If the file is empty, not audio, has over 8 channels, lies outside 8 to 192 kHz, holds no sample, or is too long.
+
+    Examples
+    --------
+    >>> import tempfile, os
+    >>> path = os.path.join(tempfile.mkdtemp(), "a.wav")
+    >>> save(path, np.zeros((2, 1000)), 44100)
+    >>> with Reader(path) as song:
+    ...     print(song.sample_rate, [y.shape for y in song.blocks(600)])
+    44100 [(2, 600), (2, 400)]
+    """
+
+    def __init__(self, path: str | Path, *, max_seconds: float = MAX_SECONDS) -> None:
+        self.path = Path(path)
+        self.warnings: list[str] = []
+        self.samples_read = 0
+        self._max_seconds = max_seconds
+        self._source = _open_source(self.path)
+        self.info = self._source.info
+        try:
+            self._check_door()
+        except BaseException:
+            self.close()
+            raise
+
+    def _check_door(self) -> None:
+        _check_shape(self.path, self.info.sample_rate, self.info.channels)
+        if self.info.samples == 0:
+            raise ValueError(f"{_quoted(self.path)} holds no samples; nothing to play")
+        self._check_length((self.info.samples or 0) / self.info.sample_rate)
+
+    def _check_length(self, seconds: float) -> None:
+        if seconds > self._max_seconds:
+            raise ValueError(f"{_quoted(self.path)} is longer than {self._max_seconds / 3600:g} h; cut it into parts")
+
+    @property
+    def sample_rate(self) -> int:
+        """The song's sample rate in Hz."""
+        return self.info.sample_rate
+
+    @property
+    def channels(self) -> int:
+        """The song's number of channels."""
+        return self.info.channels
+
+    @property
+    def samples(self) -> int | None:
+        """Samples per channel, or None where only decoding can tell."""
+        return self.info.samples
+
+    @property
+    def format(self) -> str:
+        """The container."""
+        return self.info.format
+
+    @property
+    def subtype(self) -> str:
+        """The sample format or codec."""
+        return self.info.subtype
+
+    def blocks(self, block_samples: int = BLOCK_SAMPLES) -> Iterator[Array]:
+        """Yield the song in blocks (C, block_samples) float32; the last one may be shorter.
+
+        A sample that is not a number counts as silence, with a warning. Call it once: a Reader goes forward only.
+        """
+        bad_samples = 0
+        for y in _regroup(self._source.chunks(), block_samples):
+            y, bad = _silence_not_numbers(y)
+            bad_samples += bad
+            self.samples_read += y.shape[1]
+            self._check_length(self.samples_read / self.sample_rate)
+            yield y
+        self._conclude(bad_samples)
+
+    def _conclude(self, bad_samples: int) -> None:
+        complaint = self._source.complaint(self.samples_read)
+        if not self.samples_read:
+            raise ValueError(f"{_quoted(self.path)}: nothing in it decodes; is the copy or download complete?")
+        if complaint:
+            self.warnings.append(complaint)
+        if bad_samples:
+            self.warnings.append(f"{bad_samples} samples are not numbers (NaN or infinite) and count as silence")
+
+    def close(self) -> None:
+        """Close the file; harmless when closed already."""
+        self._source.close()
+
+    def __iter__(self) -> Iterator[Array]:
+        return self.blocks()
+
+    def __enter__(self) -> Reader:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self.close()
+
+
+def _regroup(chunks: Iterable[Array], block_samples: int) -> Iterator[Array]:
+    """Chunks (C, any) to contiguous blocks (C, block_samples); the last one may be shorter."""
+    if block_samples < 1:
+        raise ValueError(f"block_samples must be at least 1, not {block_samples}")
+    kept: list[Array] = []
+    count = 0
+    for y in chunks:
+        while count + y.shape[1] >= block_samples:
+            cut = block_samples - count
+            yield np.concatenate([*kept, y[:, :cut]], axis=1, dtype=np.float32)
+            kept, count, y = [], 0, y[:, cut:]
+        if y.shape[1]:
+            kept.append(y)
+            count += y.shape[1]
+    if count:
+        yield np.concatenate(kept, axis=1, dtype=np.float32)
+
+
+def _silence_not_numbers(y: Array) -> tuple[Array, int]:
+    """The block with NaN and infinity as zero, and how many there were."""
+    # one pass over the memory in the usual case: the sum is finite only if every sample is (float64: it cannot overflow)
+    if np.isfinite(y.sum(dtype=np.float64)):
+        return y, 0
+    bad = ~np.isfinite(y)
+    return np.where(bad, np.float32(0), y), int(bad.sum())
+
+
+def info(path: str | Path) -> SongInfo:
+    """What a song file says of itself; errors as in :class:`Reader`."""
+    with Reader(path) as song:
+        return song.info
+
+
+def load(path: str | Path, *, sample_rate: int | None = None, mono: bool = False, max_seconds: float | None = None) -> tuple[Array, int]:
+    """Decode a whole song into memory.
+
+    Parameters
+    ----------
+    path : str or Path
+        Any audio file, the sound of a video, or MIDI.
+    sample_rate : int, optional [Hz]
+        Resample to this rate; default is the song's own.
+    mono : bool
+        Fold down to one channel, the mean of all.
+    max_seconds : float, optional [s]
+        Stop after this much of the song.
+
+    Returns
+    -------
+    y : ndarray [shape=(C, N), float32]
+        Full scale is 1.0.
+    sample_rate : int [Hz]
+
+    Raises
+    ------
+    ValueError, OSError
+        As :class:`Reader`; also if the song would take over 4 GiB of memory.
+    """
+    with Reader(path) as song:
+        rate = sample_rate or song.sample_rate
+        channels = 1 if mono else song.channels
+        resampler = Resampler(song.sample_rate, rate, channels)
+        parts = []
+        for y in _first(song, max_seconds):
+            # mean, not the sum: a mono fold-down must not clip
+            parts.append(resampler.push(y.mean(axis=0, keepdims=True) if mono else y))
+            if 4 * channels * song.samples_read * rate > MAX_LOAD_BYTES * song.sample_rate:
+                raise ValueError(f"{_quoted(path)} is too long to hold in memory; pass max_seconds, or stream it with Reader")
+        parts.append(resampler.flush())
+    return np.concatenate(parts, axis=1), rate
+
+
+def _first(song: Reader, max_seconds: float | None) -> Iterator[Array]:
+    """The blocks of the first so many seconds of a song."""
+    left = math.inf if max_seconds is None else math.ceil(max_seconds * song.sample_rate)
+    for y in song.blocks():
+        if y.shape[1] >= left:
+            yield y[:, : int(left)]
+            return
+        yield y
+        left -= y.shape[1]
+
+
+# ----------------------------------------------------------------------------------------------------------------------
+# Resampling
+
+
+class Resampler:
+    """Streaming sample-rate conversion (soxr), exactly aligned and of exact length.
+
+    Output sample ``n`` lies at the time of input sample ``n from_rate / to_rate``; ``N`` samples in give ``ceil(N to_rate / from_rate)``
+    out, in all, whatever the blocks.
+
+    Parameters
+    ----------
+    from_rate, to_rate : int [Hz]
+    channels : int
+    """
+
+    def __init__(self, from_rate: int, to_rate: int, channels: int) -> None:
+        if from_rate <= 0 or to_rate <= 0:
+            raise ValueError(f"a sample rate must be above 0 Hz, not {min(from_rate, to_rate)}")
+        self.from_rate, self.to_rate, self.channels = int(from_rate), int(to_rate), channels
+        self._taken = 0
+        self._given = 0
+        self._stream: Any = None
+        if self.from_rate != self.to_rate:
+            import soxr
+
+            self._stream = soxr.ResampleStream(self.from_rate, self.to_rate, channels, dtype="float32", quality="HQ")
+
+    def push(self, y: Array) -> Array:
+        """Take (C, n), give what is ready (C, m) of the result, perhaps nothing yet."""
+        self._taken += y.shape[1]
+        if self._stream is None:
+            self._given += y.shape[1]
+            return np.asarray(y, dtype=np.float32)
+        return self._give(self._process(y, last=False))
+
+    def flush(self) -> Array:
+        """Give the rest; nothing may be pushed after it."""
+        if self._stream is None:
+            return np.zeros((self.channels, 0), np.float32)
+        # silence after the end pushes the last samples through the filter; a tenth of a second is longer than any of soxr's
+        silence = np.zeros((self.channels, self.from_rate // 10 + 1), np.float32)
+        return self._give(np.concatenate([self._process(silence, last=False), self._process(silence, last=True)], axis=1))
+
+    def _process(self, y: Array, *, last: bool) -> Array:
+        interleaved = np.ascontiguousarray(y.T, dtype=np.float32)  # (n, C): soxr's order
+        return cast(Array, self._stream.resample_chunk(interleaved, last=last).T)
+
+    def _give(self, y: Array) -> Array:
+        due = -(-self._taken * self.to_rate // self.from_rate)  # ceil, in integers
+        y = np.ascontiguousarray(y[:, : due - self._given])
+        self._given += y.shape[1]
+        return y
+
+
+def resample(y: Array, from_rate: int, to_rate: int) -> Array:
+    """A whole waveform (C, N) at another rate: (C, ceil(N to_rate / from_rate)).
+
+    Examples
+    --------
+    >>> resample(np.zeros((2, 44100), np.float32), 44100, 48000).shape
+    (2, 48000)
+    """
+    resampler = Resampler(from_rate, to_rate, y.shape[0])
+    return np.concatenate([*map(resampler.push, _split(y, BLOCK_SAMPLES)), resampler.flush()], axis=1)
+
+
+def _split(y: Array, block_samples: int) -> Iterator[Array]:
+    for start in range(0, y.shape[1], block_samples):
+        yield y[:, start : start + block_samples]
+
+
+# ----------------------------------------------------------------------------------------------------------------------
+# Loudness and true peak
+
+
+def _k_weighting(sample_rate: int) -> Array:
+    """The K filter of BS.1770 as second-order sections (2, 6), at any rate [2]_; at 48 kHz these are the standard's own coefficients."""
+    # a high shelf for the head …
+    k = math.tan(math.pi * 1681.9744509555319 / sample_rate)
+    q, high = 0.7071752369554193, 10 ** (3.99984385397 / 20)
+    band = high**0.499666774155
+    norm = 1 + k / q + k * k
+    shelf = [(high + band * k / q + k * k) / norm, 2 * (k * k - high) / norm, (high - band * k / q + k * k) / norm]
+    shelf += [1.0, 2 * (k * k - 1) / norm, (1 - k / q + k * k) / norm]
+    # … then a high-pass for what is not heard
+    k = math.tan(math.pi * 38.13547087613982 / sample_rate)
+    q = 0.5003270373253953
+    norm = 1 + k / q + k * k
+    high_pass = [1.0, -2.0, 1.0, 1.0, 2 * (k * k - 1) / norm, (1 - k / q + k * k) / norm]
+    return np.array([shelf, high_pass])
+
+
+# Weights by position, WAV order. Up to five as BS.1770 and pyloudnorm have them (L R C Ls Rs); the sixth channel of WAV order is
+# the low-frequency one, third of 5.1 and 7.1, which the standard leaves out; the two back speakers of 7.1 lie behind 120°: weight 1.
+_CHANNEL_WEIGHTS = {
+    6: (1.0, 1.0, 1.0, 0.0, 1.41, 1.41),
+    7: (1.0, 1.0, 1.0, 0.0, 1.0, 1.41, 1.41),
+    8: (1.0, 1.0, 1.0, 0.0, 1.0, 1.0, 1.41, 1.41),
+}
+
+
+def _channel_weights(channels: int) -> Array:
+    return np.array(_CHANNEL_WEIGHTS.get(channels, (1.0, 1.0, 1.0, 1.41, 1.41)[:channels]))
+
+
+class LoudnessMeter:
+    """Integrated loudness after BS.1770-4, streaming.
+
+    Keeps the energy of each tenth of a second (80 kB an hour) and gates at the end, as the standard asks.
+
+    Parameters
+    ----------
+    sample_rate : int [Hz]
+    channels : int [1, 8]
+        In WAV order; the low-frequency channel of 5.1 and 7.1 does not count.
+    """
+
+    def __init__(self, sample_rate: int, channels: int) -> None:
+        self.sample_rate, self.channels = sample_rate, channels
+        self._sections = _k_weighting(sample_rate)
+        self._state = np.zeros((2, channels, 2))
+        self._weights = _channel_weights(channels)
+        self._open: Array = np.zeros(0)  # weighted power of the samples after the last full hop
+        self._hops: list[Array] = []
+        self._hop = 0
+
+    def push(self, y: Array) -> None:
+        """Take (C, n), any n."""
+        # half a second at a time: stays in cache, and the filter's tail cannot fall into denormal numbers, which are slow
+        for block in _split(y, self.sample_rate // 2):
+            self._push(block)
+
+    def _push(self, y: Array) -> None:
+        from scipy.signal import sosfilt
+
+        z, self._state = sosfilt(self._sections, y.astype(np.float64), axis=-1, zi=self._state)
+        self._state[np.abs(self._state) < 1e-30] = 0.0
+        z *= z
+        power = np.concatenate([self._open, self._weights @ z])
+        first = self._edge(self._hop)
+        full = (first + len(power)) * 10 // self.sample_rate - self._hop
+        # floor can be one short where the edge itself is rounded down
+        full += self._edge(self._hop + full + 1) - first <= len(power)
+        edges = np.array([self._edge(self._hop + k) - first for k in range(full + 1)])
+        if full > 0:
+            self._hops.append(np.add.reduceat(power[: edges[-1]], edges[:-1]))
+            self._hop += full
+        self._open = power[edges[-1] :]
+
+    def _edge(self, hop: int) -> int:
+        return hop * self.sample_rate // 10
+
+    @property
+    def integrated_lufs(self) -> float:
+        """Loudness of all that was pushed, in LUFS; −inf for silence (nothing above −70 LUFS)."""
+        return _gated(self._block_powers())
+
+    def _block_powers(self) -> Array:
+        """Mean weighted power in blocks of 0.4 s, one every 0.1 s; under 0.4 s, all there is counts as one block."""
+        hops = np.concatenate(self._hops) if self._hops else np.zeros(0)
+        if len(hops) < 4:
+            samples = self._edge(self._hop) + len(self._open)
+            return np.array([(hops.sum() + self._open.sum()) / samples]) if samples else np.zeros(0)
+        edges = np.arange(len(hops) + 1) * self.sample_rate // 10
+        sums = hops[:-3] + hops[1:-2] + hops[2:-1] + hops[3:]
+        return cast(Array, sums / (edges[4:] - edges[:-4]))
+
+
+def _lufs(power: float) -> float:
+    return -0.691 + 10 * math.log10(power) if power > 0 else -math.inf
+
+
+def _gated(powers: Array) -> float:
+    """Mean over the blocks above −70 LUFS and within 10 LU of the mean of those."""
+    powers = powers[powers > 10 ** ((-70 + 0.691) / 10)]
+    if not len(powers):
+        return -math.inf
+    return _lufs(float(powers[powers > 0.1 * powers.mean()].mean()))
+
+
+class TruePeakMeter:
+    """Highest true peak after BS.1770-4 annex 2, streaming: the level between the samples, four times oversampled.
+
+    Parameters
+    ----------
+    sample_rate : int [Hz]
+        Four times oversampled up to 88 kHz, twice up to 176 kHz, not above: as the annex allows.
+    channels : int
+    """
+
+    _TAPS = 24  # per phase; the annex's own 12 read up to 0.3 dB off near the top of the band
+    _GROUP = 16  # samples interpolated by one row of a matrix product
+
+    def __init__(self, sample_rate: int, channels: int) -> None:
+        self.channels = channels
+        factor = 4 if sample_rate < 88_000 else 2 if sample_rate < 176_000 else 1
+        self._matrix, self._bound = _interpolation_matrix(factor, self._TAPS, self._GROUP)
+        self._past = np.zeros((channels, self._TAPS), np.float32)
+        self._peak = 0.0
+
+    def push(self, y: Array) -> None:
+        """Take (C, n), any n."""
+        for block in _split(y, BLOCK_SAMPLES):
+            block = np.asarray(block, dtype=np.float32)
+            self._peak = max(self._peak, float(block.max()), -float(block.min()))
+            x = np.concatenate([self._past, block], axis=1)
+            groups = (x.shape[1] - self._TAPS) // self._GROUP
+            self._past = x[:, max(0, groups) * self._GROUP :]
+            self._peak = max(self._peak, self._between(x, groups))
+
+    def _between(self, x: Array, groups: int) -> float:
+        """Highest magnitude between samples in so many groups of x (C, n), where it exceeds the peak so far; else 0."""
+        if groups < 1 or not self._matrix.shape[1]:
+            return 0.0
+        chosen = self._windows(x)[:, :groups][self._largest(x, groups) * self._bound > self._peak]  # (windows, group + taps)
+        if not len(chosen):
+            return 0.0
+        between = chosen @ self._matrix
+        return max(float(between.max()), -float(between.min()))
+
+    def _windows(self, x: Array) -> Array:
+        return np.lib.stride_tricks.sliding_window_view(x, self._GROUP + self._TAPS, axis=1)[:, :: self._GROUP]
+
+    def _largest(self, x: Array, groups: int) -> Array:
+        """A bound (C, groups) on the largest sample of each window.
+
+        No interpolated value exceeds the largest sample of its window times the filter's absolute sum. A window that cannot beat the
+        peak so far is left out: exact, and it spares nine tenths of the work on music.
+        """
+        reach = self._TAPS // self._GROUP + 1  # groups that a window touches after its own
+        magnitude = np.abs(x)
+        cells = magnitude[:, : groups * self._GROUP].reshape(x.shape[0], groups, self._GROUP).max(axis=2)
+        rest = np.repeat(magnitude[:, groups * self._GROUP :].max(axis=1, initial=0.0, keepdims=True), reach, axis=1)
+        cells = np.concatenate([cells, rest], axis=1)
+        return cast(Array, np.lib.stride_tricks.sliding_window_view(cells, reach + 1, axis=1).max(axis=2))
+
+    @property
+    def true_peak_db(self) -> float:
+        """Highest level so far, in dBTP (dB re full scale); −inf for silence."""
+        # after the last sample there is silence: enough of it to bring all that is kept into full groups
+        tail = np.concatenate([self._past, np.zeros((self.channels, self._TAPS + self._GROUP), np.float32)], axis=1)
+        peak = max(self._peak, self._between(tail, (tail.shape[1] - self._TAPS) // self._GROUP))
+        return 20 * math.log10(peak) if peak > 0 else -math.inf
+
+
+def _interpolation_matrix(factor: int, taps: int, group: int) -> tuple[Array, float]:
+    """Matrix (group + taps, group (factor − 1)): a window of samples to the values between them; and the filter's absolute sum."""
+    matrix = np.zeros((group + taps, group, factor - 1))
+    offsets = np.arange(taps) - (taps // 2 - 1)  # samples around the gap 0 … 1
+    bound = 1.0
+    for phase in range(1, factor):
+        distance = offsets - phase / factor
+        window = np.i0(7.0 * np.sqrt(np.maximum(0.0, 1 - (distance / (taps / 2)) ** 2))) / np.i0(7.0)
+        kernel = np.sinc(distance) * window
+        kernel /= kernel.sum()  # a constant passes unchanged
+        bound = max(bound, float(np.abs(kernel).sum()))
+        for n in range(group):
+            matrix[n : n + taps, n, phase - 1] = kernel
+    return matrix.reshape(group + taps, -1).astype(np.float32), 1.0001 * bound  # a little more: float32 rounds
+
+
+def loudness(y: Array, sample_rate: int) -> float:
+    """Integrated loudness of a waveform (C, N) after BS.1770-4, in LUFS; −inf for silence.
+
+    Examples
+    --------
+    A full-scale sine at 997 Hz in one channel is −3.01 LUFS, by definition:
+
+    >>> y = np.sin(2 * np.pi * 997 * np.arange(48000) / 48000)[None]
+    >>> round(loudness(y, 48000), 2)
+    -3.01
+    """
+    meter = LoudnessMeter(sample_rate, y.shape[0])
+    meter.push(y)
+    return meter.integrated_lufs
+
+
+def true_peak_db(y: Array, sample_rate: int) -> float:
+    """Highest true peak of a waveform (C, N) after BS.1770-4, in dBTP; −inf for silence.
+
+    Examples
+    --------
+    A full-scale sine whose samples all fall beside its peaks reads −3.01 dB by its samples, and 0 dB in truth:
+
+    >>> y = np.sin(np.pi / 2 * np.arange(4000) + np.pi / 4)[None] * np.hanning(4000)
+    >>> round(20 * float(np.log10(abs(y).max())), 2), abs(round(true_peak_db(y, 44100), 2))
+    (-3.01, 0.0)
+    """
+    meter = TruePeakMeter(sample_rate, y.shape[0])
+    meter.push(y)
+    return meter.true_peak_db
+
+
+# ----------------------------------------------------------------------------------------------------------------------
+# Out: which format, and the file
+
+
+@dataclass(frozen=True)
+class OutputFormat:
+    """How a song is written; ``Writer(path, **vars(output))``.
+
+    Parameters
+    ----------
+    sample_rate : int [Hz]
+        The song's own where the format can, else the nearest it can.
+    channels : int
+        Always the song's own.
+    format, subtype : str
+        In libsndfile's words ("WAV", "PCM_16"); "M4A" with "AAC" is FFmpeg's.
+    """
+
+    sample_rate: int
+    channels: int
+    format: str
+    subtype: str
+
+
+@dataclass(frozen=True)
+class _Container:
+    format: str
+    subtypes: tuple[str, ...]  # the first is what a song gets whose own subtype is not among them, unless finer
+    rates: tuple[int, ...] = ()  # none: any
+    max_channels: int = MAX_CHANNELS
+    nearest: Mapping[str, str] = field(default_factory=dict)  # the subtype that comes nearest to a foreign one
+
+
+_PCM = ("PCM_16", "PCM_24", "PCM_32", "FLOAT", "DOUBLE")
+_MPEG_RATES = (8_000, 11_025, 12_000, 16_000, 22_050, 24_000, 32_000, 44_100, 48_000)
+
+_CONTAINERS = {
+    ".wav": _Container("WAV", (*_PCM, "PCM_U8"), nearest={"PCM_S8": "PCM_U8"}),
+    ".flac": _Container(
+        "FLAC",
+        ("PCM_16", "PCM_24", "PCM_S8"),
+        nearest={"PCM_U8": "PCM_S8", "PCM_32": "PCM_24", "FLOAT": "PCM_24", "DOUBLE": "PCM_24", "alac": "PCM_24"},
+    ),
+    ".aiff": _Container("AIFF", (*_PCM, "PCM_S8"), nearest={"PCM_U8": "PCM_S8"}),
+    ".ogg": _Container("OGG", ("VORBIS",)),
+    ".opus": _Container("OGG", ("OPUS",), rates=(48_000,)),
+    ".mp3": _Container("MP3", ("MPEG_LAYER_III",), rates=_MPEG_RATES, max_channels=2),
+    ".m4a": _Container("M4A", ("AAC",), rates=(*_MPEG_RATES, 64_000, 88_200, 96_000)),
+}
+_ALIASES = {".aif": ".aiff", ".aifc": ".aiff", ".oga": ".ogg", ".wave": ".wav", ".mp4": ".m4a"}
+# What people call a subtype
+_SUBTYPE_NAMES = {"16": "PCM_16", "24": "PCM_24", "32": "PCM_32", "FLOAT32": "FLOAT", "32F": "FLOAT", "FLOAT64": "DOUBLE", "64F": "DOUBLE"}
+_LARGEST_WAV_BYTES = 2**32 - 2**20  # RIFF counts in 32 bits; a mebibyte is left for tags and cover
+
+
+def output_suffix(song: SongInfo) -> str:
+    """The suffix under which a song of this format is written as the same kind of song.
+
+    Examples
+    --------
+    >>> output_suffix(SongInfo(44100, 2, None, "mov,mp4,m4a,3gp,3g2,mj2", "aac", 1.0))
+    '.m4a'
+    """
+    if song.subtype == "OPUS":
+        return ".opus"
+    by_format = {"FLAC": ".flac", "AIFF": ".aiff", "OGG": ".ogg", "MP3": ".mp3"}
+    if song.format in by_format:
+        return by_format[song.format]
+    return ".m4a" if song.subtype in ("aac", "aac_latm") else ".wav"
+
+
+def output_format(song: SongInfo, out_path: str | Path, subtype: str | None = None) -> OutputFormat:
+    """How to write a song to `out_path`: container by the suffix, the rest as near to the song as the container allows.
+
+    Parameters
+    ----------
+    song : SongInfo
+    out_path : str or Path
+        .wav, .flac, .aiff, .ogg, .opus, .mp3, .m4a
+    subtype : str, optional
+        Sample format, as ``PCM_16``, ``PCM_24``, ``FLOAT`` (or 16, 24, float); default is the song's own where the container has it.
+
+    Returns
+    -------
+    OutputFormat
+        Rate and channels are the song's; the rate is another only where the format cannot hold it (MP3 above 48 kHz, Opus).
+
+    Raises
+    ------
+    ValueError
+        If the suffix or the subtype is unknown, or the format cannot hold so many channels.
+
+    Examples
+    --------
+    >>> output_format(SongInfo(44100, 2, 100, "WAV", "PCM_24", 0.1), "a.flac").subtype
+    'PCM_24'
+    >>> output_format(SongInfo(44100, 2, 100, "WAV", "PCM_24", 0.1), "a.opus").sample_rate
+    48000
+    """
+    suffix = Path(out_path).suffix.lower()
+    container = _CONTAINERS.get(_ALIASES.get(suffix, suffix))
+    if container is None:
+        raise ValueError(f"cannot write {_quoted(out_path)}: the name must end in one of {' '.join(_CONTAINERS)}")
+    if song.channels > container.max_channels:
+        raise ValueError(
+            f"{suffix[1:].upper()} holds at most {container.max_channels} channels, the song has {song.channels}; write .wav, .flac or .ogg"
+        )
+    chosen = _choose_subtype(container, song.subtype, subtype)
+    return OutputFormat(_choose_rate(container, song.sample_rate), song.channels, _choose_format(container, song, chosen), chosen)
+
+
+def _choose_subtype(container: _Container, own: str, asked: str | None) -> str:
+    if asked is not None:
+        name = asked.upper().replace("-", "_")
+        name = _SUBTYPE_NAMES.get(name, name)
+        if name not in container.subtypes:
+            raise ValueError(f"{container.format} has no subtype {asked!r}; choose one of {', '.join(container.subtypes)}")
+        return name
+    return own if own in container.subtypes else container.nearest.get(own, container.subtypes[0])
+
+
+def _choose_rate(container: _Container, own: int) -> int:
+    if not container.rates or own in container.rates:
+        return own
+    # of the same family if possible (88.2 → 44.1 kHz), else the lowest that keeps all, else the highest there is
+    whole_parts = [rate for rate in container.rates if own % rate == 0 and rate >= 44_100]
+    above = [rate for rate in container.rates if rate > own]
+    return max(whole_parts, default=0) or min(above, default=max(container.rates))
+
+
+def _choose_format(container: _Container, song: SongInfo, subtype: str) -> str:
+    if container.format != "WAV":
+        return container.format
+    if (song.seconds or 0) * song.sample_rate * song.channels * _BYTES[subtype] > _LARGEST_WAV_BYTES:
+        return "RF64"
+    # beyond stereo, plain WAV does not say which channel is which speaker
+    return "WAVEX" if song.channels > 2 or song.format == "WAVEX" else "WAV"
+
+
+_BYTES = {"PCM_U8": 1, "PCM_S8": 1, "PCM_16": 2, "PCM_24": 3, "PCM_32": 4, "FLOAT": 4, "DOUBLE": 8}
+# libsndfile's scale, 0 best: about 256 kb/s variable for stereo MP3 and Vorbis, 256 kb/s Opus: nothing to hear, and no larger
+_COMPRESSION = {"MPEG_LAYER_III": 0.0, "VORBIS": 0.2, "OPUS": 0.5}
+_AAC_BITS_PER_SECOND = 128_000  # per channel
+
+
+class _File:
+    """An open file that remembers why a write failed: libsndfile itself says at most that one did, and some encoders not even that."""
+
+    def __init__(self, path: Path) -> None:
+        # our own name, made exclusively, with the rights any new file gets: tempfile's are for the owner alone
+        self._file = os.fdopen(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0), 0o666), "r+b")
+        self.error: OSError | None = None
+
+    def write(self, data: bytes) -> int:
+        try:
+            return self._file.write(data) if self.error is None else 0
+        except OSError as error:
+            self.error = error
+            return 0
+
+    def seek(self, offset: int, whence: int = 0) -> int:
+        try:
+            return self._file.seek(offset, whence)  # flushes, so it may fail as a write does
+        except OSError as error:
+            self.error = error
+            return -1
+
+    def read(self, count: int = -1) -> bytes:
+        return self._file.read(count)
+
+    def tell(self) -> int:
+        return self._file.tell()
+
+    def flush(self) -> None:
+        self._file.flush()
+
+    def sync(self) -> None:
+        """Bring it to the disk; raise what went wrong on the way."""
+        if self.error is None:
+            self._file.flush()
+            os.fsync(self._file.fileno())
+        if self.error is not None:
+            raise self.error
+
+    def close(self) -> None:
+        with suppress(OSError):  # what did not reach the disk was raised by sync
+            self._file.close()
+
+
+class _Sink(Protocol):
+    def write(self, y: Array) -> None: ...
+
+    def close(self) -> None: ...
+
+
+class _SoundFileSink:
+    def __init__(self, file: _File, output: OutputFormat, tags: _Tags) -> None:
+        self._subtype = output.subtype
+        self._file = soundfile.SoundFile(
+            file,
+            "w",
+            samplerate=output.sample_rate,
+            channels=output.channels,
+            format=output.format,
+            subtype=output.subtype,
+            compression_level=_COMPRESSION.get(output.subtype),
+        )
+        if output.format in ("WAV", "WAVEX", "RF64"):  # the others get theirs, and more of them, from mutagen
+            for name in _INFO_FIELDS:
+                if name in tags.fields:
+                    setattr(self._file, name, "; ".join(tags.fields[name])[:1000])
+
+    def write(self, y: Array) -> None:
+        for block in _split(y, _DECODE_SAMPLES):  # in one long write, libsndfile's Vorbis encoder runs over its stack
+            self._file.write(_quantise(np.ascontiguousarray(block.T), self._subtype))
+
+    def close(self) -> None:
+        self._file.close()
+
+
+def _quantise(y: Array, subtype: str) -> Array:
+    """To the integers of the subtype, rounded and limited to full scale.
+
+    libsndfile would truncate (half a step of DC). No dither: a copy of a 16-bit song must be the same 16 bits.
+    """
+    bits = {"PCM_S8": 8, "PCM_U8": 8, "PCM_16": 16, "PCM_24": 24, "PCM_32": 32}.get(subtype)
+    if bits is None:
+        return y if subtype in ("FLOAT", "DOUBLE") else np.clip(y, -1.0, 1.0)
+    dtype = np.int16 if bits <= 16 else np.int32
+    scale = 2.0 ** (bits - 1)
+    steps = np.rint(y * (np.float64(scale) if bits == 32 else np.float32(scale)))
+    steps = np.clip(steps, -scale, scale - 1)
+    return steps.astype(dtype) << (8 * np.dtype(dtype).itemsize - bits)
+
+
+class _AacSink:
+    """AAC in M4A, through FFmpeg's own encoder."""
+
+    def __init__(self, file: _File, output: OutputFormat) -> None:
+        try:
+            import av
+        except ImportError:
+            raise ValueError("writing M4A needs PyAV: pip install av; or write .mp3 or .flac") from None
+        self._av = av
+        self._layout = "mono" if output.channels == 1 else "stereo"
+        self._rate = output.sample_rate
+        self._container = av.open(file, mode="w", format="ipod")
+        self._stream = self._container.add_stream("aac", rate=output.sample_rate, layout=self._layout)
+        self._stream.bit_rate = _AAC_BITS_PER_SECOND * output.channels
+        self._fifo = av.AudioFifo()
+        self._sent = 0
+
+    def write(self, y: Array) -> None:
+        frame = self._av.AudioFrame.from_ndarray(np.ascontiguousarray(np.clip(y, -1.0, 1.0)), format="fltp", layout=self._layout)
+        frame.sample_rate = self._rate
+        self._fifo.write(frame)
+        self._drain(partial=False)
+
+    def _drain(self, *, partial: bool) -> None:
+        # the encoder takes frames of just this length, and only the last may be shorter
+        while (frame := self._fifo.read(1024, partial=partial)) is not None:
+            frame.pts, self._sent = self._sent, self._sent + frame.samples
+            self._container.mux(self._stream.encode(frame))
+
+    def close(self) -> None:
+        self._drain(partial=True)
+        self._container.mux(self._stream.encode(None))
+        self._container.close()
+
+
+def _open_sink(file: _File, output: OutputFormat, tags: _Tags) -> _Sink:
+    return _AacSink(file, output) if output.format == "M4A" else _SoundFileSink(file, output, tags)
+
+
+class Writer:
+    """A song file, written block by block, that appears whole or not at all.
+
+    The blocks go to a hidden file in the same folder; :meth:`close` finishes it, brings it to the disk and renames it over `path`.
+    As a context manager it closes at the end, and aborts on an exception.
+
+    Parameters
+    ----------
+    path : str or Path
+        An existing file is replaced, at the end and at once.
+    sample_rate : int [Hz]
+    channels : int
+    format, subtype : str, optional
+        As :func:`output_format` gives them; default is by the suffix. ``Writer(path, **vars(output_format(…)))``.
+    tags_from : str or Path, optional
+        A song whose tags and cover are copied.
+
+    Attributes
+    ----------
+    samples_written : int
+        Per channel.
+    warnings : list of str
+        What was survived: tags that could not be kept.
+
+    Raises
+    ------
+    ValueError
+        If the format cannot hold such a song.
+    OSError
+        If there is no folder, no right to write, or no space; nothing is left behind.
+    """
+
+    def __init__(
+        self,
+        path: str | Path,
+        *,
+        sample_rate: int,
+        channels: int,
+        format: str | None = None,
+        subtype: str | None = None,
+        tags_from: str | Path | None = None,
+    ) -> None:
+        self.path = Path(path)
+        self.warnings: list[str] = []
+        self.samples_written = 0
+        self.output = _checked_output(self.path, sample_rate, channels, format, subtype)
+        self._tags = self._read_tags(tags_from)
+        self._temporary = self.path.with_name(f".stylestream-{secrets.token_hex(6)}.part")
+        self._open = False
+        _check_target(self.path)
+        with self._or_nothing():
+            self._file = _File(self._temporary)
+            self._open = True
+            self._sink = _open_sink(self._file, self.output, self._tags)
+
+    def _read_tags(self, tags_from: str | Path | None) -> _Tags:
+        if tags_from is None:
+            return _Tags()
+        try:
+            return _read_tags(Path(tags_from))
+        except Exception as error:  # hostile or unknown tags are no reason to lose the song
+            self.warnings.append(f"the tags of {_quoted(tags_from)} cannot be read ({type(error).__name__}) and are not kept")
+            return _Tags()
+
+    @contextmanager
+    def _or_nothing(self) -> Iterator[None]:
+        """Whatever fails inside, the unfinished file goes, and an OSError says what to do."""
+        try:
+            yield
+        except BaseException as error:
+            reason = self._file.error if self._open and self._file.error is not None else error
+            self.abort()
+            if isinstance(reason, OSError):
+                raise _explained(reason, self.path) from None
+            if isinstance(reason, soundfile.SoundFileError):
+                raise ValueError(f"cannot write {_quoted(self.path)} as {self.output.format}: {reason}") from None
+            raise
+
+    def write(self, y: Array) -> None:
+        """Append (C, n). What exceeds full scale is limited to it, but kept in the float subtypes."""
+        if y.ndim != 2 or y.shape[0] != self.output.channels:
+            raise ValueError(f"expected a waveform of shape ({self.output.channels}, n), not {y.shape}")
+        if not np.isfinite(y.sum(dtype=np.float64)):
+            raise ValueError("the waveform holds samples that are not numbers; nothing was written")
+        self._check_size(y.shape[1])
+        with self._or_nothing():
+            self._sink.write(np.asarray(y, dtype=np.float32))
+            if self._file.error is not None:
+                raise self._file.error
+        self.samples_written += y.shape[1]
+
+    def _check_size(self, more_samples: int) -> None:
+        size = (self.samples_written + more_samples) * self.output.channels * _BYTES.get(self.output.subtype, 0)
+        if self.output.format in ("WAV", "WAVEX", "AIFF") and size > _LARGEST_WAV_BYTES:
+            raise OSError(f"{_quoted(self.path)} would exceed the 4 GiB that {self.output.format} can hold; write .flac instead")
+
+    def close(self) -> None:
+        """Finish the file: it now stands at `path`. Harmless when closed or aborted already."""
+        if not self._open:
+            return
+        with self._or_nothing():
+            self._sink.close()
+            self._file.sync()
+            self._write_tags()
+            self._file.sync()
+            self._file.close()
+            os.replace(self._temporary, self.path)
+            self._open = False
+        _sync_folder(self.path.parent)
+
+    def _write_tags(self) -> None:
+        try:
+            _write_tags(self._temporary, self.output, self._tags)
+        except OSError:
+            raise
+        except Exception as error:
+            cause = error.__cause__ or error.__context__
+            if isinstance(cause, OSError) and cause.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO):
+                raise cause from None
+            self.warnings.append(f"tags are not kept ({type(error).__name__}: {error})")
+
+    def abort(self) -> None:
+        """Drop what was written; what stood at `path` before still stands. Harmless when closed already."""
+        if not self._open:
+            return
+        self._open = False
+        with suppress(Exception):  # an encoder may fail to finish; what it made is dropped anyway
+            self._sink.close()
+        self._file.close()
+        self._temporary.unlink(missing_ok=True)
+
+    def __enter__(self) -> Writer:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        if error is None:
+            self.close()
+        else:
+            self.abort()
+
+
+def _checked_output(path: Path, sample_rate: int, channels: int, format: str | None, subtype: str | None) -> OutputFormat:
+    """What a Writer was asked for, completed, or a ValueError with the remedy."""
+    song = SongInfo(sample_rate, channels, None, format or "", "", None)
+    _check_shape(path, sample_rate, channels)
+    output = output_format(song, path, subtype)
+    if output.sample_rate != sample_rate:
+        raise ValueError(f"{path.suffix[1:].upper()} cannot hold {sample_rate} Hz; resample to {output.sample_rate} Hz first")
+    return replace(output, format=format) if format else output
+
+
+def _check_target(path: Path) -> None:
+    if path.is_dir():
+        raise IsADirectoryError(f"{_quoted(path)} is a folder; name a file in it")
+    if not path.parent.is_dir():
+        raise FileNotFoundError(f"there is no folder {_quoted(path.parent)}; make it first")
+
+
+def _explained(error: OSError, path: Path) -> OSError:
+    """The same error in one line with the remedy."""
+    remedies = {
+        errno.ENOSPC: "there is no space left; free some, or write elsewhere",
+        errno.EDQUOT: "the quota is used up; free some space, or write elsewhere",
+        errno.EFBIG: "the file is larger than may be written there; write elsewhere, or .flac",
+        errno.EACCES: "there is no right to write in that folder; change its permissions, or write elsewhere",
+        errno.EPERM: "there is no right to write in that folder; change its permissions, or write elsewhere",
+        errno.EROFS: "the disk is read-only; write elsewhere",
+        errno.ENAMETOOLONG: "the name is too long; choose a shorter one",
+    }
+    if error.errno is None:
+        return error
+    explained = type(error)(f"cannot write {_quoted(path)}: {remedies.get(error.errno, error.strerror)}")
+    explained.errno = error.errno
+    return explained
+
+
+def _sync_folder(folder: Path) -> None:
+    # the rename itself must reach the disk too; not every system lets one open a folder
+    with suppress(OSError):
+        handle = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)
+
+
+def save(path: str | Path, y: Array, sample_rate: int, *, subtype: str | None = None, tags_from: str | Path | None = None) -> None:
+    """Write a waveform to a file, which appears whole or not at all.
+
+    Parameters
+    ----------
+    path : str or Path
+        The suffix chooses the format: .wav, .flac, .aiff, .ogg, .opus, .mp3, .m4a
+    y : ndarray [shape=(C, N) or (N,), full scale 1.0]
+    sample_rate : int [Hz]
+        Where the format cannot hold it (MP3 above 48 kHz, Opus), the waveform is resampled to the nearest that it can.
+    subtype : str, optional
+        As ``PCM_24`` or ``FLOAT``; default is 16 bit where the format leaves a choice.
+    tags_from : str or Path, optional
+        A song whose tags and cover are copied.
+
+    Raises
+    ------
+    ValueError, OSError
+        As :class:`Writer`.
+    """
+    y = np.atleast_2d(np.asarray(y, dtype=np.float32))
+    song = SongInfo(sample_rate, y.shape[0], y.shape[1], "", "", y.shape[1] / sample_rate)
+    output = output_format(song, path, subtype)
+    with Writer(path, **vars(output), tags_from=tags_from) as out:
+        out.write(resample(y, sample_rate, output.sample_rate) if output.sample_rate != sample_rate else y)
+
+
+# ----------------------------------------------------------------------------------------------------------------------
+# Tags and cover
+
+# Field names are those of Vorbis comments, in lower case: FLAC, Ogg and Opus hold them as they are.
+_ID3_FIELDS = {
+    "TIT2": "title", "TPE1": "artist", "TALB": "album", "TPE2": "albumartist", "TDRC": "date", "TCON": "genre", "TRCK": "tracknumber",
+    "TPOS": "discnumber", "TCOM": "composer", "TPE3": "conductor", "TEXT": "lyricist", "TCOP": "copyright", "TPUB": "organization",
+    "TBPM": "bpm", "TSRC": "isrc", "TIT1": "grouping", "TIT3": "subtitle", "TLAN": "language", "TKEY": "initialkey",
+}  # fmt: skip
+_MP4_FIELDS = {
+    "\xa9nam": "title", "\xa9ART": "artist", "\xa9alb": "album", "aART": "albumartist", "\xa9day": "date", "\xa9gen": "genre",
+    "\xa9wrt": "composer", "cprt": "copyright", "\xa9cmt": "comment", "\xa9lyr": "lyrics", "\xa9grp": "grouping",
+}  # fmt: skip
+_MP4_FREEFORM = "----:com.apple.iTunes:"
+_ASF_FIELDS = {
+    "Title": "title", "Author": "artist", "Copyright": "copyright", "Description": "comment", "WM/AlbumTitle": "album",
+    "WM/AlbumArtist": "albumartist", "WM/Year": "date", "WM/Genre": "genre", "WM/TrackNumber": "tracknumber", "WM/PartOfSet": "discnumber",
+    "WM/Composer": "composer", "WM/Conductor": "conductor", "WM/Publisher": "organization", "WM/BeatsPerMinute": "bpm",
+    "WM/ISRC": "isrc", "WM/Lyrics": "lyrics",
+}  # fmt: skip
+# What libsndfile writes into WAV's own INFO list, for the many programs that read no ID3 there
+_INFO_FIELDS = ("title", "artist", "album", "date", "genre", "comment", "copyright", "tracknumber")
+# What was true of the old samples and is not of the new ones: encoder delay (a player would cut the start off), gain, encoder
+_STALE = ("itunsmpb", "itunnorm", "replaygain_", "r128_", "encoder", "encoding", "tlen", "tsse", "accuraterip", "cuesheet")
+
+
+def _stale(name: str) -> bool:
+    return name.lower().startswith(_STALE)
+
+
+@dataclass
+class _Tags:
+    fields: dict[str, list[str]] = field(default_factory=dict)
+    pictures: list[Any] = field(default_factory=list)  # mutagen.flac.Picture: type, mime, desc, data
+    id3: list[Any] = field(default_factory=list)  # an ID3 song's own frames, copied as they are to an ID3 file
+
+    def add(self, name: str, *values: Any) -> None:
+        texts = [text for text in map(str, values) if text]
+        if texts and not _stale(name):
+            self.fields.setdefault(name.lower(), []).extend(texts)
+
+    def __bool__(self) -> bool:
+        return bool(self.fields or self.pictures)
+
+
+def _read_tags(path: Path) -> _Tags:
+    """Tags and pictures of a song file; empty where it has none or they are of no known kind."""
+    import mutagen
+    from mutagen.asf import ASFTags
+    from mutagen.id3 import ID3
+    from mutagen.mp4 import MP4Tags
+
+    file = mutagen.File(path)
+    own = getattr(file, "tags", None)
+    tags = _Tags()
+    if isinstance(own, ID3):
+        _from_id3(own, tags)
+    elif isinstance(own, MP4Tags):
+        _from_mp4(own, tags)
+    elif isinstance(own, ASFTags):
+        _from_asf(own, tags)
+    elif hasattr(own, "as_dict"):
+        _from_vorbis(file, tags)
+    if not tags:
+        _from_sound_file(path, tags)
+    return tags
+
+
+def _picture(kind: int, mime: str, description: str, data: bytes) -> Any:
+    from mutagen.flac import Picture
+
+    picture = Picture()
+    picture.type, picture.mime, picture.desc, picture.data = int(kind), mime, description, bytes(data)
+    return picture
+
+
+def _from_id3(own: Any, tags: _Tags) -> None:
+    for frame in own.values():
+        name = getattr(frame, "desc", "") if frame.FrameID in ("TXXX", "COMM") else frame.FrameID
+        if _stale(name):
+            continue
+        tags.id3.append(frame)
+        if frame.FrameID == "APIC":
+            tags.pictures.append(_picture(frame.type, frame.mime, frame.desc, frame.data))
+        elif frame.FrameID == "TXXX":
+            tags.add(frame.desc, *frame.text)
+        elif frame.FrameID == "COMM":
+            tags.add("comment", *frame.text)
+        elif frame.FrameID == "USLT":
+            tags.add("lyrics", frame.text)
+        elif frame.FrameID in _ID3_FIELDS:
+            tags.add(_ID3_FIELDS[frame.FrameID], *frame.text)
+
+
+def _from_mp4(own: Any, tags: _Tags) -> None:
+    from mutagen.mp4 import MP4Cover
+
+    for key, values in own.items():
+        if key in _MP4_FIELDS:
+            tags.add(_MP4_FIELDS[key], *values)
+        elif key in ("trkn", "disk"):
+            number, total = values[0]
+            tags.add("tracknumber" if key == "trkn" else "discnumber", f"{number}/{total}" if total else number or "")
+        elif key == "tmpo":
+            tags.add("bpm", *values)
+        elif key == "covr":
+            for cover in values:
+                png = cover.imageformat == MP4Cover.FORMAT_PNG
+                tags.pictures.append(_picture(3, "image/png" if png else "image/jpeg", "", cover))
+        elif key.startswith(_MP4_FREEFORM):
+            tags.add(key[len(_MP4_FREEFORM) :], *(bytes(value).decode("utf-8", "replace") for value in values))
+
+
+def _from_asf(own: Any, tags: _Tags) -> None:
+    for key, value in own:
+        if key in _ASF_FIELDS:
+            tags.add(_ASF_FIELDS[key], value.value)
+        elif key == "WM/Picture":  # kind, size (little endian), then MIME type and description in UTF-16, each ended by two zeros
+            data, size = value.value, int.from_bytes(value.value[1:5], "little")
+            mime, description = data[5 : len(data) - size].decode("utf-16-le").split("\0")[:2]
+            tags.pictures.append(_picture(data[0], mime, description, data[len(data) - size :]))
+
+
+def _from_vorbis(file: Any, tags: _Tags) -> None:
+    from mutagen.flac import Picture
+
+    for name, values in file.tags.as_dict().items():
+        if name.lower() == "metadata_block_picture":
+            tags.pictures.extend(Picture(base64.b64decode(value)) for value in values)
+        else:
+            tags.add(name, *values)
+    tags.pictures.extend(getattr(file, "pictures", []))
+
+
+def _from_sound_file(path: Path, tags: _Tags) -> None:
+    """WAV's INFO list and its like."""
+    with suppress(soundfile.SoundFileError, TypeError), soundfile.SoundFile(str(path)) as file:
+        for name, text in file.copy_metadata().items():
+            if name in _INFO_FIELDS:
+                tags.add(name, text)
+
+
+def _write_tags(path: Path, output: OutputFormat, tags: _Tags) -> None:
+    if not tags or output.format == "RF64":  # mutagen does not know RF64; INFO is in it already
+        return
+    if output.format in ("FLAC", "OGG"):
+        _write_vorbis(path, output, tags)
+    elif output.format == "M4A":
+        _write_mp4(path, tags)
+    else:
+        _write_id3(path, output, tags)
+
+
+def _write_vorbis(path: Path, output: OutputFormat, tags: _Tags) -> None:
+    from mutagen.flac import FLAC
+    from mutagen.oggopus import OggOpus
+    from mutagen.oggvorbis import OggVorbis
+
+    file = {"OPUS": OggOpus, "VORBIS": OggVorbis}.get(output.subtype, FLAC)(path)
+    if file.tags is None:
+        file.add_tags()
+    for name, texts in tags.fields.items():
+        if name.isascii() and name.isprintable() and "=" not in name and "~" not in name:  # what a Vorbis comment's name may hold
+            file.tags[name] = texts
+    if output.format == "FLAC":
+        for picture in tags.pictures:
+            file.add_picture(picture)
+    elif tags.pictures:
+        file.tags["metadata_block_picture"] = [base64.b64encode(picture.write()).decode("ascii") for picture in tags.pictures]
+    file.save()
+
+
+def _write_mp4(path: Path, tags: _Tags) -> None:
+    from mutagen.mp4 import MP4, MP4Cover, MP4FreeForm
+
+    names = {name: key for key, name in _MP4_FIELDS.items()}
+    file = MP4(path)
+    for name, texts in tags.fields.items():
+        if name in ("tracknumber", "discnumber"):
+            file["trkn" if name == "tracknumber" else "disk"] = [_number_of_total(texts[0])]
+        elif name == "bpm" and texts[0].isdecimal():
+            file["tmpo"] = [min(int(texts[0]), 65_535)]
+        elif name in names:
+            file[names[name]] = texts
+        else:
+            file[_MP4_FREEFORM + name.upper()] = [MP4FreeForm(text.encode()) for text in texts]
+    formats = {"image/png": MP4Cover.FORMAT_PNG, "image/jpeg": MP4Cover.FORMAT_JPEG, "image/jpg": MP4Cover.FORMAT_JPEG}
+    covers = [MP4Cover(picture.data, formats[picture.mime]) for picture in tags.pictures if picture.mime in formats]
+    if covers:
+        file["covr"] = covers
+    file.save()
+
+
+def _number_of_total(text: str) -> tuple[int, int]:
+    number, _, total = text.partition("/")
+    return tuple(min(int(part), 65_535) if part.strip().isdecimal() else 0 for part in (number, total))  # type: ignore[return-value]
+
+
+def _write_id3(path: Path, output: OutputFormat, tags: _Tags) -> None:
+    from mutagen.aiff import AIFF
+    from mutagen.mp3 import MP3
+    from mutagen.wave import WAVE
+
+    file = {"MP3": MP3, "AIFF": AIFF}.get(output.format, WAVE)(path)
+    if file.tags is None:
+        file.add_tags()
+    for frame in tags.id3 or _id3_frames(tags):
+        file.tags.add(frame)
+    file.save()
+
+
+def _id3_frames(tags: _Tags) -> Iterator[Any]:
+    from mutagen import id3
+
+    names = {name: frame for frame, name in _ID3_FIELDS.items()}
+    for name, texts in tags.fields.items():
+        if name in names:
+            yield getattr(id3, names[name])(encoding=3, text=texts)
+        elif name == "comment":
+            yield id3.COMM(encoding=3, lang="XXX", desc="", text=texts)
+        elif name == "lyrics":
+            yield id3.USLT(encoding=3, lang="XXX", desc="", text=texts[0])
+        else:
+            yield id3.TXXX(encoding=3, desc=name, text=texts)
+    for number, picture in enumerate(tags.pictures):
+        # an ID3 tag keeps one picture of each description
+        description = picture.desc if number == 0 else f"{picture.desc} ({number + 1})"
+        yield id3.APIC(encoding=3, mime=picture.mime, type=picture.type, desc=description, data=picture.data)
