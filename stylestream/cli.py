@@ -36,8 +36,8 @@ app = typer.Typer(
 styles_app = typer.Typer(rich_markup_mode=None, help="List, show, install and remove styles.")
 app.add_typer(styles_app, name="styles")
 
-_UsageError = typer.BadParameter.__mro__[1]  # click's, wherever typer keeps it: with the package or, since 0.16, inside itself
-_ClickException = typer.BadParameter.__mro__[2]
+# click's own, wherever typer keeps it: older ones depend on click, newer ones carry it inside
+_ClickException: Any = typer.BadParameter.__mro__[2]
 
 
 # ------------------------------------------------------------------------------------------------- errors, exit codes, output
@@ -64,7 +64,9 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
         code = app(args=list(arguments) if arguments is not None else None, prog_name="stylestream", standalone_mode=False)
         sys.stdout.flush()
     except _ClickException as error:
-        code = _fail(error.format_message().replace("\n", " "), 2, verb=_verb(error))  # type: ignore[attr-defined]
+        code = _click_failure(error)
+    except WrongUsage as error:
+        code = _fail(str(error), 2)
     except (KeyboardInterrupt, typer.Abort):
         code = _fail("interrupted", 130)
     except BrokenPipeError:
@@ -77,14 +79,16 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
     sys.exit(code if isinstance(code, int) else 0)
 
 
-def _verb(error: Any) -> str:
+def _click_failure(error: Any) -> int:
     context = getattr(error, "ctx", None)
-    return context.command_path if context is not None else "stylestream"
+    if type(error).__name__ == "NoArgsIsHelpError":  # the help is the message
+        print(error.format_message(), file=sys.stderr)
+        return 2
+    return _fail(f"{error.format_message()} (see `{context.command_path if context else 'stylestream'} --help`)", 2)
 
 
-def _fail(message: str, code: int, *, verb: str = "") -> int:
-    hint = f" (see `{verb} --help`)" if verb else ""
-    print(f"stylestream: {_printable(message)}{hint}", file=sys.stderr)
+def _fail(message: str, code: int) -> int:
+    print(f"stylestream: {_printable(message)}", file=sys.stderr)
     return code
 
 
@@ -127,9 +131,8 @@ def _text(path: str | bytes | os.PathLike[str]) -> str:
     return os.fsdecode(path)
 
 
-def usage(message: str) -> NoReturn:
-    """End with one line and exit code 2."""
-    raise _UsageError(message)
+class WrongUsage(Exception):
+    """What was asked for cannot be: the message is one line; the exit code is 2."""
 
 
 @contextlib.contextmanager
@@ -138,7 +141,7 @@ def _wrong_usage() -> Iterator[None]:
     try:
         yield
     except (ValueError, OSError) as error:
-        usage(reason(error))
+        raise WrongUsage(reason(error)) from None
 
 
 def _report(outcomes: list[Outcome], *, as_json: bool) -> int:
@@ -196,39 +199,16 @@ def _progress_bar(total: int) -> Iterator[Callable[[float, str], None]]:
 
 # ------------------------------------------------------------------------------------------------------- songs and their outputs
 
-AUDIO_SUFFIXES = frozenset(
-    [
-        ".wav",
-        ".wave",
-        ".w64",
-        ".rf64",
-        ".aif",
-        ".aiff",
-        ".aifc",
-        ".au",
-        ".snd",
-        ".caf",
-        ".flac",
-        ".ogg",
-        ".oga",
-        ".opus",
-        ".mp3",
-        ".mp2",
-        ".m4a",
-        ".m4b",
-        ".aac",
-        ".wma",
-        ".wv",
-        ".ape",
-        ".mka",
-        ".mkv",
-        ".mp4",
-        ".mov",
-        ".webm",
-        ".avi",
-    ]
-)
+# What a folder is searched for; a file that is named is tried whatever it is called.
+_LIBSNDFILE_SUFFIXES = (".wav", ".wave", ".w64", ".rf64", ".aif", ".aiff", ".aifc", ".au", ".snd", ".caf", ".flac", ".ogg", ".oga", ".opus")
+_FFMPEG_SUFFIXES = (".mp3", ".mp2", ".m4a", ".m4b", ".aac", ".wma", ".wv", ".ape", ".mka", ".mkv", ".mp4", ".mov", ".webm", ".avi")
+AUDIO_SUFFIXES = frozenset((*_LIBSNDFILE_SUFFIXES, *_FFMPEG_SUFFIXES))
 MIDI_SUFFIXES = frozenset((".mid", ".midi", ".kar", ".rmi"))
+
+
+# The output's suffix where it is not the song's own; any other kind of song becomes WAV.
+_OUTPUT_SUFFIX = {".mp4": ".m4a", ".m4b": ".m4a", ".aac": ".m4a", ".mp2": ".mp3"}
+_WRITABLE = frozenset((".wav", ".wave", ".aif", ".aiff", ".aifc", ".flac", ".ogg", ".oga", ".opus", ".mp3", ".m4a"))
 
 
 @dataclass(frozen=True)
@@ -291,9 +271,8 @@ def plan(songs: Sequence[Song], styles: Sequence[str], out: str | None, *, defau
     ]
     if out is not None and not _is_template(out) and not _is_folder(out):
         if len(jobs) > 1:
-            usage(
-                f"-o {out} is one file, there are {len(jobs)} songs to write; give a folder or a template such as '{{name}}-{{style}}.wav'"
-            )
+            several = f"-o {out} is one file, there are {len(jobs)} songs to write"
+            raise WrongUsage(f"{several}; give a folder, or a template such as '{{name}}-{{style}}.wav'")
         return [Job(job.song, Path(out), job.style) for job in jobs]
     _check_distinct(jobs)
     return jobs
@@ -313,7 +292,8 @@ def _is_folder(out: str) -> bool:
 
 
 def _output(song: Song, style: str, out: str | None, default_suffix: str | None) -> Path:
-    suffix = default_suffix or (".wav" if song.path.suffix.lower() in MIDI_SUFFIXES else song.path.suffix)
+    own = _OUTPUT_SUFFIX.get(song.path.suffix.lower(), song.path.suffix)
+    suffix = default_suffix or (own if own.lower() in _WRITABLE else ".wav")
     if out is not None and _is_template(out):
         path = Path(_fill(out, {"name": song.path.stem, "style": style}))
         return path if Path(out).suffix and "}" not in Path(out).suffix else path.with_name(path.name + suffix)
@@ -324,7 +304,7 @@ def _output(song: Song, style: str, out: str | None, default_suffix: str | None)
 def _fill(template: str, values: dict[str, str]) -> str:
     unknown = [name for name in re.findall(r"\{([^{}]*)\}", template) if name not in values]
     if unknown or re.sub(r"\{[^{}]*\}", "", template).strip("{}") != re.sub(r"\{[^{}]*\}", "", template):
-        usage(f"-o {template}: a template knows {{name}} and {{style}}" + (f", not {{{unknown[0]}}}" if unknown else ""))
+        raise WrongUsage(f"-o {template}: a template knows {{name}} and {{style}}" + (f", not {{{unknown[0]}}}" if unknown else ""))
     return re.sub(r"\{([^{}]*)\}", lambda match: values[match[1]], template)
 
 
@@ -333,7 +313,9 @@ def _check_distinct(jobs: Sequence[Job]) -> None:
     for job in jobs:
         other = seen.setdefault(job.output, job)
         if other is not job:
-            usage(f"{other.song} and {job.song} would both become {job.output}; give a folder, or a template with {{name}} and {{style}}")
+            raise WrongUsage(
+                f"{other.song} and {job.song} would both become {job.output}; give a folder, or a template with {{name}} and {{style}}"
+            )
 
 
 def _check_output(job: Job, *, force: bool) -> None:
@@ -386,10 +368,8 @@ def _app(version: Annotated[bool, typer.Option("--version", callback=_version, i
 @app.command()
 def transfer(
     songs: Annotated[list[Path], typer.Argument(metavar="SONG|DIR...", help="Audio or MIDI files, or folders of them.")],
-    style: Annotated[list[str], typer.Option("-s", "--style", help="A style's name, or a style file. More than one: each song in each.")],
-    out: Annotated[
-        str | None, typer.Option("-o", "--out", help="A file; for several songs a folder, or a template with {name} {style}.")
-    ] = None,
+    style: Annotated[list[str], typer.Option("-s", "--style", help="A style's name or file; repeat for several.")],
+    out: Annotated[str | None, typer.Option("-o", "--out", help="A file; for several a folder, or a template with {name} {style}.")] = None,
     strength: Strength = 1.0,
     dream: Dream = 0.0,
     grain: Grain = 0.5,
@@ -571,3 +551,42 @@ def styles_remove(name: Annotated[str, typer.Argument(metavar="NAME")]) -> int:
     with _wrong_usage():
         print(_printable(str(remove_style(name))))
     return 0
+
+
+# ----------------------------------------------------------------------------------------------------------------------- demo
+
+DEMO_SONG = Path(__file__).parent / "demo" / "lamplight.ogg"
+
+
+@app.command()
+def demo(
+    out: Annotated[Path, typer.Option("-o", "--out", help="The folder for STYLE.wav and STYLE.png.")] = Path("demo"),
+    force: Force = False,
+    json_: Json = False,
+) -> int:
+    """Play the bundled song in every bundled style, and draw the results. Offline, in a minute."""
+    from stylestream.style import list_styles
+
+    styles = {entry.name: entry.path for entry in list_styles() if entry.bundled}
+    if not styles:
+        raise ValueError("no styles are bundled with this installation; install a release, or train them with `make styles`")
+
+    from stylestream.transfer import load_style, transfer_file
+
+    def work(job: Job, progress: Callable[[float], None]) -> list[str]:
+        assert job.style is not None
+        result = transfer_file(load_style(styles[job.style]), job.song, job.output, progress=progress)
+        _draw_pair(job)
+        return list(result.warnings)
+
+    return _run([Job(DEMO_SONG, out / f"{name}.wav", name) for name in styles], work, force=force, as_json=json_)
+
+
+def _draw_pair(job: Job) -> None:
+    from stylestream import audio, plots
+    from stylestream.style import whole_file
+
+    song, sample_rate = audio.load(job.song)
+    result, _ = audio.load(job.output, sample_rate=sample_rate)
+    with whole_file(job.output.with_suffix(".png")) as temporary:
+        plots.plot_pair(temporary, song, result, sample_rate, titles=("Lamplight", f"Lamplight, {job.style}"))

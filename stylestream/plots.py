@@ -49,7 +49,7 @@ def plot_pair(
     figure.colorbar(image, ax=figure.axes, label="dB, 0 is the loudest", pad=0.01, aspect=40)
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Glyph .* missing from")  # an emoji in a title becomes a box, which is no harm
-        figure.savefig(path, metadata={"Software": None})  # equal pictures are equal files
+        figure.savefig(path, format="png", metadata={"Software": None})  # equal pictures are equal files
 
 
 def _levels_db(y: NDArray[np.float32], config: FeatureConfig, max_seconds: float) -> NDArray[np.float32]:

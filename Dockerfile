@@ -1,0 +1,22 @@
+# docker build -t stylestream . && docker run --rm -v "$PWD/out:/music" stylestream                    the demo, into ./out/demo
+# docker run --rm -v "$PWD:/music" stylestream transfer song.mp3 -s rock -o song-rock.mp3
+FROM python:3.12-slim
+
+RUN apt-get update \
+    && apt-get install -y --no-install-recommends fluidsynth fluid-soundfont-gm \
+    && rm -rf /var/lib/apt/lists/*
+
+# The CPU build of torch, 200 MB instead of 3 GB; build with --build-arg TORCH_INDEX=https://pypi.org/simple for CUDA.
+ARG TORCH_INDEX=https://download.pytorch.org/whl/cpu
+WORKDIR /opt/stylestream
+COPY constraints.txt ./
+RUN pip install --no-cache-dir --extra-index-url "$TORCH_INDEX" -c constraints.txt torch
+COPY pyproject.toml README.md LICENSE ./
+COPY stylestream stylestream
+RUN pip install --no-cache-dir -c constraints.txt '.[midi]'
+
+RUN useradd --create-home --uid 1000 musician && mkdir /music && chown musician /music
+USER musician
+WORKDIR /music
+ENTRYPOINT ["stylestream"]
+CMD ["demo", "-o", "demo"]

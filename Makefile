@@ -1,0 +1,53 @@
+# Two commands do everything:   make demo   and   make test
+# Variables: PYTHON (>= 3.10), VENV, DATA (a collection with midi.csv and midi.tar.xz, for `make styles` and the tests that need music),
+#            TORCH_INDEX (an index with another build of torch; empty for pip's own choice), PYTEST_ARGS.
+
+SHELL := /bin/bash
+PYTHON ?=
+VENV ?= .venv
+BIN := $(VENV)/bin
+DATA ?= $(or $(STYLESTREAM_DATA),$(wildcard ../shared/data))
+PYTEST_ARGS ?=
+OUT ?= stylestream/styles
+
+export PYTHON VENV TORCH_INDEX
+
+.PHONY: help demo test lint format styles bench wheel clean
+help:
+	@grep -E '^[a-z]+:.*## ' Makefile | sed -E 's/:.*## /\t/' | expand -t 10
+
+demo: $(VENV)/.core  ## play the bundled song in every bundled style: demo/STYLE.wav and demo/STYLE.png
+	$(BIN)/stylestream demo -o demo --force
+
+test: $(VENV)/.dev  ## everything the tests need, then the tests
+	@tools/system-packages
+	STYLESTREAM_DATA='$(abspath $(DATA))' $(BIN)/python -m pytest $(PYTEST_ARGS)
+
+lint: $(VENV)/.dev  ## ruff and mypy
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+format: $(VENV)/.dev  ## let ruff lay out the code
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+styles: $(VENV)/.dev  ## retrain all bundled styles from the collection at DATA
+	@test -n '$(DATA)' || { echo "make styles DATA=FOLDER   (a folder with midi.csv and midi.tar.xz; see docs/data.md)"; exit 2; }
+	@tools/system-packages
+	$(BIN)/python benchmarks/train_styles.py '$(DATA)' --out '$(OUT)'
+
+bench: $(VENV)/.dev  ## measure speed and memory; writes docs/benchmarks.md
+	$(BIN)/python benchmarks/bench.py --out docs/benchmarks.md
+
+wheel: $(VENV)/.dev  ## build dist/*.whl and dist/*.tar.gz
+	$(BIN)/python -m build
+
+clean:  ## remove what make made, the virtual environment included
+	rm -rf '$(VENV)' build dist demo .pytest_cache .mypy_cache .ruff_cache .hypothesis
+
+$(VENV)/.core: pyproject.toml constraints.txt tools/setup
+	@tools/setup core
+
+$(VENV)/.dev: pyproject.toml constraints.txt tools/setup
+	@tools/setup dev

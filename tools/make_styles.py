@@ -1,0 +1,120 @@
+"""Train the bundled styles: render, train a many-style base, fine-tune each style from it, write the style files.
+
+    python tools/make_styles.py all --data DATA --work WORK --out stylestream/styles --minutes 60
+
+Each step resumes when run again. On two CPU cores ``--minutes 240`` a style is worth shipping; a GPU needs a tenth of that.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import torch
+from safetensors.torch import load_file
+
+from stylestream import dataset, train, views
+from stylestream.dataset import FrameStore
+from stylestream.draw import DrawConfig
+
+STYLES = ("rock", "jazz", "electronic", "orchestra", "choir", "strings", "piano", "chiptune")
+
+
+def render(options: argparse.Namespace) -> None:
+    began = time.monotonic()
+
+    def progress(done: int, total: int, failure: str) -> None:
+        if done % 50 == 0 or failure:
+            print(f"rendered {done}/{total} {time.monotonic() - began:.0f} s {failure}", flush=True)
+
+    config = dataset.BuildConfig(views=options.views, max_seconds=options.seconds, soundfont=options.soundfont)
+    failures = dataset.build_frames(
+        options.data, options.work / "frames", options.styles, config=config, per_style=options.per_style, jobs=options.jobs, progress=progress
+    )
+    (options.work / "failures.json").write_text(json.dumps(failures))
+
+
+def stores(options: argparse.Namespace, styles: tuple[str, ...]) -> tuple[FrameStore, FrameStore]:
+    folder = options.work / "frames"
+    return (FrameStore(folder, styles, split="train", device=options.device), FrameStore(folder, styles, split="valid", device=options.device))
+
+
+def wait_for_songs(options: argparse.Namespace, count: int) -> None:
+    """Until every style has some songs of both splits."""
+    folder = options.work / "frames"
+    while any(
+        len(list(folder.glob(f"{style}-train-*.npz"))) < count or not list(folder.glob(f"{style}-valid-*.npz")) for style in options.styles
+    ):
+        time.sleep(2)
+
+
+def say(row: dict[str, float]) -> None:
+    print(json.dumps({key: round(value, 3) for key, value in row.items()}), flush=True)
+
+
+def base(options: argparse.Namespace) -> None:
+    wait_for_songs(options, options.enough)
+    store, held_out = stores(options, options.styles)
+    config = train.TrainConfig(
+        minutes=options.base_minutes, batch=options.batch, critic_from=1.0, texture_from=0.6, learning_rate=options.rate, score_seconds=options.score_seconds
+    )
+    state = train.new_state(DrawConfig(styles=len(options.styles)), config, device=options.device)
+    train.load_checkpoint(state, options.work / "base")
+    train.fit(state, store, held_out, config, views.ViewConfig(), options.work / "base", report=say, grow=True)
+
+
+def tune(options: argparse.Namespace, style: str) -> None:
+    store, held_out = stores(options, (style,))
+    weights = train.one_style(load_file(options.work / "base" / "best.safetensors"), options.styles.index(style))
+    config = train.TrainConfig(
+        minutes=options.style_minutes, batch=options.batch, critic_from=0.35, texture_from=0.0, learning_rate=options.rate / 2, ema=0.995,
+        kl_warmup=0.0, score_seconds=max(options.score_seconds / 2, 10), final_rate=0.01,
+    )  # fmt: skip
+    folder = options.work / style
+    state = train.new_state(DrawConfig(), config, device=options.device, base=weights)
+    train.load_checkpoint(state, folder)
+    train.fit(state, store, held_out, config, views.ViewConfig(), folder, report=say)
+    (folder / "done").write_text("")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("step", choices=("render", "base", "tune", "all"))
+    parser.add_argument("--data", type=Path, default=Path("../shared/data"))
+    parser.add_argument("--work", type=Path, required=True)
+    parser.add_argument("--styles", type=lambda text: tuple(text.split(",")), default=STYLES)
+    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    parser.add_argument("--soundfont", default="fluidr3")
+    parser.add_argument("--jobs", type=int, default=None)
+    parser.add_argument("--per-style", type=int, default=200)
+    parser.add_argument("--views", type=int, default=3)
+    parser.add_argument("--seconds", type=float, default=45.0)
+    parser.add_argument("--enough", type=int, default=8, help="songs of each style with which the training may start")
+    parser.add_argument("--base-minutes", type=float, default=60.0)
+    parser.add_argument("--style-minutes", type=float, default=20.0)
+    parser.add_argument("--batch", type=int, default=8)
+    parser.add_argument("--rate", type=float, default=2e-3)
+    parser.add_argument("--score-seconds", type=float, default=60.0)
+    options = parser.parse_args()
+    options.work.mkdir(parents=True, exist_ok=True)
+    if options.step == "all":  # rendering goes on beside the training
+        command = [sys.executable, __file__, "render", *sys.argv[2:]]
+        with subprocess.Popen(command) as renderer:
+            base(options)
+            renderer.wait()
+        for style in options.styles:
+            print(style, flush=True)
+            tune(options, style)
+    elif options.step == "tune":
+        for style in options.styles:
+            tune(options, style)
+    else:
+        {"render": render, "base": base}[options.step](options)
+
+
+if __name__ == "__main__":
+    main()
