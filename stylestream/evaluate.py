@@ -1,0 +1,570 @@
+"""Songs + styles → report: how far a style gets, beside what it has to beat.
+
+The *reduction protocol*. A held-out MIDI piece of the style, an excerpt chosen by hash. The **song** is its piano reduction (for the
+style piano: other instruments), played with a SoundFont that training never heard. The **truth** is the piece itself as the style plays
+it, with the SoundFont of training. Every row of the table makes something of the song and is compared with the truth:
+
+    copy < equalise, plain, lstm2017 < STYLE < ceiling          (ceiling: the truth's frames through the vocoder)
+
+The headline is *way*: the part of the way from copy to ceiling on log-mel L1. Drums are in neither song nor truth; a second table has
+the truth with its drums. Intervals are 95 % bootstraps over pieces. A NaN is reported, never averaged away: its mean is null.
+"""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import json
+import math
+import platform
+import warnings
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from stylestream import __version__, baselines, dataset, metrics
+from stylestream.dataset import Piece, StyleRecipe
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+Array = NDArray[np.floating]
+Row = Callable[[Array, Array], Array]  # (song, truth) → result, all (C, N)
+Scores = dict[str, float]
+
+SAMPLE_RATE = metrics.SAMPLE_RATE
+OF_THE_TRUTH = ("ceiling", "truth")  # rows made from it
+COLUMNS = {  # metric: heading
+    "log_mel_l1": "log-mel L1 dB",
+    "lsd": "LSD dB",
+    "mfcc": "MFCC",
+    "centroid": "centroid st",
+    "chroma": "chroma",
+    "note_auc": "note AUC",
+    "flux": "flux corr",
+    "modulation_2_5": "mod 2–5 Hz dB",
+    "modulation_5_10": "5–10",
+    "modulation_10_20": "10–20",
+    "modulation_20_43": "20–43",
+    "onset_f1": "onset F1",
+}
+
+
+@dataclass(frozen=True)
+class Protocol:
+    """What is compared."""
+
+    pieces: int = 10
+    seconds: float = 20.0
+    start: float = 0.25  # of the piece: past the introduction
+    min_notes: int = 20  # in the excerpt
+    song_soundfont: str = "musescore"  # never used in training
+    truth_soundfont: str = "fluidr3"
+    seed: int = 0  # of the transfer and the bootstrap
+    resamples: int = 2000
+
+
+QUICK = Protocol(pieces=4, seconds=8.0)
+
+
+@dataclass(frozen=True)
+class Excerpt:
+    """A passage of a held-out piece."""
+
+    piece: Piece
+    content: bytes
+    start_seconds: float
+    seconds: float
+
+
+# --- which passages ----------------------------------------------------------------------------------------------------------------
+
+
+def excerpts(source: str | Path, style: str, protocol: Protocol = Protocol()) -> tuple[list[Excerpt], dict[str, str]]:
+    """The first held-out passages of a style by hash, and why other pieces were passed over.
+
+    Parameters
+    ----------
+    source : path
+        A collection (``midi.csv`` beside ``midi.tar.xz``): its test split. Any other folder of MIDI files: all of them.
+
+    Raises
+    ------
+    ValueError
+        If no piece can be used.
+    """
+    source = Path(source)
+    collection = dataset.pieces(source, style)
+    recipe = dataset.recipe_of(style)
+    candidates = dataset.select(collection, 4 * protocol.pieces, split="test") if (source / "midi.csv").is_file() else by_hash(collection)
+    contents = {piece.path: content for piece, content in dataset.read_pieces(source, candidates)}
+    chosen: list[Excerpt] = []
+    refused: dict[str, str] = {}
+    for piece in candidates:
+        try:
+            chosen.append(_excerpt(piece, contents.get(piece.path, b""), recipe, protocol))
+        except ValueError as error:
+            refused[piece.path] = str(error)
+        if len(chosen) == protocol.pieces:
+            break
+    if not chosen:
+        reasons = "; ".join(f"{path}: {reason}" for path, reason in list(refused.items())[:3])
+        raise ValueError(f"no held-out piece for style {style!r} in {source}" + (f" ({reasons})" if reasons else ""))
+    return chosen, refused
+
+
+def by_hash(collection: Sequence[Piece]) -> list[Piece]:
+    """Pieces in the order of a hash of their paths: an order nobody chose."""
+    return sorted(collection, key=lambda piece: hashlib.sha256(piece.path.encode()).hexdigest())
+
+
+def _excerpt(piece: Piece, content: bytes, recipe: StyleRecipe, protocol: Protocol) -> Excerpt:
+    from stylestream import midi
+
+    score = dataset.target_score(midi.load_score(content), recipe)
+    whole = midi.duration_seconds(score)
+    start = 0.0 if whole <= protocol.seconds else min(protocol.start * whole, whole - protocol.seconds)
+    excerpt = Excerpt(piece, content, start, min(protocol.seconds, whole))
+    found = int((notes_of(score, excerpt)["onset_seconds"] >= 0).sum())
+    if found < protocol.min_notes:
+        raise ValueError(f"{found} notes in the excerpt; at least {protocol.min_notes} are needed")
+    return excerpt
+
+
+def notes_of(score: Any, excerpt: Excerpt) -> NDArray[Any]:
+    """Notes sounding in the excerpt, seconds from its start."""
+    from stylestream import midi
+
+    notes = midi.notes(score).copy()
+    notes["onset_seconds"] -= excerpt.start_seconds
+    notes["offset_seconds"] -= excerpt.start_seconds
+    return notes[(notes["offset_seconds"] > 0) & (notes["onset_seconds"] < excerpt.seconds)]
+
+
+def song_score(target: Any, content: bytes, recipe: StyleRecipe) -> Any:
+    """What the song plays: the notes of the truth on the piano, or on instruments drawn by the piece's hash."""
+    from stylestream import midi
+
+    if recipe.source == "piano":
+        return midi.piano_reduction(target)
+    return midi.random_orchestration(target, np.random.default_rng(list(hashlib.sha256(content).digest())))
+
+
+# --- rendering, cached -------------------------------------------------------------------------------------------------------------
+
+
+class Renderer:
+    """Scores → waveforms; a render is kept as FLAC under a hash of everything it depends on. SoundFonts load when first needed."""
+
+    def __init__(self, cache: str | Path) -> None:
+        self.cache = Path(cache)
+        self.synthesizers: dict[str, Any] = {}
+
+    def render(self, score: Any, soundfont: str, excerpt: Excerpt) -> Array:
+        """The excerpt of a score, (2, N) at 44.1 kHz."""
+        from stylestream import midi
+
+        font = midi.find_soundfont(soundfont)
+        size = round(excerpt.seconds * SAMPLE_RATE)
+        key = (score.dumps_midi(), font.name, font.stat().st_size, excerpt.start_seconds, size, "1")
+        path = self.cache / (hashlib.sha256(repr(key).encode()).hexdigest()[:32] + ".flac")
+        if path.is_file():
+            return self._read(path)
+        if soundfont not in self.synthesizers:
+            self.synthesizers[soundfont] = midi.Synthesizer(font)
+        y = self.synthesizers[soundfont].render(score, start_seconds=excerpt.start_seconds, max_seconds=excerpt.seconds)[:, :size]
+        y = np.pad(y, ((0, 0), (0, size - y.shape[1])))
+        self._write(path, y)
+        return self._read(path)  # the first run hears what the second will
+
+    @staticmethod
+    def _read(path: Path) -> Array:
+        import soundfile
+
+        return soundfile.read(path, dtype="float32", always_2d=True)[0].T
+
+    @staticmethod
+    def _write(path: Path, y: Array) -> None:
+        import soundfile
+
+        from stylestream.style import whole_file
+
+        path.parent.mkdir(parents=True, exist_ok=True)
+        peak = float(np.abs(y).max(initial=0.0))
+        with whole_file(path) as temporary:  # 24 bits under full scale: what a metric's floor of −80 dB cannot hear
+            soundfile.write(temporary, (y * min(1.0, 0.99 / max(peak, 1e-9))).T, SAMPLE_RATE, format="FLAC", subtype="PCM_24")
+
+
+def default_cache() -> Path:
+    """Where renders are kept: the user's cache folder."""
+    import platformdirs
+
+    return Path(platformdirs.user_cache_dir("stylestream")) / "renders"
+
+
+# --- the rows ----------------------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Contenders:
+    """What is compared with what: paths of the style and of the two trained baselines (None: not trained)."""
+
+    name: str
+    style: Path
+    plain: Path | None
+    lstm2017: Path | None
+
+    @classmethod
+    def find(cls, style: str | Path, folder: str | Path | None = None) -> Contenders:
+        """A style, and ``NAME-plain.safetensors``, ``NAME-lstm2017.safetensors`` in ``folder`` (``baselines/`` beside the style)."""
+        from stylestream.style import find_style
+
+        path = find_style(style)
+        beside = Path(folder) if folder is not None else path.parent / "baselines"
+        files = {kind: beside / f"{path.stem}-{kind}.safetensors" for kind in ("plain", "lstm2017")}
+        there = {kind: file if file.is_file() else None for kind, file in files.items()}
+        return cls(path.stem, path, there["plain"], there["lstm2017"])
+
+    def missing(self) -> list[str]:
+        """Baselines that have no file."""
+        return [kind for kind in ("plain", "lstm2017") if getattr(self, kind) is None]
+
+
+def rows_of(contenders: Contenders, seed: int = 0) -> dict[str, Row]:
+    """Every row of the table as a function of song and truth."""
+    from stylestream.style import load_style_file
+
+    mean = load_style_file(contenders.style).weights["mean_frames"][0].numpy()
+    rows: dict[str, Row] = {
+        "copy": lambda song, truth: baselines.copy(song),
+        "equalise": lambda song, truth: baselines.equalise(song, mean),
+    }
+    if contenders.plain is not None:
+        rows["plain"] = _transfer_row(contenders.plain, seed)
+    if contenders.lstm2017 is not None:
+        model = baselines.load_lstm2017(load_style_file(contenders.lstm2017))
+        rows["lstm2017"] = lambda song, truth: baselines.lstm2017(song, model)
+    rows[contenders.name] = _transfer_row(contenders.style, seed)
+    rows["ceiling"] = baselines.ceiling
+    rows["truth"] = lambda song, truth: truth  # perfect but where the score is asked: the estimators' own values
+    return rows
+
+
+def _transfer_row(path: Path, seed: int) -> Row:
+    from stylestream.transfer import load_style
+
+    style = load_style(path)
+    return lambda song, truth: style.transfer(song, SAMPLE_RATE, seed=seed)
+
+
+class Judge:
+    """Excerpt → scores of every row. Holds models and SoundFonts; one per process."""
+
+    def __init__(self, contenders: Contenders, recipe: str, protocol: Protocol, cache: Path) -> None:
+        self.recipe, self.protocol = dataset.recipe_of(recipe), protocol
+        self.renderer, self.rows = Renderer(cache), rows_of(contenders, protocol.seed)
+
+    def score(self, excerpt: Excerpt) -> dict[str, Any]:
+        """``rows`` and, where the piece has drums, ``with_drums``: row → metric → value; ``warnings``."""
+        from stylestream import midi
+
+        score = midi.load_score(excerpt.content)
+        target = dataset.target_score(score, self.recipe)
+        song = self.renderer.render(song_score(target, excerpt.content, self.recipe), self.protocol.song_soundfont, excerpt)
+        truth = self.renderer.render(target, self.protocol.truth_soundfont, excerpt)
+        truths = {"rows": truth}
+        if any(track.is_drum and len(track.notes) for track in score.tracks):
+            full = dataset.target_score(score, self.recipe, drums=True)
+            truths["with_drums"] = self.renderer.render(full, self.protocol.truth_soundfont, excerpt)
+        notes = notes_of(target, excerpt)
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            results = {name: metrics.prepare(row(song, truth)) for name, row in self.rows.items() if name not in OF_THE_TRUTH}
+            tables = {key: self._table(song, truth, results, notes) for key, truth in truths.items()}
+        said = sorted({str(warning.message) for warning in caught})
+        return {"path": excerpt.piece.path, "start_seconds": excerpt.start_seconds, "seconds": excerpt.seconds, "warnings": said, **tables}
+
+    def _table(self, song: Array, truth: Array, results: dict[str, metrics.Sound], notes: NDArray[Any]) -> dict[str, Scores]:
+        reference = metrics.prepare(truth)
+        own = {name: metrics.prepare(self.rows[name](song, truth)) for name in OF_THE_TRUTH}
+        return {name: metrics.compare(reference, result, notes) for name, result in (results | own).items()}
+
+
+def _score(judge: Judge, excerpt: Excerpt) -> dict[str, Any]:
+    return judge.score(excerpt)
+
+
+# --- many pieces → one report ------------------------------------------------------------------------------------------------------
+
+
+def evaluate(
+    source: str | Path,
+    style: str | Path,
+    *,
+    recipe: str | None = None,
+    protocol: Protocol = Protocol(),
+    baselines_folder: str | Path | None = None,
+    cache: str | Path | None = None,
+    jobs: int | None = None,
+    progress: Callable[[int, int], None] = lambda done, total: None,
+) -> dict[str, Any]:
+    """Score a style by the reduction protocol.
+
+    Parameters
+    ----------
+    source : path
+        A collection, or a folder of MIDI files (see `excerpts`).
+    style : str or path
+        A style's name or file.
+    recipe : str, optional
+        Which of ``dataset.STYLE_RECIPES`` makes the truth; the style's name when not given.
+    baselines_folder : path, optional
+        See `Contenders.find`.
+    cache : path, optional
+        Where renders are kept; the user's cache folder when not given.
+
+    Returns
+    -------
+    dict [JSON types]
+        ``rows.{copy,equalise,plain,lstm2017,STYLE,ceiling,truth}.{metric}``: ``mean, low, high, n``; ``way`` by row; ``with_drums``
+        with the same two; ``claims``; ``pieces`` with every single score; ``failures``, ``refused``, ``missing``, ``protocol``.
+
+    Raises
+    ------
+    ValueError
+        If the style or its recipe is unknown, there are no held-out pieces, none could be scored, or the style was trained on one.
+    """
+    from stylestream import parallel
+
+    contenders = Contenders.find(style, baselines_folder)
+    recipe = recipe or contenders.name
+    chosen, refused = excerpts(source, recipe, protocol)
+    _refuse_training_songs(contenders.style, chosen)
+    setup = functools.partial(Judge, contenders, recipe, protocol, Path(cache) if cache is not None else default_cache())
+    scored: list[dict[str, Any]] = []
+    failures: dict[str, str] = {}
+    for excerpt, result in parallel.over_songs(_score, chosen, setup=setup, jobs=jobs):
+        if isinstance(result, ValueError):
+            failures[excerpt.piece.path] = str(result)
+        else:
+            scored.append(result)
+        progress(len(scored) + len(failures), len(chosen))
+    if not scored:
+        raise ValueError("no piece could be scored: " + "; ".join(f"{path}: {reason}" for path, reason in failures.items()))
+    group = {excerpt.piece.path: excerpt.piece.group for excerpt in chosen}
+    head = {"style": contenders.name, "recipe": recipe, "protocol": asdict(protocol), "made_with": made_with()}
+    rest = {"failures": failures, "refused": refused, "missing": contenders.missing()}
+    return head | summarise(sorted(scored, key=lambda piece: piece["path"]), group, contenders.name, protocol) | rest
+
+
+def _refuse_training_songs(style: Path, chosen: Sequence[Excerpt]) -> None:
+    from stylestream.style import load_style_file
+
+    known = load_style_file(style).fingerprints
+    heard = [excerpt.piece.path for excerpt in chosen if dataset.song_id(excerpt.content) in known]
+    if heard:
+        raise ValueError(
+            f"the style was trained on {len(heard)} of these songs ({', '.join(heard[:3])} …); evaluate on songs it has not heard"
+        )
+
+
+def made_with() -> dict[str, str | int]:
+    """Versions and hardware."""
+    import torch
+
+    from stylestream.parallel import cores
+
+    return {
+        "stylestream": __version__,
+        "torch": torch.__version__,
+        "python": platform.python_version(),
+        "machine": platform.machine(),
+        "cores": cores(),
+    }
+
+
+def summarise(scored: Sequence[Mapping[str, Any]], group: Mapping[str, str], name: str, protocol: Protocol) -> dict[str, Any]:
+    """Scores of single pieces → means with intervals, the part of the way, and the claims."""
+    report: dict[str, Any] = table(scored, group, "rows", protocol)
+    drummed = [piece for piece in scored if "with_drums" in piece]
+    report["with_drums"] = table(drummed, group, "with_drums", protocol) if drummed else None
+    report["claims"] = claims(report, name)
+    report["pieces"] = _plain_json(list(scored))
+    return report
+
+
+def table(scored: Sequence[Mapping[str, Any]], group: Mapping[str, str], key: str, protocol: Protocol) -> dict[str, Any]:
+    """``rows`` (row → metric → mean, low, high, n) and ``way`` (row → the same) of one table."""
+    resampled = resample([group[piece["path"]] for piece in scored], protocol.resamples, seed=protocol.seed)
+    names = list(scored[0][key])
+    values = {name: {metric: np.array([piece[key][name][metric] for piece in scored]) for metric in scored[0][key][name]} for name in names}
+    rows = {name: {metric: interval(v, resampled, np.mean) for metric, v in columns.items()} for name, columns in values.items()}
+    copied, best = values["copy"]["log_mel_l1"], values["ceiling"]["log_mel_l1"]
+    ways = {name: interval(np.stack([copied, columns["log_mel_l1"], best]), resampled, way) for name, columns in values.items()}
+    return {"rows": rows, "way": ways}
+
+
+def way(distances: Array, axis: int = -1) -> Array:
+    """Part of the way from copy to ceiling, of mean distances (copy, row, ceiling) along the first axis.
+
+    >>> float(way(np.array([[9.0, 11.0], [5.0, 7.0], [1.0, 3.0]])))
+    0.5
+    """
+    copied, row, best = distances.mean(axis)
+    return (copied - row) / (copied - best)
+
+
+def resample(groups: Sequence[str], resamples: int, *, seed: int = 0) -> list[NDArray[np.intp]]:
+    """Bootstrap samples of the pieces, drawn by group: pieces that are the same music come together.
+
+    References
+    ----------
+    .. [1] B. Efron and R. Tibshirani, "An Introduction to the Bootstrap", 1993, §8.
+    """
+    rng = np.random.default_rng(seed)
+    names, index = np.unique(np.array(groups), return_inverse=True)
+    members = [np.flatnonzero(index == g) for g in range(len(names))]
+    return [np.concatenate([members[g] for g in rng.integers(len(names), size=len(names))]) for _ in range(resamples)]
+
+
+def interval(values: Array, resampled: Iterable[NDArray[np.intp]], statistic: Callable[..., Any]) -> dict[str, float | int | None]:
+    """A statistic over pieces (last axis) with its 95 % percentile interval; null, with the count of NaN, where a value is NaN."""
+    n = values.shape[-1]
+    if np.isnan(values).any():
+        return {"mean": None, "low": None, "high": None, "n": n, "nan": int(np.isnan(values).sum())}
+    drawn = [statistic(values[..., sample], axis=-1) for sample in resampled]
+    low, high = np.percentile(drawn, [2.5, 97.5])
+    return {"mean": float(statistic(values, axis=-1)), "low": float(low), "high": float(high), "n": n}
+
+
+def claims(report: Mapping[str, Any], name: str) -> list[dict[str, Any]]:
+    """What a bundled style promises, each with its value, its bound, and whether it holds (not where a value is null)."""
+    rows = {row: {metric: cell["mean"] for metric, cell in columns.items()} for row, columns in report["rows"].items()}
+    ours, copied, equalised, truth = (_Cells(rows[row]) for row in (name, "copy", "equalise", "truth"))
+    flux_least = max(copied["flux"] - 0.05, 0.5) if name == "strings" else copied["flux"] - 0.05
+    reached = report["way"][name]["mean"]
+    listed = [
+        ("part of the way", math.nan if reached is None else reached, ">=", 0.40),
+        ("ceiling, log-mel L1 dB", _Cells(rows["ceiling"])["log_mel_l1"], "<=", 1.3),
+        ("log-mel L1 re equalise", ours["log_mel_l1"] / equalised["log_mel_l1"], "<=", 0.85),
+        ("MFCC distance re equalise", ours["mfcc"] / equalised["mfcc"], "<=", 0.85),
+        ("chroma", ours["chroma"], ">=", copied["chroma"]),
+        ("note AUC", ours["note_auc"], ">=", truth["note_auc"] - 0.02),
+        ("flux correlation", ours["flux"], ">=", flux_least),
+        ("modulation 2–5 Hz dB", ours["modulation_2_5"], ">=", -3.0),
+        ("modulation 5–10 Hz dB", ours["modulation_5_10"], ">=", -8.0),
+        ("modulation, highest band dB", max(ours[key] for key in ours if key.startswith("modulation")), "<=", 0.5),
+    ]
+    return [
+        {
+            "claim": claim,
+            "value": _number(value),
+            "sign": sign,
+            "bound": _number(bound),
+            "holds": value >= bound if sign == ">=" else value <= bound,
+        }
+        for claim, value, sign, bound in listed
+    ]
+
+
+class _Cells(dict[str, float]):
+    """Means of a row, null as NaN: no claim about it holds."""
+
+    def __init__(self, cells: Mapping[str, float | None]) -> None:
+        super().__init__({key: math.nan if value is None else value for key, value in cells.items()})
+
+
+def _number(value: float) -> float | None:
+    return float(value) if math.isfinite(value) else None
+
+
+def _plain_json(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _plain_json(inner) for key, inner in value.items()}
+    if isinstance(value, list):
+        return [_plain_json(inner) for inner in value]
+    return _number(value) if isinstance(value, float) else value
+
+
+# --- report → page -----------------------------------------------------------------------------------------------------------------
+
+
+def write_report(report: Mapping[str, Any], folder: str | Path) -> Path:
+    """Write ``folder/report.json``, whole or not at all."""
+    from stylestream.style import whole_file
+
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    with whole_file(folder / "report.json") as temporary:
+        temporary.write_text(json.dumps(report, indent=1, ensure_ascii=False, allow_nan=False) + "\n", encoding="utf-8")
+    return folder / "report.json"
+
+
+def _cell(cell: Mapping[str, Any] | None, *, span: bool = False, percent: bool = False) -> str:
+    if cell is None:
+        return ""
+    if cell["mean"] is None:
+        return f"NaN ({cell['nan']} of {cell['n']})"
+    digits = "{:.0%}" if percent else "{:.2f}"
+    text = digits.format(cell["mean"])
+    return f"{text} [{digits.format(cell['low'])}, {digits.format(cell['high'])}]" if span else text
+
+
+def _lines(part: Mapping[str, Any], name: str) -> list[list[str]]:
+    """Cells of a table, a list a row: name, way, metrics."""
+    lines = []
+    for row, columns in part["rows"].items():
+        shown_way = "" if row in ("copy", "ceiling", "truth") else _cell(part["way"][row], span=row == name, percent=True)
+        cells = [_cell(columns.get(metric), span=metric == "log_mel_l1" and row == name) for metric in COLUMNS]
+        lines.append([row, shown_way, *cells])
+    return lines
+
+
+def markdown(report: Mapping[str, Any], *, drums: bool = True) -> str:
+    """The tables for README and cards."""
+    name = report["style"]
+    heading = ["", "way", *COLUMNS.values()]
+    parts = [(f"{name}: {len(report['pieces'])} held-out pieces, mean (95 % interval)", report)]
+    if drums and report["with_drums"]:
+        parts.append((f"{name}, truth with its drums: {report['with_drums']['way'][name]['n']} pieces", report["with_drums"]))
+    text = []
+    for title, part in parts:
+        lines = [[f"**{cell}**" if line[0] == name and cell else cell for cell in line] for line in _lines(part, name)]
+        text += [f"{title}", "", _markdown_line(heading), _markdown_line(["---"] * len(heading)), *map(_markdown_line, lines), ""]
+    return "\n".join(text)
+
+
+def _markdown_line(cells: Sequence[str]) -> str:
+    return "| " + " | ".join(cells) + " |"
+
+
+def show(report: Mapping[str, Any], console: Console) -> None:
+    """Print the tables, the claims, and what went wrong."""
+    name = report["style"]
+    _show_table(f"{name}: {len(report['pieces'])} held-out pieces", report, name, console)
+    if report["with_drums"]:
+        _show_table(f"{name}, truth with its drums: {report['with_drums']['way'][name]['n']} pieces", report["with_drums"], name, console)
+    for claim in report["claims"]:
+        mark = "[green]yes[/]" if claim["holds"] else "[red]no [/]"
+        value, bound = ("NaN" if number is None else f"{number:.3f}" for number in (claim["value"], claim["bound"]))
+        console.print(f"{mark} {claim['claim']}: {value} {claim['sign']} {bound}")
+    for kind in report["missing"]:
+        console.print(f"row {kind}: not trained for this style")
+    for path, reason in report["failures"].items():
+        console.print(f"not scored: {path}: {reason}", markup=False)
+
+
+def _show_table(title: str, part: Mapping[str, Any], name: str, console: Console) -> None:
+    from rich.table import Table
+
+    shown = Table(title=title)
+    shown.add_column("row")
+    for heading in ("way", *COLUMNS.values()):
+        shown.add_column(heading, justify="right")
+    for line in _lines(part, name):
+        shown.add_row(*(cell.replace("[", r"\[") for cell in line), style="bold" if line[0] == name else "")
+    console.print(shown)
