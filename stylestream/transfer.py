@@ -1,0 +1,725 @@
+"""Song + style → song, chunked exactly.
+
+:class:`StyleTransfer` is the whole chain as one object; its ``__call__`` is the line that the package exists for. The rest of the module
+makes that line work on songs of any length, rate and number of channels, in memory that does not grow with the song:
+
+- two passes over the song before anything is made: its loudness, and its beats at that loudness. Both are handed in, so that nothing
+  in the chain depends on more of the song than it sees;
+- *chunks* of about twenty seconds, with as much of the song on each side as the chain can see (``overlap_frames``), on a grid of the
+  network's cells. Chunks are the whole, to rounding;
+- a last pass over the result, once its loudness and true peak are known.
+
+Conventions: waveforms are float32 (C, N); inside, 44.1 kHz and the style's working loudness; a *pass* is a function that gives the
+song's blocks from the start, so that a song is read as often as it is needed and never held.
+"""
+
+from __future__ import annotations
+
+import math
+import tempfile
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field, fields, replace
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from stylestream import audio
+from stylestream.draw import Draw, DrawConfig
+from stylestream.features import FeatureConfig, LogFrequency
+from stylestream.rhythm import NO_BEATS, Beats, BeatTracker, phase
+from stylestream.style import Card, StyleData, find_style, load_style_file
+from stylestream.vocoder import Analysis, Vocoder
+
+Array = np.ndarray[Any, Any]
+Pass = Callable[[], Iterable[Array]]
+T = TypeVar("T")
+Config = TypeVar("Config", FeatureConfig, DrawConfig)
+
+CHUNK_SECONDS = 20.0
+BLOCK_SAMPLES = 65_536
+MAX_TRUE_PEAK_DB = -1.0
+MAX_GAIN_DB = 60.0  # near-silence is not blown up beyond this
+MAX_WORKERS = 4  # chunks in work at once; each takes about 150 MB
+MAX_STEPS = 64  # of a network: a hostile style file must not run for ever
+PEAK_RAMP = 0.1  # of strength, see `final_gain`
+
+
+@dataclass(frozen=True)
+class Dials:
+    """What the user may turn; see `StyleTransfer.transfer`."""
+
+    strength: float = 1.0
+    dream: float = 0.0
+    grain: float = 0.5
+    seed: int = 0
+
+    def check(self, steps: int) -> None:
+        """Raise ValueError with the range if a dial is outside it; ``steps`` is the style's K."""
+        for name, highest in (("strength", 1), ("dream", steps), ("grain", 1)):
+            value = getattr(self, name)
+            if not isinstance(value, (int, float)) or not 0 <= value <= highest:  # NaN is in no range
+                raise ValueError(f"{name} is {value!r}; it must be from 0 to {highest}")
+        if isinstance(self.seed, bool) or not isinstance(self.seed, (int, np.integer)):
+            raise ValueError(f"seed is {self.seed!r}; it must be a whole number")
+
+
+@dataclass(frozen=True)
+class Transferred:
+    """What became of a song: where it is, how loud, and what was odd about it."""
+
+    path: Path
+    seconds: float
+    loudness_lufs: float
+    true_peak_db: float
+    beats: Beats
+    warnings: list[str] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class Chunk:
+    """A part of a song with its surroundings.
+
+    ``y (C, n)`` starts at frame ``first_frame``; the chain's output is wanted for its frames ``inner``, and of them, what ``keep`` (samples
+    relative to the first inner frame) says is the song's part. ``last``: the song ends with it.
+    """
+
+    y: Array
+    first_frame: int
+    inner: slice
+    keep: slice
+    last: bool
+
+
+class StyleTransfer:
+    """A style, ready to be played in.
+
+    Parameters
+    ----------
+    draw : Draw
+        The network, with its weights.
+    features : LogFrequency, optional
+        The front end it was trained with.
+    vocoder : Vocoder, optional
+    card : Card, optional
+    style : int
+        Row of the network's style embedding.
+    device : str
+        "cpu", "cuda", "mps".
+    half : bool, optional
+        Run the network in bfloat16. Default: on CPUs that multiply in it, and on CUDA. Its rounding lies about 45 dB below the music;
+        chunks still equal the whole in the same sense.
+
+    Examples
+    --------
+    >>> style = StyleTransfer(Draw(DrawConfig(steps=1, view_blocks=1, texture_channels=0)))
+    >>> style.transfer(np.zeros((2, 1000), np.float32), 48000).shape
+    (2, 1000)
+    """
+
+    def __init__(
+        self,
+        draw: Draw,
+        *,
+        features: LogFrequency | None = None,
+        vocoder: Vocoder | None = None,
+        card: Card | None = None,
+        style: int = 0,
+        device: str = "cpu",
+        half: bool | None = None,
+    ) -> None:
+        self.device = torch.device(device)
+        self.draw = draw.to(self.device).eval().requires_grad_(False)
+        self.vocoder = (vocoder or Vocoder(features)).to(self.device)
+        self.config: FeatureConfig = self.vocoder.features.config
+        self.card, self.style = card, style
+        self.half = _multiplies_in_bfloat16(self.device) if half is None else half
+
+    def __call__(
+        self,
+        y: Tensor,
+        *,
+        phase: Tensor | None = None,
+        strength: float = 1.0,
+        dream: float = 0.0,
+        grain: float = 0.5,
+        seed: int = 0,
+        first_frame: int = 0,
+        inner: slice = slice(None),
+    ) -> Tensor:
+        """A song becomes frames, frames become latents, latents become frames in another style, frames become a song.
+
+        Parameters
+        ----------
+        y : Tensor [shape=(C, N)]
+            A song, or a part of one, at ``config.sample_rate`` and ``config.loudness_lufs``.
+        phase : Tensor [shape=(4, 1 + N // hop_length)], optional
+            Beat and bar phase (`rhythm.phase`).
+        first_frame : int
+            Where in the song the part starts; a multiple of the network's grid.
+        inner : slice of frames
+            What to turn back into sound, where the part's margins are there for the network alone.
+
+        Returns
+        -------
+        Tensor [shape=(C, n)]
+            The samples of the inner frames.
+        """
+        song = self.vocoder.analyse(y, first_frame=first_frame)
+        x = self.vocoder.frames(song)  # (F, T)
+        x_hat = self._paint(x, phase, dream=dream, grain=grain, seed=seed, first_frame=first_frame)
+        return self.vocoder.synthesise(x_hat[:, inner], _cut(song, inner, self.config), strength=strength)
+
+    def _paint(self, x: Tensor, phase: Tensor | None, **dials: Any) -> Tensor:
+        with torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=self.half):
+            batch_phase = None if phase is None else phase[None]
+            return self.draw.transfer(x[None], style=self.style, phase=batch_phase, **dials)[0].float()
+
+    # -- sizes ------------------------------------------------------------------------------------------------------
+
+    @property
+    def grid_frames(self) -> int:
+        """Chunks start on a multiple of this."""
+        return self.draw.config.grid_frames
+
+    @property
+    def vocoder_frames(self) -> int:
+        """Frames each side that the inversion sees, rounded up to the grid."""
+        return self._on_grid(self.vocoder.context_samples)
+
+    @property
+    def overlap_frames(self) -> int:
+        """Frames each side that a sample of the result depends on: front end, network and inversion, rounded up to the grid."""
+        window = self.config.n_fft_low // 2 + len(self.vocoder.features.decimate_taps)
+        return self._on_grid(window + self.draw.context_frames * self.config.hop_length) + self.vocoder_frames
+
+    def _on_grid(self, samples: int) -> int:
+        return -(-samples // (self.config.hop_length * self.grid_frames)) * self.grid_frames
+
+    # -- whole songs ------------------------------------------------------------------------------------------------
+
+    def transfer(
+        self,
+        y: Array,
+        sample_rate: int,
+        *,
+        strength: float = 1.0,
+        dream: float = 0.0,
+        grain: float = 0.5,
+        seed: int = 0,
+        chunk_seconds: float = CHUNK_SECONDS,
+    ) -> Array:
+        """Play a song in the style.
+
+        Parameters
+        ----------
+        y : array [shape=(C, N), full scale 1]
+        sample_rate : int [Hz]
+        strength : float in [0, 1]
+            0 gives the song back, 1 the song in the style.
+        dream : float in [0, K]
+            How many of the network's K latents, from the last, are the style's own habits instead of the song's detail.
+        grain : float in [0, 1]
+            How much texture is drawn: 0 is smooth.
+        seed : int
+            Of whatever is drawn.
+        chunk_seconds : float
+            Larger is a little faster and takes more memory; the result is the same.
+
+        Returns
+        -------
+        array [shape=(C, N), float32]
+            Sample-aligned with the song, as loud, true peak at most −1 dBTP (below a strength of 0.1 it moves to the song's own
+            peak, so that the song comes back as it was).
+
+        Raises
+        ------
+        ValueError
+            If y is not (C, N) of finite numbers, or a dial is outside its range.
+        """
+        y = np.asarray(y, dtype=np.float32)
+        if y.ndim != 2 or not 1 <= y.shape[0] <= audio.MAX_CHANNELS:
+            raise ValueError(f"y has shape {y.shape}; a waveform is (channels, samples) with 1 to {audio.MAX_CHANNELS} channels")
+        if not np.isfinite(y).all():
+            raise ValueError("y holds samples that are not numbers (NaN or infinite); replace them first, for example np.nan_to_num(y)")
+        dials = Dials(strength, dream, grain, seed)
+        dials.check(self.draw.config.steps)
+        if not y.shape[1]:
+            return y.copy()
+        song = self.listen(lambda: _blocks(y), sample_rate, peak=strength < PEAK_RAMP)
+        out = np.concatenate([*self.render(lambda: _blocks(y), song, dials, chunk_seconds=chunk_seconds)], axis=1)
+        return out * np.float32(final_gain(song, audio.loudness(out, sample_rate), audio.true_peak_db(out, sample_rate), strength))
+
+    def listen(
+        self, blocks: Pass, sample_rate: int, *, peak: bool = True, progress: Callable[[int], None] = lambda samples: None
+    ) -> Hearing:
+        """First passes: loudness (and true peak), then beats."""
+        hearing = _measure(blocks, sample_rate, self.config, peak=peak, progress=progress)
+        tracker = BeatTracker(frames_per_second=self.config.frames_per_second, bins_per_octave=self.config.bins_per_octave)
+        mids = (b.mean(0, keepdims=True) * np.float32(hearing.gain) for b in _working(blocks, hearing, self.config, channels=1))
+        margin = self._on_grid(self.config.n_fft_low)
+        chunks = cut_into_chunks(mids, self._chunk_frames(CHUNK_SECONDS), margin, 0, self.config.hop_length)
+        for x in _in_order(self._frames_of, chunks, workers=self._workers()):
+            tracker.push(x)
+        beats = tracker.beats()
+        return replace(hearing, beats=beats if beats.reliable else replace(NO_BEATS, confidence=beats.confidence))
+
+    def _frames_of(self, chunk: Chunk) -> Array:
+        with torch.inference_mode():
+            x = self.vocoder.features(torch.from_numpy(chunk.y[0]).to(self.device))
+        # a chunk that is not the last has its last inner frame again as the first of the next
+        return x[:, chunk.inner].cpu().numpy()[:, : None if chunk.last else -1]
+
+    def render(
+        self,
+        blocks: Pass,
+        song: Hearing,
+        dials: Dials,
+        *,
+        chunk_seconds: float = CHUNK_SECONDS,
+        progress: Callable[[int], None] = lambda samples: None,
+    ) -> Iterator[Array]:
+        """Second pass: blocks of the song in the style, at the song's rate, as many samples as the song; not yet levelled.
+
+        What lies above the working rate's band is the song's, and goes with it: at strength 0 the song is all there.
+        """
+        own = 1 - np.float32(dials.strength)
+        back = audio.Resampler(self.config.sample_rate, song.sample_rate, song.channels)
+        queue = _Queue(song.channels)
+
+        def remembered() -> Iterator[Array]:
+            for y in blocks():
+                queue.push(y)
+                yield y
+
+        def mixed(difference: Array) -> Array:
+            y = queue.pull(difference.shape[1])
+            progress(queue.pulled)
+            return difference[:, : y.shape[1]] + own * y
+
+        for styled, y in self._chunks(remembered, song, dials, chunk_seconds):
+            yield mixed(back.push((styled - own * y) / np.float32(song.gain)))
+        yield mixed(back.flush())
+
+    def _chunks(self, blocks: Pass, song: Hearing, dials: Dials, chunk_seconds: float) -> Iterator[tuple[Array, Array]]:
+        """Pairs (styled, song) of equally many samples, at the working rate and loudness, in order."""
+        working = (y * np.float32(song.gain) for y in _working(blocks, song, self.config, channels=song.channels))
+        chunks = cut_into_chunks(
+            working, self._chunk_frames(chunk_seconds), self.overlap_frames, self.vocoder_frames, self.config.hop_length
+        )
+        return _in_order(lambda chunk: self._transfer_chunk(chunk, song.beats, dials), chunks, workers=self._workers())
+
+    @torch.inference_mode()
+    def _transfer_chunk(self, chunk: Chunk, beats: Beats, dials: Dials) -> tuple[Array, Array]:
+        hop = self.config.hop_length
+        frames = 1 + chunk.y.shape[1] // hop
+        where = phase(beats.beat_seconds, beats.downbeat_seconds, frames, self.config.frames_per_second, first_frame=chunk.first_frame)
+        styled = self(
+            torch.from_numpy(chunk.y).to(self.device),
+            phase=torch.from_numpy(where).to(self.device),
+            first_frame=chunk.first_frame,
+            inner=chunk.inner,
+            **vars(dials),
+        )
+        kept = styled[:, chunk.keep].cpu().numpy()
+        first = chunk.inner.start * hop + chunk.keep.start
+        return kept, chunk.y[:, first : first + kept.shape[1]]
+
+    def _chunk_frames(self, seconds: float) -> int:
+        cells = seconds * self.config.frames_per_second / self.grid_frames
+        return max(round(cells), 1) * self.grid_frames
+
+    def _workers(self) -> int:
+        # one thread each: two chunks on two cores are done sooner than two cores on one chunk
+        return min(torch.get_num_threads(), MAX_WORKERS) if self.device.type == "cpu" else 1
+
+
+def _multiplies_in_bfloat16(device: torch.device) -> bool:
+    if device.type == "cpu":
+        known = (getattr(torch.cpu, name, None) for name in ("_is_avx512_bf16_supported", "_is_amx_tile_supported"))
+        return any(ask is not None and ask() for ask in known)
+    return device.type == "cuda"
+
+
+def _cut(song: Analysis, inner: slice, config: FeatureConfig) -> Analysis:
+    """The part of an analysis that belongs to some of its frames."""
+    start, stop, _ = inner.indices(song.high.shape[-1])
+    end = None if stop == song.high.shape[-1] else (stop - 1) * config.hop_length
+    return Analysis(
+        song.y[:, start * config.hop_length : end],
+        song.low[..., start:stop],
+        song.high[..., start:stop],
+        tuple((low[..., start:stop], high[..., start:stop]) for low, high in song.differences),
+        song.first_frame + start,
+    )
+
+
+# ---------------------------------------------------------------------------------------------------------------- chunks
+
+
+def cut_into_chunks(blocks: Iterable[Array], chunk_frames: int, overlap_frames: int, inner_frames: int, hop_length: int) -> Iterator[Chunk]:
+    """Cut a stream of blocks (C, any) into chunks with their surroundings, holding one chunk at a time.
+
+    Parameters
+    ----------
+    chunk_frames : int
+        Length of the part that a chunk is kept for.
+    overlap_frames : int
+        What the chunk has on each side, as far as the song goes.
+    inner_frames : int
+        What of the overlap belongs to ``Chunk.inner``.
+    """
+    chunk, overlap = chunk_frames * hop_length, overlap_frames * hop_length
+    held: list[Array] = []
+    first, count, begin = 0, 0, 0  # where `held` starts, how much it is, and where the next chunk's own part begins
+    for block in blocks:
+        held.append(block)
+        count += block.shape[1]
+        while first + count >= begin + chunk + overlap + hop_length:  # a hop more: then the song does not end here
+            y = np.concatenate(held, axis=1)
+            end = begin + chunk + overlap - first
+            yield _chunk(y[:, :end], first, begin, begin + chunk, inner_frames, hop_length, last=False)
+            begin += chunk
+            start = max(begin - overlap, 0)
+            held, count, first = [y[:, start - first :].copy()], first + count - start, start
+    if first + count > begin:
+        y = np.concatenate(held, axis=1)
+        yield _chunk(y, first, begin, first + count, inner_frames, hop_length, last=True)
+
+
+def _chunk(y: Array, first: int, begin: int, end: int, inner_frames: int, hop_length: int, *, last: bool) -> Chunk:
+    start = max((begin - first) // hop_length - inner_frames, 0)
+    stop = 1 + y.shape[1] // hop_length if last else (end - first) // hop_length + inner_frames + 1
+    offset = begin - first - start * hop_length
+    return Chunk(np.ascontiguousarray(y), first // hop_length, slice(start, stop), slice(offset, offset + end - begin), last)
+
+
+def _in_order(function: Callable[[Chunk], T], chunks: Iterable[Chunk], *, workers: int) -> Iterator[T]:
+    """Map with a few threads: results in order, a bounded number of chunks in memory, nothing running after the last."""
+    if workers <= 1:
+        yield from map(function, chunks)
+        return
+    with _one_thread_each(), ThreadPoolExecutor(workers, initializer=torch.set_num_threads, initargs=(1,)) as pool:
+        pending: deque[Future[T]] = deque()
+        try:
+            for chunk in chunks:
+                pending.append(pool.submit(function, chunk))
+                if len(pending) > workers:  # one waits, so that no worker does
+                    yield pending.popleft().result()
+            while pending:
+                yield pending.popleft().result()
+        finally:
+            for future in pending:
+                future.cancel()
+
+
+@contextmanager
+def _one_thread_each() -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+class _Queue:
+    """Samples pushed and not yet pulled."""
+
+    def __init__(self, channels: int) -> None:
+        self._held: deque[Array] = deque()
+        self._empty = np.zeros((channels, 0), np.float32)
+        self.pulled = 0
+
+    def push(self, y: Array) -> None:
+        self._held.append(y)
+
+    def pull(self, count: int) -> Array:
+        parts = [self._empty]
+        while count > 0 and self._held:
+            y = self._held.popleft()
+            if y.shape[1] > count:
+                self._held.appendleft(y[:, count:])
+                y = y[:, :count]
+            parts.append(y)
+            count -= y.shape[1]
+            self.pulled += y.shape[1]
+        return np.concatenate(parts, axis=1)
+
+
+# ------------------------------------------------------------------------------------------------------- passes and levels
+
+
+@dataclass(frozen=True)
+class Hearing:
+    """What is known of a song before it is played.
+
+    ``gain`` brings its mid to the working loudness; ``loudness_lufs`` and ``true_peak_db`` are those of all its channels.
+    """
+
+    sample_rate: int
+    channels: int
+    samples: int
+    loudness_lufs: float
+    true_peak_db: float
+    gain: float
+    beats: Beats = NO_BEATS
+
+
+def _measure(blocks: Pass, sample_rate: int, config: FeatureConfig, *, peak: bool, progress: Callable[[int], None]) -> Hearing:
+    meters: tuple[audio.LoudnessMeter, audio.LoudnessMeter] | None = None
+    samples, channels = 0, 0
+    for y in blocks():
+        if meters is None:
+            channels = y.shape[0]
+            meters = audio.LoudnessMeter(sample_rate, channels), audio.LoudnessMeter(sample_rate, 1)
+            true_peak = audio.TruePeakMeter(sample_rate, channels)
+        meters[0].push(y)
+        if channels > 1:
+            meters[1].push(y.mean(0, keepdims=True))
+        if peak:
+            true_peak.push(y)
+        samples += y.shape[1]
+        progress(samples)
+    if meters is None:
+        raise ValueError("the song holds no samples; nothing to play")
+    # the mid, as one channel: that is what the frames are made of, here as in training
+    mid_lufs = meters[1 if channels > 1 else 0].integrated_lufs
+    gain_db = min(config.loudness_lufs - mid_lufs, MAX_GAIN_DB) if math.isfinite(mid_lufs) else 0.0
+    return Hearing(
+        sample_rate, channels, samples, meters[0].integrated_lufs, true_peak.true_peak_db if peak else -math.inf, 10 ** (gain_db / 20)
+    )
+
+
+def _working(blocks: Pass, song: Hearing, config: FeatureConfig, *, channels: int) -> Iterator[Array]:
+    """Blocks at the working rate; ``channels`` 1 is the mid."""
+    resampler = audio.Resampler(song.sample_rate, config.sample_rate, channels)
+    for y in blocks():
+        yield resampler.push(y.mean(0, keepdims=True) if channels == 1 else y)
+    yield resampler.flush()
+
+
+def _blocks(y: Array) -> Iterator[Array]:
+    for start in range(0, y.shape[1], BLOCK_SAMPLES):
+        yield y[:, start : start + BLOCK_SAMPLES]
+
+
+def final_gain(song: Hearing, loudness_lufs: float, true_peak_db: float, strength: float) -> float:
+    """Factor that makes the result as loud as the song, and keeps its true peak under the ceiling.
+
+    The ceiling is −1 dBTP. A song above it could then not come back at strength 0, so over the first tenth of the dial the
+    ceiling comes down from the song's own peak.
+    """
+    gain_db = song.loudness_lufs - loudness_lufs if math.isfinite(song.loudness_lufs) and math.isfinite(loudness_lufs) else 0.0
+    own = max(1 - strength / PEAK_RAMP, 0.0)
+    ceiling_db = MAX_TRUE_PEAK_DB + (own * max(song.true_peak_db - MAX_TRUE_PEAK_DB, 0.0) if own > 0 else 0.0)
+    if math.isfinite(true_peak_db):
+        gain_db = min(gain_db, ceiling_db - true_peak_db)
+    return 10 ** (gain_db / 20)
+
+
+# ---------------------------------------------------------------------------------------------------------------- files
+
+
+class _Spool:
+    """Blocks of float32 in a file without a name: gone when closed, however the program ends."""
+
+    def __init__(self, folder: Path, channels: int) -> None:
+        self._file = tempfile.TemporaryFile(dir=folder, prefix=".stylestream-", suffix=".part")  # noqa: SIM115
+        self.channels = channels
+
+    def write(self, y: Array) -> None:
+        self._file.write(np.ascontiguousarray(y.T, dtype=np.float32).data)
+
+    def blocks(self) -> Iterator[Array]:
+        self._file.seek(0)
+        while data := self._file.read(BLOCK_SAMPLES * self.channels * 4):
+            yield np.frombuffer(data, dtype=np.float32).reshape(-1, self.channels).T
+
+    def __enter__(self) -> _Spool:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._file.close()
+
+
+class _SongFile:
+    """A song file, read from the start as often as asked. A score is played once and kept: playing costs more than the disk."""
+
+    def __init__(self, path: str | Path, folder: Path, stack: ExitStack) -> None:
+        self.path, self.info = Path(path), audio.info(path)
+        self.warnings: list[str] = []
+        self._spool = stack.enter_context(_Spool(folder, self.info.channels)) if self.info.format == "MIDI" else None
+        self._read_once = False
+
+    def blocks(self) -> Iterator[Array]:
+        if self._spool is not None and self._read_once:
+            yield from self._spool.blocks()
+            return
+        with audio.Reader(self.path) as reader:
+            for y in reader.blocks(BLOCK_SAMPLES):
+                if self._spool is not None:
+                    self._spool.write(y)
+                yield y
+            self.warnings, self._read_once = reader.warnings, True
+
+
+class _Progress:
+    """Fraction done, from the samples that each stage has done; the shares of the stages are rough."""
+
+    def __init__(self, tell: Callable[[float], None] | None, samples: int) -> None:
+        self._tell = tell or (lambda fraction: None)
+        self.samples = max(samples, 1)  # an estimate, until the song has been read once
+
+    def listening(self, samples: int) -> None:
+        self._tell(0.1 * min(samples / self.samples, 1.0))
+
+    def rendering(self, samples: int) -> None:
+        self._tell(0.1 + 0.85 * min(samples / self.samples, 1.0))
+
+    def done(self) -> None:
+        self._tell(1.0)
+
+
+def transfer_file(
+    style: StyleTransfer | str | Path,
+    song_path: str | Path,
+    out_path: str | Path,
+    *,
+    strength: float = 1.0,
+    dream: float = 0.0,
+    grain: float = 0.5,
+    seed: int = 0,
+    subtype: str | None = None,
+    chunk_seconds: float = CHUNK_SECONDS,
+    progress: Callable[[float], None] | None = None,
+) -> Transferred:
+    """Play a song file in a style and write the result, in memory that does not depend on the song's length.
+
+    Parameters
+    ----------
+    style : StyleTransfer, str or Path
+        A loaded style, or what `load_style` takes.
+    song_path : str or Path
+        Any audio file, the sound of a video, or MIDI.
+    out_path : str or Path
+        Its suffix chooses the container; an existing file is replaced. The file appears whole or not at all.
+    strength, dream, grain, seed
+        As in `StyleTransfer.transfer`.
+    subtype : str, optional
+        Sample format, as in `audio.output_format`.
+    progress : callable, optional
+        Called with the fraction done, 0 to 1.
+
+    Raises
+    ------
+    ValueError, OSError
+        If the song cannot be read, the result cannot be written, or a dial is outside its range.
+    """
+    style = style if isinstance(style, StyleTransfer) else load_style(style)
+    dials, folder = Dials(strength, dream, grain, seed), Path(out_path).parent
+    dials.check(style.draw.config.steps)
+    output = audio.output_format(audio.info(song_path), out_path, subtype)
+    # the writer first: a result that cannot be written is known before it is made
+    with audio.Writer(out_path, **vars(output), tags_from=song_path) as out, ExitStack() as stack:
+        file, spool = _SongFile(song_path, folder, stack), stack.enter_context(_Spool(folder, output.channels))
+        report = _Progress(progress, round((file.info.seconds or 0) * file.info.sample_rate))
+        song = style.listen(file.blocks, file.info.sample_rate, peak=strength < PEAK_RAMP, progress=report.listening)
+        report.samples = song.samples
+        made = style.render(file.blocks, song, dials, chunk_seconds=chunk_seconds, progress=report.rendering)
+        loudness_lufs, true_peak_db = _spooled(spool, made, song, output.sample_rate)
+        gain = final_gain(song, loudness_lufs, true_peak_db, strength)
+        for y in spool.blocks():
+            out.write(y * np.float32(gain))
+    report.done()
+    gain_db, seconds = 20 * math.log10(gain), song.samples / song.sample_rate
+    return Transferred(Path(out_path), seconds, loudness_lufs + gain_db, true_peak_db + gain_db, song.beats, file.warnings + out.warnings)
+
+
+def _spooled(spool: _Spool, made: Iterable[Array], song: Hearing, sample_rate: int) -> tuple[float, float]:
+    """Bring a rendering to the rate of the output and onto the disk; its loudness and true peak there."""
+    resampler = audio.Resampler(song.sample_rate, sample_rate, song.channels)
+    loudness, peak = audio.LoudnessMeter(sample_rate, song.channels), audio.TruePeakMeter(sample_rate, song.channels)
+    for y in _then(map(resampler.push, made), resampler.flush):
+        loudness.push(y)
+        if y.shape[1]:
+            peak.push(y)
+        spool.write(y)
+    return loudness.integrated_lufs, peak.true_peak_db
+
+
+def _then(blocks: Iterable[Array], last: Callable[[], Array]) -> Iterator[Array]:
+    yield from blocks
+    yield last()
+
+
+# --------------------------------------------------------------------------------------------------------------- loading
+
+
+def load_style(name_or_path: str | Path, *, device: str = "cpu", half: bool | None = None) -> StyleTransfer:
+    """Load a style by its name or path.
+
+    Parameters
+    ----------
+    name_or_path : str or Path
+        A bundled or installed style, or a style file.
+    device : str
+        "cpu", "cuda", "cuda:1", "mps".
+    half : bool, optional
+        As in `StyleTransfer`.
+
+    Raises
+    ------
+    ValueError
+        If there is no such style, its file is not one, or the device is not there.
+    OSError
+        If the file cannot be read.
+    """
+    path = find_style(name_or_path)
+    data = load_style_file(path)
+    check_device(device)
+    features = LogFrequency(_from_table(FeatureConfig, data.feature_config, path))
+    return StyleTransfer(_network(data, path), features=features, card=data.card, device=device, half=half)
+
+
+def check_device(device: str) -> None:
+    """Raise ValueError if torch cannot compute there."""
+    try:
+        torch.zeros(1, device=device)
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        reason = str(error).split("\n")[0].split(". ")[0]
+        raise ValueError(f"device {device!r} cannot be used ({reason}); use cpu") from None
+
+
+def _network(data: StyleData, path: Path) -> Draw:
+    config = _from_table(DrawConfig, data.model_config, path)
+    if not 1 <= config.steps <= MAX_STEPS:
+        raise ValueError(f"{path}: a network of {config.steps} steps; a style has 1 to {MAX_STEPS}; get the style file again")
+    try:
+        with torch.device("meta"):  # sizes only: a config that asks for a terabyte gets none
+            draw = Draw(config)
+        draw.load_state_dict(data.weights, assign=True)
+    except (RuntimeError, TypeError, ValueError, ZeroDivisionError) as error:
+        reason = " ".join(str(error).split())[:120]
+        raise ValueError(f"{path}: the weights do not fit the network they are for ({reason}); get the style file again") from None
+    return draw
+
+
+def _from_table(kind: type[Config], table: Mapping[str, Any], path: Path) -> Config:
+    """A config dataclass from a style file's table; a stranger's file, so names and types are checked."""
+    known = {f.name: type(f.default) for f in fields(kind)}
+    for name, value in table.items():
+        if name not in known:
+            raise ValueError(f"{path}: unknown setting {name!r} in {kind.__name__}; upgrade with: pip install --upgrade stylestream")
+        fits = isinstance(value, (int, float)) if known[name] is float else isinstance(value, known[name])
+        if not fits or isinstance(value, bool):
+            raise ValueError(f"{path}: {name} is {value!r}, not a {known[name].__name__}; get the style file again")
+    try:
+        return kind(**table)
+    except (ValueError, ZeroDivisionError) as error:
+        raise ValueError(f"{path}: {error}; get the style file again") from None
