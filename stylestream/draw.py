@@ -353,6 +353,8 @@ def split_gaussian(h: Tensor) -> Gaussian:
 class Draw(nn.Module):
     """The recurrent VAE. ``forward`` trains, ``transfer`` paints."""
 
+    mean_frames: Tensor
+
     def __init__(self, config: DrawConfig) -> None:
         super().__init__()
         self.config = config
@@ -368,7 +370,7 @@ class Draw(nn.Module):
         self.p = nn.Conv2d(D, 2 * config.latents, 1)
         self.phase = nn.Conv1d(4, 4 * D, config.grid_frames, stride=config.grid_frames)
         self.style = nn.Parameter(torch.randn(config.styles, S))
-        self.mean_frames = nn.Parameter(torch.full((config.styles, config.n_bins), 0.3))  # c_0; set it to the style's mean spectrum
+        self.register_buffer("mean_frames", torch.full((config.styles, config.n_bins), 0.3))  # c_0: the mean spectrum of the style's songs
         self.style_gates = nn.Linear(S, 4 * D)
         self.style_film = nn.Linear(S, D)
         self.start = nn.Parameter(torch.zeros(D, rows, 1))
@@ -432,7 +434,9 @@ class Draw(nn.Module):
 
     # -- training ---------------------------------------------------------------------------------------------------
 
-    def forward(self, view: Tensor, target: Tensor, style: Tensor, phase: Tensor, *, texture: bool = True) -> dict[str, Tensor]:
+    def forward(
+        self, view: Tensor, target: Tensor, style: Tensor, phase: Tensor, *, texture: bool = True, beta: float = 1.0
+    ) -> dict[str, Tensor]:
         """Losses of a batch, in units per frame pixel.
 
         Parameters
@@ -454,13 +458,13 @@ class Draw(nn.Module):
         error_db = (canvas - target).abs().mean() * c.range_db
         pixels = target[0].numel() * target.shape[0]
         kl_steps = torch.stack([step.sum() for step in kl])
-        total = error_db / c.scale_db + c.beta * kl_steps.sum() / pixels
+        total = error_db / c.scale_db + beta * c.beta * kl_steps.sum() / pixels
         cells = pixels / (c.patch_bins * c.patch_frames)
         out = {"loss/l1_db": error_db, "loss/kl": kl_steps.sum() / cells, "loss/kl_steps": kl_steps / cells, "canvas": canvas}
         if self.texture is not None and texture:
             texture_out = self._texture_loss(canvas.detach(), target, style)
             out |= texture_out
-            total = total + texture_out["loss/texture_db"] / c.texture_scale_db + c.beta * texture_out["loss/texture_kl"] / (c.patch_bins * 2)
+            total = total + texture_out["loss/texture_db"] / c.texture_scale_db + beta * c.beta * texture_out["loss/texture_kl"] / (c.patch_bins * 2)
         return out | {"loss/total": total}
 
     def _texture_loss(self, canvas: Tensor, target: Tensor, style: Tensor) -> dict[str, Tensor]:

@@ -1,0 +1,317 @@
+"""Dataset → style file, scored as it goes.
+
+The loop: crops of songs of one or more styles, a style-neutral view of each, one step of AdamW; late in the run a critic sharpens the
+canvas and the texture stage learns what the canvas lacks. The weights kept are the running average (EMA) with the best held-out
+*transfer* score: how far of the way from the song to the target the canvas gets on pieces that are not trained on, shown in another
+orchestration. A low training loss says nothing: a model that copies has a very low one.
+
+Everything random is a function of (seed, step), and a checkpoint holds all that changes, so an interrupted run, resumed, is the same
+run bit for bit (on one CPU, under a budget of steps).
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import asdict, dataclass, field, fields, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from stylestream import views
+from stylestream.dataset import FrameStore
+from stylestream.draw import Draw, DrawConfig, PatchCritic
+from stylestream.style import whole_file
+
+CHECKPOINT_SECONDS = 25.0  # at most this much work is lost
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """How to train. ``steps`` or ``minutes``: whichever is set is the budget."""
+
+    steps: int = 0
+    minutes: float = 10.0
+    batch: int = 8
+    crop_frames: int = 128  # 1.5 s: the context of the network
+    learning_rate: float = 2e-3
+    final_rate: float = 0.02  # of learning_rate, reached by a cosine
+    warmup: float = 0.02  # of the budget
+    kl_warmup: float = 0.05  # β rises over this share: a posterior must be worth something before it is taxed
+    critic_from: float = 0.6  # of the budget; 1: no critic
+    critic_share: float = 1.0  # norm of the critic's gradient on the canvas, relative to the L1 loss's
+    texture_from: float = 0.5
+    ema: float = 0.998
+    freeze_encoder: bool = False
+    score_seconds: float = 60.0
+    seed: int = 0
+
+
+@dataclass
+class State:
+    """Everything that changes while training."""
+
+    model: Draw
+    average: Draw
+    optimizer: torch.optim.Optimizer
+    critic: PatchCritic
+    critic_optimizer: torch.optim.Optimizer
+    step: int = 0
+    seconds: float = 0.0
+    best_score: float = -1e9
+    history: list[dict[str, float]] = field(default_factory=list)
+
+
+def new_state(model_config: DrawConfig, config: TrainConfig, *, device: str = "cpu", base: Mapping[str, Tensor] | None = None) -> State:
+    """Fresh model and optimisers; weights from ``base`` where given."""
+    torch.manual_seed(config.seed)
+    model, average = Draw(model_config), Draw(model_config)
+    if base is not None:
+        model.load_state_dict(dict(base))
+    average.load_state_dict(model.state_dict())
+    critic = PatchCritic(model_config.n_bins, model_config.styles)
+    model, average, critic = (m.to(device, memory_format=torch.channels_last) for m in (model, average, critic))  # type: ignore[call-overload]
+    if config.freeze_encoder:
+        for part in (model.read, model.encoder, model.q):
+            part.requires_grad_(False)
+    trained = [p for p in model.parameters() if p.requires_grad]
+    optimizer = torch.optim.AdamW(trained, lr=config.learning_rate, betas=(0.9, 0.99), weight_decay=1e-3, fused=device.startswith("cuda"))
+    critic_optimizer = torch.optim.AdamW([p for p in critic.parameters() if p.requires_grad], lr=1e-3, betas=(0.5, 0.9))
+    return State(model, average, optimizer, critic, critic_optimizer)
+
+
+def learning_rate(progress: float, config: TrainConfig) -> float:
+    """Linear warm-up, then a cosine to ``final_rate``; ``progress`` in [0, 1]."""
+    import math
+
+    if progress < config.warmup:
+        return config.learning_rate * max(progress / config.warmup, 0.01)
+    angle = math.pi * (progress - config.warmup) / (1 - config.warmup)
+    return config.learning_rate * (config.final_rate + (1 - config.final_rate) * 0.5 * (1 + math.cos(min(angle, math.pi))))
+
+
+def train_step(state: State, store: FrameStore, config: TrainConfig, view_config: views.ViewConfig, progress: float) -> dict[str, Tensor]:
+    """One step on one batch; changes the state, returns the losses (on the device: reading them waits for it)."""
+    seed = config.seed * 1_000_003 + state.step
+    torch.manual_seed(seed)  # the posterior's noise
+    device = store.device
+    batch = store.batch(config.batch, config.crop_frames, other=view_config.other, generator=torch.Generator().manual_seed(seed))
+    with torch.no_grad():
+        view = views.perturb(batch["view"], view_config, torch.Generator(device).manual_seed(seed))
+        known = (torch.rand(config.batch, device=device) < 0.5)[:, None, None]  # beats are not always known
+    for group in state.optimizer.param_groups:
+        group["lr"] = learning_rate(progress, config)
+    beta = min(1.0, 0.05 + progress / max(config.kl_warmup, 1e-9))
+    with autocast(device):
+        out = state.model(
+            view, batch["target"], batch["style"], batch["phase"] * known, texture=progress >= config.texture_from, beta=beta
+        )
+    loss = out["loss/total"]
+    if progress >= config.critic_from:
+        ramp = min(1.0, (progress - config.critic_from) / 0.05)
+        pull, critic_loss = critic_gradient(state, out["canvas"], batch["target"], batch["style"], out["loss/l1_db"], config.critic_share * ramp)
+        loss = loss + (out["canvas"] * pull).sum()
+        out["loss/critic"] = critic_loss
+    state.optimizer.zero_grad(set_to_none=True)
+    loss.backward()
+    nn.utils.clip_grad_norm_((p for p in state.model.parameters() if p.grad is not None), 1.0)
+    state.optimizer.step()
+    update_average(state, min(config.ema, (1 + state.step) / (10 + state.step)))
+    state.step += 1
+    return {key: value.detach() for key, value in out.items() if key.startswith("loss/")}
+
+
+def critic_gradient(state: State, canvas: Tensor, target: Tensor, style: Tensor, l1_db: Tensor, share: float) -> tuple[Tensor, Tensor]:
+    """Train the critic one step, and return its gradient on the canvas, rescaled to ``share`` times the L1 loss's gradient.
+
+    The norms are matched, so there is no weight to tune and nothing diverges.
+    """
+    critic = state.critic
+    fake = canvas.detach().requires_grad_()
+    with autocast(canvas.device.type):
+        real_scores, real_features = critic(target, style)
+        fake_scores, _ = critic(fake.detach(), style)
+        hinge = sum(torch.relu(1 - r.float()).mean() + torch.relu(1 + f.float()).mean() for r, f in zip(real_scores, fake_scores, strict=True))
+    assert isinstance(hinge, Tensor)
+    state.critic_optimizer.zero_grad(set_to_none=True)
+    hinge.backward()
+    state.critic_optimizer.step()
+    with autocast(canvas.device.type):
+        scores, features = critic(fake, style)
+        real_features = [f.detach() for f in real_features]
+        adversarial = -sum(s.float().mean() for s in scores)
+        matching = sum((f - r).float().abs().mean() / r.float().abs().mean() for f, r in zip(features, real_features, strict=True))
+        wanted = adversarial + 2 * matching / len(features)
+    assert isinstance(wanted, Tensor)
+    (pull,) = torch.autograd.grad(wanted, fake)
+    model = state.model.config
+    l1_norm = model.range_db / model.scale_db / canvas.numel() ** 0.5  # of sign(error) · range / (scale · numel)
+    return pull * (share * l1_norm / pull.norm().clamp(min=1e-12)), hinge.detach()
+
+
+@torch.no_grad()
+def update_average(state: State, decay: float) -> None:
+    """Exponential moving average of the weights."""
+    torch._foreach_lerp_(list(state.average.parameters()), list(state.model.parameters()), 1 - decay)
+
+
+def autocast(device: str) -> Any:
+    """bf16 where it pays: CUDA, and CPUs that have it."""
+    kind = device.split(":")[0]
+    fast = kind == "cuda" or (kind == "cpu" and torch.backends.mkldnn.is_available() and _cpu_has_bf16())
+    return torch.autocast(kind, dtype=torch.bfloat16, enabled=fast)
+
+
+def _cpu_has_bf16() -> bool:
+    return bool(getattr(torch.ops.mkldnn, "_is_mkldnn_bf16_supported", lambda: False)())
+
+
+@torch.no_grad()
+def transfer_score(model: Draw, store: FrameStore, *, role: int = 1, max_frames: int = 1024, style: int | None = None) -> dict[str, float]:
+    """Held-out transfer in the spectrogram domain: song (another orchestration) → target, dB.
+
+    Returns
+    -------
+    dict
+        ``"score/l1_db"`` and ``"score/copy_db"``, mean |difference| of frames, level differences between songs removed; ``"score/way"``,
+        the share of the copy's distance that is gone; and the same per style, ``"score/way/STYLE"``.
+    """
+    ways: dict[int, list[tuple[float, float]]] = {}
+    for _, style_id, first, count in store.songs:
+        if style is not None and style_id != style:
+            continue
+        T = min(count, max_frames)
+        window = slice(first, first + T)
+        song = store.frames[min(role, store.frames.shape[0] - 1), window].T.float()[None] / 240.0
+        target = store.frames[0, window].T.float()[None] / 240.0
+        phase = store.phase[window].T.float()[None] / 127
+        with autocast(store.device):
+            out = model.transfer(song, style=style_id if model.config.styles > 1 else 0, phase=phase, grain=0.0)
+        ways.setdefault(style_id, []).append((_distance(out, target), _distance(song, target)))
+    result = {f"score/way/{store.styles[s]}": 1 - sum(o for o, _ in pairs) / sum(c for _, c in pairs) for s, pairs in ways.items()}
+    both = [pair for pairs in ways.values() for pair in pairs]
+    result["score/l1_db"], result["score/copy_db"] = (sum(column) / len(both) for column in zip(*both, strict=True))
+    return result | {"score/way": sum(value for key, value in result.items() if key.startswith("score/way/")) / len(ways)}
+
+
+def _distance(a: Tensor, b: Tensor) -> float:
+    difference = (a.float() - b) * views.RANGE_DB
+    return float((difference - difference.median()).abs().mean())
+
+
+# --- checkpoints -------------------------------------------------------------------------------------------------------------------
+
+
+def save_checkpoint(state: State, folder: Path) -> None:
+    """The whole state, as safetensors and JSON in one file, whole or not at all."""
+    from safetensors.torch import save_file
+
+    folder.mkdir(parents=True, exist_ok=True)
+    tensors: dict[str, Tensor] = {}
+    for name in ("model", "average", "critic"):
+        tensors |= {f"{name}/{key}": value.contiguous() for key, value in getattr(state, name).state_dict().items()}
+    for name in ("optimizer", "critic_optimizer"):
+        for index, slots in getattr(state, name).state_dict()["state"].items():
+            tensors |= {f"{name}/{index}/{slot}": torch.as_tensor(value).contiguous() for slot, value in slots.items()}
+    plain = {"step": state.step, "seconds": state.seconds, "best_score": state.best_score, "history": state.history}
+    with whole_file(folder / "last.safetensors") as temporary:
+        save_file({key: value.clone() for key, value in tensors.items()}, temporary, metadata={"state": json.dumps(plain)})
+
+
+def load_checkpoint(state: State, folder: Path) -> bool:
+    """Fill a fresh state from a folder; False if there is no checkpoint."""
+    from safetensors import safe_open
+
+    path = folder / "last.safetensors"
+    if not path.exists():
+        return False
+    with safe_open(path, framework="pt") as file:
+        plain = json.loads(file.metadata()["state"])
+        tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
+    for name in ("model", "average", "critic"):
+        getattr(state, name).load_state_dict({key.split("/", 1)[1]: value for key, value in tensors.items() if key.startswith(name + "/")})
+    for name in ("optimizer", "critic_optimizer"):
+        optimizer = getattr(state, name)
+        saved = optimizer.state_dict()
+        for key, value in tensors.items():
+            if key.startswith(name + "/"):
+                _, index, slot = key.split("/")
+                saved["state"].setdefault(int(index), {})[slot] = value
+        optimizer.load_state_dict(saved)
+    state.step, state.seconds, state.best_score, state.history = (plain[k] for k in ("step", "seconds", "best_score", "history"))
+    return True
+
+
+# --- the loop ----------------------------------------------------------------------------------------------------------------------
+
+
+def fit(
+    state: State,
+    store: FrameStore,
+    held_out: FrameStore,
+    config: TrainConfig,
+    view_config: views.ViewConfig,
+    folder: Path,
+    *,
+    report: Callable[[dict[str, float]], None] = lambda row: None,
+    grow: bool = False,
+) -> State:
+    """Train until the budget is spent; checkpoints and the best weights (``best.safetensors``) lie in ``folder``.
+
+    ``grow``: take in songs that were written since, at every score (rendering may go on beside the training).
+    """
+    began, last_saved, last_scored = time.monotonic() - state.seconds, time.monotonic(), time.monotonic()
+    if state.step == 0:
+        set_mean_frames(state, store)
+    losses: dict[str, Tensor] = {}
+    row_progress = 0.0
+    while (progress := _progress(state, config, time.monotonic() - began)) < 1:
+        losses = train_step(state, store, config, view_config, progress)
+        now = time.monotonic()
+        state.seconds = now - began
+        if now - last_scored > config.score_seconds or _progress(state, config, state.seconds) >= 1:
+            if grow:
+                store.refresh()
+            row = {"step": state.step, "seconds": state.seconds, **{k: float(v) for k, v in losses.items() if v.numel() == 1}}
+            row |= transfer_score(state.average, held_out)
+            state.history.append(row)
+            report(row)
+            if progress > config.critic_from > row_progress:
+                state.best_score = -1e9  # sharpened canvases are a little further off and better: they start their own contest
+            row_progress = progress
+            if row["score/way"] > state.best_score:
+                state.best_score = row["score/way"]
+                save_best(state, folder)
+            last_scored = time.monotonic()
+        if now - last_saved > CHECKPOINT_SECONDS:
+            save_checkpoint(state, folder)
+            last_saved = time.monotonic()
+    save_checkpoint(state, folder)
+    return state
+
+
+def _progress(state: State, config: TrainConfig, seconds: float) -> float:
+    return state.step / config.steps if config.steps else seconds / (60 * config.minutes)
+
+
+def set_mean_frames(state: State, store: FrameStore) -> None:
+    """Give both models the styles' mean spectra as first canvas."""
+    for model in (state.model, state.average):
+        model.mean_frames.copy_(store.mean_frames())
+
+
+def save_best(state: State, folder: Path) -> None:
+    """The averaged weights, float32."""
+    from safetensors.torch import save_file
+
+    folder.mkdir(parents=True, exist_ok=True)
+    with whole_file(folder / "best.safetensors") as temporary:
+        save_file({key: value.contiguous().clone() for key, value in state.average.state_dict().items()}, temporary)
+
+
+def one_style(weights: Mapping[str, Tensor], index: int) -> dict[str, Tensor]:
+    """Weights of a many-style model, cut down to one of its styles."""
+    return {key: value[index : index + 1].clone() if key in ("style", "mean_frames") else value for key, value in weights.items()}

@@ -1,0 +1,114 @@
+"""Style-neutral views: what the encoder is shown instead of the target.
+
+An autoencoder fed the target itself learns to copy, and then copies every song. So it is fed the same passage in another guise and
+asked to paint the target: *orchestration views*, the passage played by other instruments (rendered, ``orchestrations``), and *signal
+views*, its frames disturbed (``perturb``). Disturbances act on frames, in dB, on any device, a different draw for each batch row.
+
+References: the formant shift and random equalisation follow the perturbations of H.-S. Choi et al., "Neural Analysis and
+Synthesis", NeurIPS 2021, done here on log-frequency frames.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from stylestream import midi
+
+RANGE_DB = 90.0  # of one unit of a frame
+PIANO_PROGRAMS = (0, 1, 2, 3, 4)  # acoustic and electric: the songs people bring are often played on one
+
+
+@dataclass(frozen=True)
+class ViewConfig:
+    """How a view is drawn. ``other`` with MIDI: 70 % other orchestration, 30 % target; folders of audio have no other."""
+
+    other: float = 0.7  # share of crops whose view is another orchestration, where there is one
+    formant_semitones: float = 4.0  # largest shift of the envelope along pitch
+    equaliser_db: float = 6.0  # standard deviation of the random equaliser's eight knots
+    gain_db: float = 6.0  # standard deviation; levels are only roughly known
+    contrast: float = 0.25  # fine structure is multiplied by 1 ± this
+    noise_share: float = 0.5  # of crops get a noise floor
+    decay_share: float = 0.25  # of crops ring on, as with a pedal or in a room
+    whiten_share: float = 0.0  # of crops lose their slow envelope; 0.4 for folders of audio
+
+
+def orchestrations(score: Any, rng: np.random.Generator, count: int) -> list[Any]:
+    """Scores of the same passage on other instruments, no drums: the first on a piano, the others on random programs.
+
+    In every third one an inner part is left out at random, so that the model learns to fill the texture.
+    """
+    piano = midi.reorchestrate(score, programs=int(rng.choice(PIANO_PROGRAMS)))
+    return [piano, *(_thinned(midi.random_orchestration(score, rng), rng) for _ in range(count - 1))][:count]
+
+
+def _thinned(score: Any, rng: np.random.Generator) -> Any:
+    if len(score.tracks) < 4 or rng.random() > 1 / 3:
+        return score
+    return midi.reorchestrate(score, drop_tracks=[int(rng.integers(1, len(score.tracks) - 1))])
+
+
+def envelope(x: Tensor, *, rows: int = 36) -> Tensor:
+    """Frames smoothed over an octave: (B, F, T) → the same, the formants without the partials."""
+    half = rows // 2
+    padded = F.pad(x, (0, 0, half, half), mode="replicate")
+    summed = F.pad(padded.cumsum(1), (0, 0, 1, 0))  # a running sum costs the same for any width
+    return (summed[:, 2 * half + 1 :] - summed[:, : -2 * half - 1]) / (2 * half + 1)
+
+
+def shift_rows(x: Tensor, rows: Tensor) -> Tensor:
+    """Move frames (B, F, T) up the pitch axis by ``rows`` (B,), fractions interpolated, edges repeated."""
+    position = torch.arange(x.shape[1], device=x.device)[None] - rows[:, None]
+    position = position.clamp(0, x.shape[1] - 1)
+    below = position.floor().long().clamp(max=x.shape[1] - 2)
+    share = (position - below)[..., None].to(x.dtype)
+    index = below[..., None].expand(-1, -1, x.shape[2])
+    return x.gather(1, index) * (1 - share) + x.gather(1, index + 1) * share
+
+
+def ring(x: Tensor, decay_db_per_second: Tensor, *, frames_per_second: float = 44100 / 512) -> Tensor:
+    """Let every row ring on, falling by so many dB a second: max over s ≤ t of x_s − d (t − s), (B, F, T) and (B,)."""
+    slope = (decay_db_per_second / RANGE_DB / frames_per_second)[:, None, None] * torch.arange(x.shape[-1], device=x.device)
+    return (x + slope).cummax(-1).values - slope
+
+
+def whiten(x: Tensor, *, frames: int = 173) -> Tensor:
+    """Take the slow octave envelope away (two seconds: faster would take the attacks too), keep the mean level."""
+    smooth = envelope(x)
+    width = min(frames, x.shape[-1]) // 2 * 2 + 1
+    slow = F.avg_pool1d(F.pad(smooth, (width // 2,) * 2, mode="replicate"), width, stride=1)
+    return (x - slow + slow.mean((1, 2), keepdim=True)).clamp(min=0)
+
+
+def perturb(x: Tensor, config: ViewConfig, generator: torch.Generator) -> Tensor:
+    """A disturbed copy of frames (B, F, T): formants moved, equalised, louder or softer, flatter or sharper, ringing, noisy."""
+    B, rows, _ = x.shape
+
+    def uniform(low: float, high: float, *shape: int) -> Tensor:
+        return torch.rand(*(shape or (B,)), device=x.device, generator=generator) * (high - low) + low
+
+    def normal(*shape: int) -> Tensor:
+        return torch.randn(*shape, device=x.device, generator=generator)
+
+    if config.whiten_share:
+        x = torch.where(uniform(0, 1)[:, None, None] < config.whiten_share, whiten(x), x)
+    smooth = envelope(x)
+    moved = shift_rows(smooth, uniform(-config.formant_semitones, config.formant_semitones) * 3)
+    knots = normal(B, 1, 8) * (config.equaliser_db / RANGE_DB)
+    curve = F.interpolate(knots, size=rows, mode="linear", align_corners=True)[:, 0, :, None]
+    gain = normal(B)[:, None, None] * (config.gain_db / RANGE_DB)
+    contrast = uniform(1 - config.contrast, 1 + config.contrast)[:, None, None]
+    out = moved + (x - smooth) * contrast + curve + gain
+    out = torch.where(uniform(0, 1)[:, None, None] < config.decay_share, ring(out, uniform(20, 200)), out)
+    floor_db = torch.where(uniform(0, 1) < config.noise_share, uniform(-85, -45), -90.0)[:, None, None]
+    tilt = normal(B, 1, 1) * 8 * torch.linspace(-1, 1, rows, device=x.device)[:, None]
+    noise = torch.empty_like(x).exponential_(generator=generator).clamp(min=1e-3)  # power of a noise band in one frame
+    noise_db = floor_db + tilt + 10 * torch.log10(noise)
+    signal_db = (out - 1) * RANGE_DB
+    both = torch.maximum(signal_db, noise_db) + 10 * torch.log10(1 + 10 ** (-(signal_db - noise_db).abs() / 10))  # powers add
+    return (both / RANGE_DB + 1).clamp(min=0)
