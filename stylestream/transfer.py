@@ -242,15 +242,11 @@ class StyleTransfer:
         ValueError
             If y is not (C, N) of finite numbers, or a dial is outside its range.
         """
-        y = np.asarray(y, dtype=np.float32)
-        if y.ndim != 2 or not 1 <= y.shape[0] <= audio.MAX_CHANNELS:
-            raise ValueError(f"y has shape {y.shape}; a waveform is (channels, samples) with 1 to {audio.MAX_CHANNELS} channels")
-        if not np.isfinite(y).all():
-            raise ValueError("y holds samples that are not numbers (NaN or infinite); replace them first, for example np.nan_to_num(y)")
+        y = _checked(y, sample_rate)
         dials = Dials(strength, dream, grain, seed)
         dials.check(self.draw.config.steps)
         if not y.shape[1]:
-            return y.copy()
+            return y
         song = self.listen(lambda: _blocks(y), sample_rate, peak=strength < PEAK_RAMP)
         out = np.concatenate([*self.render(lambda: _blocks(y), song, dials, chunk_seconds=chunk_seconds)], axis=1)
         return out * np.float32(final_gain(song, audio.loudness(out, sample_rate), audio.true_peak_db(out, sample_rate), strength))
@@ -504,6 +500,19 @@ def _working(blocks: Pass, song: Hearing, config: FeatureConfig, *, channels: in
     yield resampler.flush()
 
 
+def _checked(y: Array, sample_rate: int) -> Array:
+    y = np.asarray(y)
+    if y.ndim != 2 or not 1 <= y.shape[0] <= audio.MAX_CHANNELS:
+        raise ValueError(f"y has shape {y.shape}; a waveform is (channels, samples) with 1 to {audio.MAX_CHANNELS} channels")
+    if not np.issubdtype(y.dtype, np.floating):
+        raise ValueError(f"y holds {y.dtype}; a waveform is floating point with full scale at 1.0")
+    if not np.isfinite(y).all():
+        raise ValueError("y holds samples that are not numbers (NaN or infinite); replace them first, for example by np.nan_to_num(y)")
+    if not audio.MIN_SAMPLE_RATE <= sample_rate <= audio.MAX_SAMPLE_RATE:
+        raise ValueError(f"sample_rate is {sample_rate!r} Hz; it must be from {audio.MIN_SAMPLE_RATE} to {audio.MAX_SAMPLE_RATE}")
+    return y.astype(np.float32)
+
+
 def _blocks(y: Array) -> Iterator[Array]:
     for start in range(0, y.shape[1], BLOCK_SAMPLES):
         yield y[:, start : start + BLOCK_SAMPLES]
@@ -647,8 +656,7 @@ def _spooled(spool: _Spool, made: Iterable[Array], song: Hearing, sample_rate: i
     loudness, peak = audio.LoudnessMeter(sample_rate, song.channels), audio.TruePeakMeter(sample_rate, song.channels)
     for y in _then(map(resampler.push, made), resampler.flush):
         loudness.push(y)
-        if y.shape[1]:
-            peak.push(y)
+        peak.push(y)
         spool.write(y)
     return loudness.integrated_lufs, peak.true_peak_db
 
