@@ -286,7 +286,7 @@ def fit_lstm2017(
         losses["loss/total"].backward()  # type: ignore[no-untyped-call]
         nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
-        progress(step + 1, {key: float(value) for key, value in losses.items()} if step % 50 == 49 else {})
+        progress(step + 1, {key: value.item() for key, value in losses.items()} if step % 50 == 49 else {})
     return model.eval()
 
 

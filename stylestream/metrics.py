@@ -75,12 +75,20 @@ class Sound:
 
     y: Array
 
+    @property
+    def frames(self) -> int:
+        """Frames of every spectrum: frame t is centred on sample 512 t."""
+        return 1 + self.y.size // HOP_LENGTH
+
+    def _padded(self, samples: int) -> Array:
+        return np.pad(self.y, (0, max(0, samples - self.y.size)))
+
     @cached_property
     def power(self) -> Array:
         """STFT power (1025, T): a full-scale sine peaks at 1."""
         window = np.hanning(N_FFT + 1)[:-1] * (4.0 / N_FFT)  # Σ hann = n_fft / 2, and half the sine's energy is at −f
-        S = _librosa().stft(self.y, n_fft=N_FFT, hop_length=HOP_LENGTH, window=window, pad_mode="constant")
-        return np.abs(S) ** 2
+        S = _librosa().stft(self._padded(N_FFT), n_fft=N_FFT, hop_length=HOP_LENGTH, window=window, pad_mode="constant")
+        return np.abs(S[:, : self.frames]) ** 2
 
     @cached_property
     def log_mel(self) -> Array:
@@ -96,8 +104,9 @@ class Sound:
     @cached_property
     def constant_q(self) -> Array:
         """Constant-Q magnitude (324, T): nine octaves from C1, three rows a semitone, A4 = 440 Hz."""
-        C = _librosa().cqt(self.y, sr=SAMPLE_RATE, hop_length=HOP_LENGTH, fmin=C1_HZ, n_bins=324, bins_per_octave=36, tuning=0.0)
-        return np.abs(C)
+        y = self._padded(2**18)  # long enough for the lowest octave's filters, which librosa applies to 1 sample in 256
+        C = _librosa().cqt(y, sr=SAMPLE_RATE, hop_length=HOP_LENGTH, fmin=C1_HZ, n_bins=324, bins_per_octave=36, tuning=0.0)
+        return np.abs(C[:, : self.frames])
 
     @cached_property
     def chroma(self) -> Array:

@@ -1,0 +1,201 @@
+"""Baselines: each does exactly what its name says."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from stylestream import baselines
+from stylestream.baselines import Lstm2017, Lstm2017Config, Lstm2017Training
+from stylestream.features import FeatureConfig
+
+RATE = 44100
+SMALL = Lstm2017Config(hidden=24, latents=8)
+
+
+def noise(seconds: float = 1.5, *, channels: int = 2, seed: int = 0) -> np.ndarray:
+    return np.random.default_rng(seed).normal(scale=0.1, size=(channels, round(seconds * RATE))).astype(np.float32)
+
+
+def chord(*hz: float, seconds: float = 1.5, partials: int = 8) -> np.ndarray:
+    t = np.arange(round(seconds * RATE)) / RATE
+    y = sum(np.sin(2 * np.pi * f * k * t) / k for f in hz for k in range(1, partials + 1))
+    return (0.05 * y * (1 + 0.5 * np.sin(2 * np.pi * 3 * t)))[None].repeat(2, 0).astype(np.float32)
+
+
+def test_copy_is_the_song() -> None:
+    y = noise()
+    assert baselines.copy(y) is y
+
+
+# --- equalise
+
+
+def test_equalising_to_its_own_mean_changes_nothing() -> None:
+    y = noise()
+    assert baselines.equalise(y, baselines.mean_frames(y)) == pytest.approx(y, abs=1e-4)
+
+
+def test_the_equaliser_reaches_the_wanted_spectrum() -> None:
+    y = noise(3)
+    tilt_db = np.linspace(8, -8, FeatureConfig().n_bins)
+    wanted = baselines.mean_frames(y) + tilt_db / 90
+    result = baselines.mean_frames(baselines.equalise(y, wanted))
+    error_db = 90 * (result - wanted)
+    assert np.ptp(error_db[12:-12]) < 1.0  # the shape; the level is matched to −20 LUFS
+    assert np.abs(np.diff(baselines.gain_db(baselines.mean_frames(y), wanted)[20:-20])).max() < 0.5
+
+
+def test_a_third_octave_step_of_the_equaliser_is_bounded_and_smooth() -> None:
+    gains = baselines.gain_db(np.zeros(324), np.where(np.arange(324) < 160, 0.0, 0.9))
+    assert gains.min() == 0
+    assert gains.max() == 24  # 81 dB were asked for
+    assert (np.abs(np.diff(gains)) <= 81 / 13 + 1e-6).all()
+
+
+def test_the_equaliser_is_linear_phase_and_aligned() -> None:
+    h = baselines.equaliser(np.linspace(-6, 6, 324))
+    assert h == pytest.approx(h[::-1], abs=1e-9)
+    click = np.zeros((1, RATE), dtype=np.float32)
+    click[0, 20000] = 1
+    assert int(np.abs(baselines.equalise(click, np.full(324, 0.5))).argmax()) == 20000
+
+
+@pytest.mark.parametrize(("hz", "row"), [(130.8, 72), (1046.5, 180), (8372.0, 288)])
+def test_a_row_s_gain_is_applied_at_its_frequency(hz: float, row: int) -> None:
+    gains = np.zeros(324)
+    gains[row - 12 : row + 13] = 10
+    response = np.abs(np.fft.rfft(baselines.equaliser(gains), RATE))  # 1 Hz a bin
+    assert 20 * math.log10(response[round(hz)]) == pytest.approx(10, abs=0.2)
+    assert abs(20 * math.log10(response[round(hz * 2)])) < 0.2
+
+
+def test_silence_equalised_is_silence() -> None:
+    assert not baselines.equalise(np.zeros((2, RATE), dtype=np.float32), np.full(324, 0.5)).any()
+
+
+def test_means_of_other_features_are_refused() -> None:
+    with pytest.raises(ValueError, match="differ in shape"):
+        baselines.equalise(noise(), np.zeros(100))
+
+
+# --- ceiling
+
+
+def test_the_ceiling_of_a_song_as_its_own_truth_is_nearly_the_song() -> None:
+    metrics = pytest.importorskip("stylestream.metrics")
+    pytest.importorskip("librosa", reason="metrics need the extra [eval]")
+    y = chord(220, 277.2, 329.6)
+    result = baselines.ceiling(y, y)
+    assert result.shape == y.shape
+    assert metrics.log_mel_l1(metrics.prepare(y), metrics.prepare(result)) < 0.7
+
+
+def test_the_ceiling_is_the_truth_and_not_the_song() -> None:
+    metrics = pytest.importorskip("stylestream.metrics")
+    pytest.importorskip("librosa", reason="metrics need the extra [eval]")
+    song, truth = chord(220, 330, partials=2), chord(220, 330, partials=30)
+    heard, wanted, source = (metrics.prepare(y) for y in (baselines.ceiling(song, truth), truth, song))
+    assert metrics.log_mel_l1(wanted, heard) < 0.4 * metrics.log_mel_l1(wanted, source)
+
+
+# --- lstm2017
+
+
+def spectra(songs: int = 3, frames: int = 60) -> list[torch.Tensor]:
+    """Steady tones at different bins over a quiet floor."""
+    S = torch.full((songs, 513, frames), 1e-4)
+    for i in range(songs):
+        S[i, 40 + 60 * i :: 120] = 0.2
+    return list(S)
+
+
+def test_the_2017_model_has_its_published_size() -> None:
+    model = Lstm2017()
+    assert sum(p.numel() for p in model.parameters()) == 2_336_641
+    assert model.reconstruct(torch.rand(1, 513, 7)).shape == (1, 513, 7)
+
+
+def test_its_loss_is_thirty_mse_plus_kl() -> None:
+    torch.manual_seed(0)
+    model = Lstm2017(SMALL)
+    S = torch.stack(spectra())
+    losses = model.loss(S)
+    assert losses["loss/total"].item() == pytest.approx(30 * losses["loss/mse"].item() + losses["loss/kl"].item(), rel=1e-5)
+    mean, log_variance = model.encode(model._levels(S))
+    q = torch.distributions.Normal(mean, torch.exp(0.5 * log_variance))
+    kl = torch.distributions.kl_divergence(q, torch.distributions.Normal(0.0, 1.0)).mean()
+    assert losses["loss/kl"].item() == pytest.approx(kl.item(), rel=1e-4)
+
+
+def test_its_loss_reaches_every_parameter() -> None:
+    model = Lstm2017(SMALL)
+    model.loss(torch.rand(2, 513, 9))["loss/total"].backward()
+    assert all(p.grad is not None and p.grad.abs().sum() > 0 for p in model.parameters())
+
+
+def test_levels_and_magnitudes_are_inverse() -> None:
+    model = Lstm2017(SMALL)
+    S = torch.tensor([1.0, 0.1, 0.01, 1e-3])[None, :, None]
+    back = 10 ** ((1 - model._levels(S).mT) * model.config.floor_db / 20)
+    assert back == pytest.approx(S.numpy(), rel=1e-4)
+
+
+def test_it_learns_and_a_seed_is_a_run() -> None:
+    steps = Lstm2017Training(steps=80, batch=4, crop_frames=16, learning_rate=1e-2)
+    first, again = (baselines.fit_lstm2017(spectra(), steps, config=SMALL) for _ in range(2))
+    assert all(torch.equal(a, b) for a, b in zip(first.parameters(), again.parameters(), strict=True))
+    S = torch.stack(spectra())
+    torch.manual_seed(0)
+    before, after = (m.loss(S)["loss/mse"].item() for m in (Lstm2017(SMALL), first))
+    assert after < 0.2 * before
+    loud = first.reconstruct(S)[0].mean(-1)
+    assert loud[40] > 10 * loud[100]  # a song's own partials, not the mean of the songs
+    assert loud[40] > 2 * loud[160 - 60]
+
+
+def test_a_song_through_2017_keeps_its_shape_and_loses_its_treble() -> None:
+    y = noise(2)[:, :-123]
+    result = baselines.lstm2017(y, Lstm2017(SMALL).eval())
+    assert result.shape == y.shape
+    assert (result[0] == result[1]).all()
+    power = np.abs(np.fft.rfft(result[0])) ** 2
+    hz = np.fft.rfftfreq(result.shape[1], 1 / RATE)
+    assert power[hz > 2400].sum() < 1e-3 * power.sum()
+
+
+def test_the_2017_spectrum_puts_a_tone_in_its_bin() -> None:
+    S = baselines.spectrum_2017(chord(440, partials=1))
+    assert S.shape[0] == 513
+    assert int(S.mean(1).argmax()) == round(440 / (4410 / 1024))
+
+
+def test_a_saved_2017_model_is_the_model(tmp_path: Path) -> None:
+    from dataclasses import asdict
+
+    from stylestream.style import Card, load_style_file, save_style
+
+    model = Lstm2017(SMALL)
+    path = tmp_path / "rock-lstm2017.safetensors"
+    config = {"model": "lstm2017", **asdict(model.config)}
+    save_style(path, model.state_dict(), model_config=config, feature_config={}, card=Card("t"))
+    again = baselines.load_lstm2017(load_style_file(path))
+    S = torch.rand(1, 513, 5)
+    assert again.reconstruct(S).numpy() == pytest.approx(model.reconstruct(S).numpy(), rel=0.1)  # stored in 16 bits
+
+
+def test_another_model_is_not_taken_for_2017(tmp_path: Path) -> None:
+    from stylestream.style import Card, load_style_file, save_style
+
+    save_style(tmp_path / "a.safetensors", {"w": torch.zeros(3)}, model_config={"steps": 8}, feature_config={}, card=Card("t"))
+    with pytest.raises(ValueError, match="no lstm2017 model"):
+        baselines.load_lstm2017(load_style_file(tmp_path / "a.safetensors"))
+
+
+def test_nothing_to_train_on_is_said() -> None:
+    with pytest.raises(ValueError, match="no songs to train on"):
+        baselines.fit_lstm2017([])
