@@ -72,7 +72,7 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # the reader has gone; so does the flush at exit
         code = 1
-    except (ValueError, OSError, MemoryError) as error:
+    except (ValueError, OSError, MemoryError, ModuleNotFoundError) as error:
         code = _fail(reason(error), 1)
     if code == 130 and arguments is None:
         sys.stdout = open(os.devnull, "w")  # noqa: SIM115  # nothing half-written after an interruption
@@ -116,11 +116,17 @@ _REMEDIES = {
     errno.ENOTDIR: "a file stands where a folder should be; choose another place with -o",
 }
 
+# Which extra brings a package; the others come with StyleStream itself.
+_EXTRAS = {"symusic": "midi", "tensorboard": "train", "librosa": "eval", "mir_eval": "eval", "sklearn": "eval"}
+
 
 def reason(error: BaseException) -> str:
     """Make one line of an exception: what was wrong, and the remedy where there is one."""
     if isinstance(error, MemoryError):
         return "not enough memory; close other programs, or use a shorter song"
+    if isinstance(error, ModuleNotFoundError):
+        wanted = _EXTRAS.get((error.name or "").split(".")[0])
+        return f"{error.name} is missing: pip install 'stylestream{f'[{wanted}]' if wanted else ''}'"
     if isinstance(error, OSError) and error.errno is not None:
         place = f"{_text(error.filename)}: " if error.filename else ""
         return _printable(place + _REMEDIES.get(error.errno, error.strerror or "failed"))
@@ -167,7 +173,7 @@ def _run(jobs: Sequence[Job], work: Callable[[Job, Callable[[float], None]], lis
                 _check_output(job, force=force)
                 job.output.parent.mkdir(parents=True, exist_ok=True)
                 outcome.warnings = work(job, lambda fraction, index=index, job=job: advance(index + fraction, job.song.name))  # type: ignore[misc]
-            except (ValueError, OSError, MemoryError) as error:
+            except (ValueError, OSError, MemoryError, ModuleNotFoundError) as error:
                 outcome.error = reason(error)
                 named = outcome.error.startswith(_text(job.song))
                 print("stylestream: " + ("" if named else f"{_printable(_text(job.song))}: ") + outcome.error, file=sys.stderr)
@@ -392,15 +398,18 @@ def transfer(
         return _no_song(songs, suffixes)
     jobs = plan(found, list(paths), out)
 
-    from stylestream.transfer import load_style, transfer_file
+    from stylestream.transfer import Dials, load_style, transfer_file
 
+    dials = Dials(strength=strength, dream=dream, grain=grain, seed=seed)
     with _wrong_usage():
         loaded = {name: load_style(path, device=device) for name, path in paths.items()}
+        for ready in loaded.values():
+            dials.check(ready.draw.config.steps)
 
     def work(job: Job, progress: Callable[[float], None]) -> list[str]:
         assert job.style is not None
-        dials = {"strength": strength, "dream": dream, "grain": grain, "seed": seed}
-        return list(transfer_file(loaded[job.style], job.song, job.output, **dials, subtype=subtype, progress=progress).warnings)
+        result = transfer_file(loaded[job.style], job.song, job.output, **asdict(dials), subtype=subtype, progress=progress)
+        return result.warnings
 
     return _run(jobs, work, force=force, as_json=json_)
 
@@ -577,7 +586,7 @@ def demo(
         assert job.style is not None
         result = transfer_file(load_style(styles[job.style]), job.song, job.output, progress=progress)
         _draw_pair(job)
-        return list(result.warnings)
+        return result.warnings
 
     return _run([Job(DEMO_SONG, out / f"{name}.wav", name) for name in styles], work, force=force, as_json=json_)
 
@@ -590,3 +599,66 @@ def _draw_pair(job: Job) -> None:
     result, _ = audio.load(job.output, sample_rate=sample_rate)
     with whole_file(job.output.with_suffix(".png")) as temporary:
         plots.plot_pair(temporary, song, result, sample_rate, titles=("Lamplight", f"Lamplight, {job.style}"))
+
+
+# ------------------------------------------------------------------------------------------------------------------- evaluate
+
+
+@app.command()
+def evaluate(
+    source: Annotated[Path, typer.Argument(metavar="SOURCE", help="A collection with midi.csv, or a folder of MIDI files.")],
+    style: Annotated[list[str], typer.Option("-s", "--style", help="A style's name or file; repeat for several.")],
+    out: Annotated[Path, typer.Option("-o", "--out", help="A folder for STYLE/report.json and STYLE/report.md.")],
+    quick: Annotated[bool, typer.Option("--quick", help="Four short excerpts instead of ten: a first look, not a result.")] = False,
+    recipe: Annotated[
+        str | None, typer.Option(help="The bundled style whose instruments play the truth. Default: the style's name.")
+    ] = None,
+    jobs: Annotated[int | None, typer.Option("-j", "--jobs", help="Processes. Default: one a core.", min=1)] = None,
+    force: Force = False,
+    json_: Json = False,
+) -> int:
+    """Measure how far a style gets, beside what it has to beat, on pieces it has not heard."""
+    from stylestream.style import find_style
+
+    with _wrong_usage():
+        paths = [find_style(name) for name in style]
+    written = [out / path.stem / "report.json" for path in paths]
+    for path in written:
+        if path.exists() and not force:
+            raise WrongUsage(f"{path} exists; use --force to replace it, or choose another folder with -o")
+
+    from stylestream import evaluate as evaluation
+
+    protocol = evaluation.QUICK if quick else evaluation.Protocol()
+    reports = []
+    with _progress_bar(len(paths)) as advance:
+        for index, path in enumerate(paths):
+
+            def pieces(done: int, total: int, index: int = index, path: Path = path) -> None:
+                advance(index + done / max(total, 1), path.stem)
+
+            reports.append(evaluation.evaluate(source, path, recipe=recipe, protocol=protocol, jobs=jobs, progress=pieces))
+            _write_report(reports[-1], out / path.stem)
+    _show_reports(reports, as_json=json_)
+    return 1 if any(report["failures"] for report in reports) else 0
+
+
+def _write_report(report: dict[str, Any], folder: Path) -> None:
+    from stylestream import evaluate as evaluation
+    from stylestream.style import whole_file
+
+    evaluation.write_report(report, folder)
+    with whole_file(folder / "report.md") as temporary:
+        temporary.write_text(evaluation.markdown(report), encoding="utf-8")
+
+
+def _show_reports(reports: list[dict[str, Any]], *, as_json: bool) -> None:
+    if as_json:
+        print(json.dumps({"reports": reports}, ensure_ascii=False, indent=1))
+        return
+    from rich.console import Console
+
+    from stylestream import evaluate as evaluation
+
+    for report in reports:
+        evaluation.show(report, Console())

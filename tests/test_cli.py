@@ -1,0 +1,499 @@
+"""Every verb on real files, some of them wrong: outputs, exit codes, one line for every error, no traceback ever."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import pickle
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+
+from stylestream import __version__, cli, style
+from stylestream.cli import Job, Song, WrongUsage, find_songs, plan
+
+
+@pytest.fixture
+def stylestream(capsys, monkeypatch, tmp_path):
+    """Run a command line in this process: (exit code, stdout, stderr), with all that must hold of any."""
+    monkeypatch.setenv("STYLESTREAM_STYLES", str(tmp_path / "user-styles"))
+    monkeypatch.chdir(tmp_path)
+
+    def run(*arguments):
+        with pytest.raises(SystemExit) as exit_:
+            cli.main([str(argument) for argument in arguments])
+        out, err = capsys.readouterr()
+        assert "Traceback" not in err
+        for line in err.splitlines():
+            assert line.startswith(("stylestream: ", "no styles are installed")), line
+        assert not list(tmp_path.rglob("*.part")), "a temporary file is left"
+        return exit_.value.code, out, err
+
+    return run
+
+
+# ------------------------------------------------------------------------------------------------------------------ no song
+
+
+def test_help_imports_nothing_heavy():
+    code = (
+        "import sys\nfrom stylestream.cli import main\n"
+        "try: main(['--help'])\nexcept SystemExit as end: code = end.code\n"
+        "heavy = {'torch', 'numpy', 'scipy', 'rich', 'soundfile', 'matplotlib'} & set(sys.modules)\n"
+        "sys.exit(code or ' '.join(heavy) or 0)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert "transfer" in done.stdout
+
+
+@pytest.mark.parametrize("verb", ["transfer", "render", "styles", "demo", "evaluate"])
+def test_every_verb_has_help(stylestream, verb):
+    code, out, _ = stylestream(verb, "--help")
+    assert code == 0
+    assert out.startswith(f"Usage: stylestream {verb}")
+
+
+def test_the_version_is_printed(stylestream):
+    assert stylestream("--version")[:2] == (0, f"stylestream {__version__}\n")
+
+
+def test_the_module_is_the_command():
+    done = subprocess.run([sys.executable, "-m", "stylestream", "--version"], capture_output=True, text=True)
+    assert (done.returncode, done.stdout) == (0, f"stylestream {__version__}\n")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ([], "Usage"),
+        (["tranfser"], "No such command"),
+        (["transfer"], "Missing"),
+        (["transfer", "song.wav"], "--style"),
+        (["transfer", "song.wav", "-s", "tiny", "--strength", "loud"], "--strength"),
+        (["transfer", "song.wav", "-s", "tiny", "--strength", "1.5"], "--strength"),
+        (["transfer", "song.wav", "-s", "tiny", "--strength", "-0.1"], "--strength"),
+        (["transfer", "song.wav", "-s", "tiny", "--strength", "nan"], "--strength"),
+        (["transfer", "song.wav", "-s", "tiny", "--grain", "inf"], "--grain"),
+        (["transfer", "song.wav", "-s", "tiny", "--dream", "inf"], "--dream"),
+        (["transfer", "song.wav", "-s", "no-such-style"], "unknown style 'no-such-style'"),
+        (["transfer", "song.wav", "-s", "no-such.safetensors"], "no such style file"),
+        (["render", "song.mid"], "--out"),
+        (["styles", "show", "no-such-style"], "unknown style"),
+        (["styles", "install", "no-such-file"], "no such style file"),
+        (["styles", "remove", "no-such-style"], "unknown style"),
+        (["evaluate", ".", "-s", "no-such-style", "-o", "report"], "unknown style"),
+    ],
+)
+def test_wrong_usage_is_exit_code_2_and_one_line(capsys, monkeypatch, tmp_path, arguments, message):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(SystemExit) as exit_:
+        cli.main(arguments)
+    out, err = capsys.readouterr()
+    assert exit_.value.code == 2
+    assert message in err
+    assert out == ""
+    assert len(err.splitlines()) == 1 or not arguments
+    assert not list(tmp_path.iterdir())
+
+
+# ----------------------------------------------------------------------------------------------------------------- transfer
+
+
+def test_a_song_becomes_the_same_kind_of_song(stylestream, song, tiny_style):
+    code, out, err = stylestream("transfer", song, "-s", tiny_style)
+    assert (code, out, err) == (0, "song-tiny.wav\n", "")
+    result, source = soundfile.info("song-tiny.wav"), soundfile.info(song)
+    assert (result.frames, result.channels, result.samplerate, result.subtype) == (source.frames, 2, 44100, "PCM_16")
+    y, _ = soundfile.read("song-tiny.wav")
+    x, _ = soundfile.read(song)
+    assert np.abs(y - x).max() > 0.01
+
+
+def test_strength_0_gives_the_song_back(stylestream, song, tiny_style):
+    assert stylestream("transfer", song, "-s", tiny_style, "--strength", "0", "-o", "same.wav")[0] == 0
+    y, _ = soundfile.read("same.wav")
+    x, _ = soundfile.read(song)
+    assert 20 * np.log10(np.sqrt(np.mean((y - x) ** 2) / np.mean(x**2))) < -60
+
+
+def test_equal_seeds_give_equal_files_and_others_do_not(stylestream, song, tiny_style):
+    for name, seed in (("a", 1), ("b", 1), ("c", 2)):
+        assert stylestream("transfer", song, "-s", tiny_style, "--seed", seed, "--dream", "1", "-o", f"{name}.wav")[0] == 0
+    a, b, c = (Path(f"{name}.wav").read_bytes() for name in "abc")
+    assert a == b
+    assert a != c
+
+
+def test_the_subtype_can_be_chosen(stylestream, song, tiny_style):
+    assert stylestream("transfer", song, "-s", tiny_style, "--subtype", "PCM_24", "-o", "a.flac")[0] == 0
+    assert soundfile.info("a.flac").subtype == "PCM_24"
+
+
+def test_an_unknown_subtype_is_one_line(stylestream, song, tiny_style):
+    code, _, err = stylestream("transfer", song, "-s", tiny_style, "--subtype", "PCM_12")
+    assert code != 0
+    assert "PCM_12" in err
+
+
+def test_an_unknown_suffix_names_those_that_can_be_written(stylestream, song, tiny_style):
+    code, _, err = stylestream("transfer", song, "-s", tiny_style, "-o", "a.xyz")
+    assert code == 1
+    assert ".flac" in err
+    assert not Path("a.xyz").exists()
+
+
+def test_an_existing_output_is_refused_without_force(stylestream, song, tiny_style):
+    Path("a.wav").write_text("mine")
+    code, _, err = stylestream("transfer", song, "-s", tiny_style, "-o", "a.wav")
+    assert code == 1
+    assert "--force" in err
+    assert Path("a.wav").read_text() == "mine"
+    assert stylestream("transfer", song, "-s", tiny_style, "-o", "a.wav", "--force")[0] == 0
+    assert soundfile.info("a.wav").frames == 44100
+
+
+def test_a_song_is_never_written_over_itself(stylestream, song, tiny_style):
+    before = song.read_bytes()
+    code, _, err = stylestream("transfer", song, "-s", tiny_style, "-o", song, "--force")
+    assert code == 1
+    assert "the song itself" in err
+    assert song.read_bytes() == before
+
+
+def test_one_bad_song_is_named_and_the_others_are_done(stylestream, song, tiny_style):
+    Path("bad.wav").write_text("I am a text")
+    Path("empty.wav").write_bytes(b"")
+    code, out, err = stylestream("transfer", "bad.wav", "missing.mp3", "empty.wav", song, "-s", tiny_style, "-o", "out/")
+    assert code == 1
+    assert out == "out/song-tiny.wav\n"
+    assert [line.split(":")[1].strip() for line in err.splitlines()] == ["bad.wav", "missing.mp3", "empty.wav", "3 of 4 failed"]
+    assert [path.name for path in Path("out").iterdir()] == ["song-tiny.wav"]
+
+
+def test_json_says_what_became_of_every_song(stylestream, song, tiny_style):
+    code, out, _ = stylestream("transfer", "missing.mp3", song, "-s", tiny_style, "-o", "out", "--json")
+    result = json.loads(out)
+    assert code == 1
+    assert result["failed"] == 1
+    assert [Path(entry["song"]).name for entry in result["songs"]] == ["missing.mp3", "song.wav"]
+    assert "no such file" in result["songs"][0]["error"]
+    assert result["songs"][1]["error"] is None
+    assert Path(result["songs"][1]["output"]).exists()
+
+
+def test_folders_keep_their_shape_and_outputs_are_no_songs(stylestream, song, tiny_style):
+    for place in ("music/a (live)/x y 🎸.wav", "music/b/x.wav", "music/.hidden/z.wav", "music/b/._x.wav"):
+        Path(place).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(song, place)
+    Path("music/notes.txt").write_text("not a song")
+    command = ("transfer", "music", "-s", tiny_style, "-o", "music/out")
+    code, out, _ = stylestream(*command)
+    assert code == 0
+    assert out.splitlines() == ["music/out/a (live)/x y 🎸-tiny.wav", "music/out/b/x-tiny.wav"]
+    code, _, err = stylestream(*command)  # again: the same two songs, not four
+    assert code == 1
+    assert err.count("--force") == 2
+
+
+def test_several_songs_and_styles_fill_a_template(stylestream, song, tiny_style):
+    shutil.copy(song, "b {x}.wav")
+    shutil.copy(tiny_style, "other.safetensors")
+    code, out, _ = stylestream(
+        "transfer", song, "b {x}.wav", "-s", tiny_style, "-s", "./other.safetensors", "-o", "out/{style}/{name}.flac"
+    )
+    assert code == 0
+    assert out.splitlines() == ["out/tiny/song.flac", "out/other/song.flac", "out/tiny/b {x}.flac", "out/other/b {x}.flac"]
+
+
+@pytest.mark.parametrize("folder", ["empty", "text"])
+def test_a_folder_without_songs_is_exit_code_1(stylestream, tiny_style, folder):
+    Path(folder).mkdir()
+    (Path(folder) / "readme.txt").write_text("hello")
+    code, out, err = stylestream("transfer", folder, "-s", tiny_style)
+    assert (code, out) == (1, "")
+    assert "no song found" in err
+
+
+def test_a_dial_beyond_the_style_is_wrong_usage(stylestream, song, tiny_style):
+    code, _, err = stylestream("transfer", song, "-s", tiny_style, "--dream", "99")
+    assert code == 2
+    assert "dream" in err
+
+
+@pytest.mark.parametrize("device", ["gpu", "cuda:99", "cpu:nonsense"])
+def test_a_device_that_is_not_there_is_wrong_usage(stylestream, song, tiny_style, device):
+    code, _, err = stylestream("transfer", song, "-s", tiny_style, "-d", device)
+    assert code == 2
+    assert device in err
+
+
+@pytest.mark.parametrize("kind", ["empty", "text", "pickle", "truncated", "folder"])
+def test_a_bad_style_file_is_one_line(stylestream, song, tiny_style, kind):
+    bad = Path("bad.safetensors")
+    if kind == "folder":
+        bad.mkdir()
+    else:
+        contents = {
+            "empty": b"",
+            "text": b"hello, this is text",
+            "pickle": pickle.dumps({"a": 1}),
+            "truncated": tiny_style.read_bytes()[:5000],
+        }
+        bad.write_bytes(contents[kind])
+    code, _, err = stylestream("transfer", song, "-s", bad)
+    assert code == 2
+    assert "bad.safetensors" in err
+    assert len(err.splitlines()) == 1
+
+
+def silent(name, y, sample_rate=44100):
+    soundfile.write(name, y.T, sample_rate, subtype="FLOAT")
+    return name
+
+
+@pytest.mark.parametrize(
+    "y",
+    [
+        np.zeros((2, 0)),
+        np.zeros((2, 441)),
+        np.zeros((1, 44100)),
+        np.full((2, 44100), 0.5),
+        np.clip(np.sin(np.arange(44100))[None] * 30, -1, 1),
+        np.where(np.arange(44100)[None] % 1000 == 0, np.nan, 0.1),
+    ],
+    ids=["zero samples", "10 ms", "silence", "dc", "clipped", "nan"],
+)
+def test_odd_but_lawful_songs_are_done(stylestream, tiny_style, y):
+    name = silent("odd.wav", y)
+    code, out, err = stylestream("transfer", name, "-s", tiny_style)
+    if y.shape[1] == 0:
+        assert code == 1
+        assert "odd.wav" in err
+        assert not Path("odd-tiny.wav").exists()
+    else:
+        assert (code, out) == (0, "odd-tiny.wav\n")
+        result, _ = soundfile.read("odd-tiny.wav", always_2d=True)
+        assert result.T.shape == y.shape
+        assert np.isfinite(result).all()
+
+
+def test_of_a_truncated_song_what_decodes_is_done_with_a_warning(stylestream, tiny_style):
+    y = np.random.default_rng(0).normal(0, 0.1, (100_000, 2))
+    soundfile.write("whole.ogg", y, 44100)
+    Path("cut.ogg").write_bytes(Path("whole.ogg").read_bytes()[: Path("whole.ogg").stat().st_size // 2])
+    code, out, err = stylestream("transfer", "cut.ogg", "-s", tiny_style)
+    assert (code, out) == (0, "cut-tiny.ogg\n")
+    assert "warning" in err
+    assert 10_000 < soundfile.info("cut-tiny.ogg").frames < 90_000
+
+
+@pytest.mark.skipif(os.name != "posix" or os.geteuid() == 0, reason="root may write everywhere")
+def test_no_right_to_write_is_one_line(stylestream, song, tiny_style):
+    Path("locked").mkdir(mode=0o500)
+    code, _, err = stylestream("transfer", song, "-s", tiny_style, "-o", "locked/a.wav")
+    assert code == 1
+    assert "no permission" in err
+
+
+def test_a_file_where_the_folder_should_be_is_one_line(stylestream, song, tiny_style):
+    Path("out").write_text("a file")
+    code, _, err = stylestream("transfer", song, "-s", tiny_style, "-o", "out/a.wav")
+    assert code == 1
+    assert len(err.splitlines()) == 1
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="/dev/full is Linux")
+def test_a_full_disk_is_said_so():
+    with open("/dev/full", "w") as full:
+        done = subprocess.run([sys.executable, "-m", "stylestream", "styles", "--json"], stdout=full, stderr=subprocess.PIPE, text=True)
+    assert done.returncode == 1
+    assert "no space left" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_a_reader_that_goes_away_is_no_error():
+    command = f"{sys.executable} -m stylestream --help | head -n 1; exit ${{PIPESTATUS[0]}}"
+    done = subprocess.run(["bash", "-c", command], capture_output=True, text=True)
+    assert done.stdout.startswith("Usage")
+    assert done.stderr == ""
+
+
+def test_ctrl_c_leaves_nothing_and_is_exit_code_130(tmp_path, tiny_style):
+    y = np.random.default_rng(0).normal(0, 0.1, (44100 * 120, 1))
+    soundfile.write(tmp_path / "long.wav", y, 44100, subtype="PCM_16")
+    work = tmp_path / "work"
+    work.mkdir()
+    command = [sys.executable, "-m", "stylestream", "transfer", "../long.wav", "-s", str(tiny_style)]
+    process = subprocess.Popen(command, cwd=work, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True)
+    deadline = time.monotonic() + 60
+    while "libtorch" not in Path(f"/proc/{process.pid}/maps").read_text() and time.monotonic() < deadline:
+        time.sleep(0.05)  # until it has begun: the signal is what is tested, not the time
+    time.sleep(1.5)
+    process.send_signal(signal.SIGINT)
+    out, err = process.communicate(timeout=60)
+    assert process.returncode == 130, err
+    assert (out, err) == ("", "stylestream: interrupted\n")
+    assert not list(work.iterdir())
+
+
+# ---------------------------------------------------------------------------------------------------------- outputs, reasons
+
+
+def test_a_named_file_is_tried_whatever_it_is_called(tmp_path):
+    (tmp_path / "song.dat").write_bytes(b"")
+    (tmp_path / "song.WAV").write_bytes(b"")
+    assert find_songs([tmp_path / "song.dat"], cli.AUDIO_SUFFIXES) == [Song(tmp_path / "song.dat")]
+    assert find_songs([tmp_path], cli.AUDIO_SUFFIXES) == [Song(tmp_path / "song.WAV")]
+
+
+@pytest.mark.parametrize(
+    ("song", "out", "expected"),
+    [
+        ("a/x.mp3", None, "x-rock.mp3"),
+        ("a/x.MP3", "out/", "out/x-rock.MP3"),
+        ("a/x.mid", "out", "out/x-rock.wav"),
+        ("a/x.mkv", "out", "out/x-rock.wav"),
+        ("a/x.mp4", "out", "out/x-rock.m4a"),
+        ("a/x", "out", "out/x-rock.wav"),
+        ("a/x.wav", "y.flac", "y.flac"),
+        ("a/x.wav", "{style}/{name}.ogg", "rock/x.ogg"),
+        ("a/x.wav", "o/{name} in {style}", "o/x in rock.wav"),
+        ("a/v1.2 x.flac", "{name}", "v1.2 x.flac"),
+    ],
+)
+def test_outputs_are_named(song, out, expected):
+    assert plan([Song(Path(song))], ["rock"], out) == [Job(Path(song), Path(expected), "rock")]
+
+
+@pytest.mark.parametrize("out", ["{song}.wav", "{}", "{name", "name}{style}", "{{name}}"])
+def test_a_wrong_template_says_what_it_may_hold(out):
+    with pytest.raises(WrongUsage, match=r"\{name\} and \{style\}"):
+        plan([Song(Path("x.wav"))], ["rock"], out)
+
+
+def test_two_songs_with_one_output_are_refused_before_anything_is_done():
+    with pytest.raises(WrongUsage, match=r"a/x\.wav and b/x\.wav would both become out/x-rock\.wav"):
+        plan([Song(Path("a/x.wav")), Song(Path("b/x.wav"))], ["rock"], "out/")
+    with pytest.raises(WrongUsage, match="is one file, there are 2 songs"):
+        plan([Song(Path("a/x.wav")), Song(Path("b/x.wav"))], ["rock"], "out.wav")
+
+
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EACCES, errno.EROFS, errno.EIO])
+def test_a_failing_disk_is_one_line_with_the_place(number):
+    line = cli.reason(OSError(number, os.strerror(number), "some/place.wav"))
+    assert line.startswith("some/place.wav: ")
+    assert "\n" not in line
+    assert "Errno" not in line
+
+
+def test_a_missing_extra_is_named():
+    assert (
+        cli.reason(ModuleNotFoundError("No module named 'librosa'", name="librosa"))
+        == "librosa is missing: pip install 'stylestream[eval]'"
+    )
+
+
+# ------------------------------------------------------------------------------------------------------------------- styles
+
+
+def test_a_style_is_installed_shown_used_and_removed(stylestream, song, tiny_style, tmp_path):
+    code, out, _ = stylestream("styles", "install", tiny_style)
+    assert (code, out) == (0, f"{tmp_path / 'user-styles' / 'tiny.safetensors'}\n")
+    assert "tiny" in stylestream("styles")[1]
+    entries = json.loads(stylestream("styles", "list", "--json")[1])["styles"]
+    assert [(entry["bundled"], entry["card"]["title"]) for entry in entries if entry["name"] == "tiny"] == [(False, "Tiny")]
+    code, out, _ = stylestream("styles", "show", "tiny")
+    assert code == 0
+    assert "CC0-1.0" in out
+    assert json.loads(stylestream("styles", "show", "tiny", "--json")[1])["card"]["licence"] == "CC0-1.0"
+    assert stylestream("transfer", song, "-s", "tiny")[0] == 0
+    code, _, err = stylestream("transfer", song, "-s", "tyni")
+    assert code == 2
+    assert "did you mean 'tiny'" in err
+    assert stylestream("styles", "remove", "tiny")[0] == 0
+    assert stylestream("transfer", song, "-s", "tiny", "-o", "b.wav")[0] == 2
+
+
+def test_a_card_cannot_drive_the_terminal(stylestream, tmp_path):
+    import torch
+
+    from stylestream.style import Card, save_style
+
+    card = Card("evil\x1b]0;owned\x07 title", description="[bold]not markup[/]\nsecond line")
+    save_style(tmp_path / "evil.safetensors", {"w": torch.zeros(1)}, model_config={}, feature_config={}, card=card)
+    _, out, _ = stylestream("styles", "show", tmp_path / "evil.safetensors")
+    assert "\x1b" not in out
+    assert "\x07" not in out
+    assert "[bold]not markup[/] second line" in out
+
+
+# ------------------------------------------------------------------------------------------------------------- render, demo
+
+
+MIDI = (Path(cli.__file__).parent / "demo" / "lamplight.mid").read_bytes()
+
+
+@pytest.fixture
+def fluidsynth():
+    pytest.importorskip("symusic", reason="reading MIDI needs symusic: pip install 'stylestream[midi]'")
+    from stylestream.midi import Synthesizer
+
+    try:
+        Synthesizer("fluidr3").close()
+    except ValueError as error:
+        pytest.skip(str(error))
+
+
+@pytest.mark.usefixtures("fluidsynth")
+def test_midi_is_rendered_and_a_bad_file_is_named(stylestream):
+    Path("scores").mkdir()
+    Path("scores/good (1).mid").write_bytes(MIDI)
+    Path("scores/bad.mid").write_bytes(MIDI[:10])
+    Path("scores/not.mid").write_text("not MIDI")
+    code, out, err = stylestream("render", "scores", "-o", "out")
+    assert (code, out) == (1, "out/good (1).wav\n")
+    assert len(err.splitlines()) == 3
+    assert "2 of 3 failed" in err
+    found = soundfile.info("out/good (1).wav")
+    assert (found.samplerate, found.channels) == (44100, 2)
+    assert 31 < found.duration < 36
+
+
+@pytest.mark.usefixtures("fluidsynth")
+def test_midi_is_a_song_too(stylestream, tiny_style):
+    Path("lamplight.mid").write_bytes(MIDI)
+    assert stylestream("transfer", "lamplight.mid", "-s", tiny_style)[:2] == (0, "lamplight-tiny.wav\n")
+
+
+def test_an_unknown_soundfont_is_wrong_usage(stylestream):
+    pytest.importorskip("symusic", reason="reading MIDI needs symusic: pip install 'stylestream[midi]'")
+    Path("a.mid").write_bytes(MIDI)
+    code, _, err = stylestream("render", "a.mid", "-o", "out", "--soundfont", "no-such-soundfont")
+    assert code == 2
+    assert "no-such-soundfont" in err
+
+
+def test_the_demo_plays_and_draws_every_bundled_style(stylestream, tiny_style, monkeypatch, tmp_path):
+    bundled = tmp_path / "bundled"
+    bundled.mkdir()
+    shutil.copy(tiny_style, bundled / "one.safetensors")
+    shutil.copy(tiny_style, bundled / "two.safetensors")
+    monkeypatch.setattr(style, "bundled_folder", lambda: bundled)
+    code, out, _ = stylestream("demo")
+    assert (code, out) == (0, "demo/one.wav\ndemo/two.wav\n")
+    assert sorted(path.name for path in Path("demo").iterdir()) == ["one.png", "one.wav", "two.png", "two.wav"]
+    assert soundfile.info("demo/one.wav").frames == soundfile.info(cli.DEMO_SONG).frames
+    assert Path("demo/one.png").read_bytes().startswith(b"\x89PNG")
+    code, _, err = stylestream("demo")
+    assert code == 1
+    assert "--force" in err
+    assert stylestream("demo", "--force")[0] == 0
