@@ -5,7 +5,7 @@ the song knows: its phase, which carries the attacks, and the fine structure ins
 fast Griffin–Lim make the borrowed phase fit the new magnitudes. Where there is no song to borrow from, `pghi` integrates a
 phase from the magnitudes alone.
 
-Each band of `features.LogFrequency` is inverted on its own STFT; between 1.1 and 1.9 kHz the result cross-fades from one to
+Each band of `features.LogFrequency` is inverted on its own STFT; between 1 and 1.5 kHz the result cross-fades from one to
 the other. Only the mid (the mean of the channels) is inverted. How each channel differs from the mid is predicted from the
 mid, bin by bin, as the song does it; the differences sum to zero, so that a mono fold-down is the styled mid.
 
@@ -26,6 +26,7 @@ from __future__ import annotations
 
 import heapq
 import math
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
@@ -37,6 +38,8 @@ from .features import LogFrequency
 
 BLOCK_FRAMES = 96  # frames handled at once: about 1 MB, so that a block stays in the cache (three times as fast as a whole song)
 HANN_GAMMA = 0.25645  # of n_fft²: the Gaussian closest to a Hann window, from [3], table I
+SMOOTH = 2  # frames and bins each way over which the stereo image is read: 46 ms and the main lobe of a partial
+MAX_ROOM_GAIN = 4.0  # what the mid does not explain may grow by 12 dB with it
 TINY = 1e-30  # under a power, so that nothing is divided by zero; far below what float32 rounding leaves in an empty bin
 
 
@@ -80,11 +83,11 @@ class _OverlapAdd:
         for j in range(pieces.shape[1]):
             rows[block.start + j : block.stop + j] += pieces[:, j]
 
-    def waveform(self, X: Tensor) -> Tensor:
-        """Rows whose STFT is closest to X (T, n_fft // 2 + 1) [1]."""
+    def waveform(self, blocks: Iterable[Tensor]) -> Tensor:
+        """Rows whose STFT is closest [1] to the frames (T, n_fft // 2 + 1), which come in blocks."""
         rows = self._rows()
-        for block in self.blocks():
-            self.add(rows, X[block], block)
+        for block, X in zip(self.blocks(), blocks, strict=True):
+            self.add(rows, X, block)
         return rows.mul_(self.scale)
 
     def frames(self, rows: Tensor, block: slice) -> Tensor:
@@ -106,22 +109,21 @@ def _with_magnitude(X: Tensor, target: Tensor) -> Tensor:
     return X * (_power(X).add_(TINY).rsqrt_() * target)
 
 
-def _iterate(X: Tensor, target: Tensor, grid: _OverlapAdd, *, iterations: int, momentum: float) -> Tensor:
-    """Fast Griffin–Lim [2], frames first: the phase of X and the magnitude of ``target``, both (T, F), made to fit each other.
+def _iterate(X: Tensor, target: Tensor, grid: _OverlapAdd, *, iterations: int, momentum: float) -> list[Tensor]:
+    """Fast Griffin–Lim [2]: frames in blocks with the magnitude of ``target``, and the phase of X made to fit it, both (T, bins).
 
     t = c + momentum (c − c_before), and only the phase of t is used, so t ∝ c − momentum / (1 + momentum) c_before.
     """
     back = momentum / (1 + momentum)
-    before: Tensor | None = None
-    X = torch.cat([_with_magnitude(X[b], target[b]) for b in grid.blocks()])
+    before: list[Tensor] = []
+    found = [_with_magnitude(X[b], target[b]) for b in grid.blocks()]
     for _ in range(iterations):
-        rows = grid.waveform(X)
-        c = torch.empty_like(X)
-        for b in grid.blocks():
-            c[b] = grid.frames(rows, b)
-            X[b] = _with_magnitude(c[b] if before is None else torch.sub(c[b], before[b], alpha=back), target[b])
-        before = c if momentum else None
-    return X
+        rows = grid.waveform(found)
+        c = [grid.frames(rows, b) for b in grid.blocks()]
+        ahead = [torch.sub(now, old, alpha=back) for now, old in zip(c, before, strict=True)] if before and momentum else c
+        found = [_with_magnitude(t, target[b]) for t, b in zip(ahead, grid.blocks(), strict=True)]
+        before = c
+    return found
 
 
 def istft(S: Tensor, *, n_fft: int, hop_length: int, samples: int) -> Tensor:
@@ -140,7 +142,7 @@ def istft(S: Tensor, *, n_fft: int, hop_length: int, samples: int) -> Tensor:
     _check(S, n_fft)
     grid = _OverlapAdd(n_fft, hop_length, samples, S.shape[-1], like=S.real)
     flat = S.reshape(-1, *S.shape[-2:]).mT
-    return torch.stack([grid.samples_of(grid.waveform(X)) for X in flat]).reshape(*S.shape[:-2], samples)
+    return torch.stack([grid.samples_of(grid.waveform(X[b] for b in grid.blocks())) for X in flat]).reshape(*S.shape[:-2], samples)
 
 
 def griffin_lim(
@@ -198,8 +200,7 @@ def fast_griffin_lim(
     grid = _OverlapAdd(n_fft, hop_length, samples, S.shape[-1], like=S)
     targets = S.reshape(-1, *S.shape[-2:]).mT
     start = torch.polar(torch.ones_like(S), torch.zeros_like(S) if phase is None else phase).reshape(-1, *S.shape[-2:]).mT
-    pairs = zip(start, targets)
-    found = [_iterate(X, target, grid, iterations=iterations, momentum=momentum) for X, target in pairs]
+    found = [_iterate(X, target, grid, iterations=iterations, momentum=momentum) for X, target in zip(start, targets, strict=True)]
     return torch.stack([grid.samples_of(grid.waveform(X)) for X in found]).reshape(*S.shape[:-2], samples)
 
 
@@ -251,7 +252,7 @@ def _integrate(S: np.ndarray, n_fft: int, hop_length: int, tolerance: float, rng
     per_frame, per_bin = _gradients(np.log(np.maximum(S, tolerance * max(S.max(), 1e-30))), n_fft, hop_length)
     # a border of finished bins all round: neighbours need no bounds check
     done = np.ones((n_rows + 2, n_frames + 2), dtype=bool)
-    done[1:-1, 1:-1] = S <= tolerance * S.max()
+    done[1:-1, 1:-1] = ~(S > tolerance * S.max())
     phase = np.zeros(done.shape)
     phase[1:-1, 1:-1] = rng.uniform(0, 2 * np.pi, S.shape)
     stride = n_frames + 2
@@ -313,7 +314,7 @@ class Vocoder(nn.Module):
         iterations: int = 4,
         method: str = "song",
         momentum: float = 0.99,
-        solver_iterations: int = 4,
+        solver_iterations: int = 5,
     ) -> None:
         super().__init__()
         if method not in ("song", "pghi"):
@@ -323,8 +324,24 @@ class Vocoder(nn.Module):
         c = self.features.config
         self.register_buffer("low_share", _low_share(c.n_fft_decimated, c.sample_rate / c.decimation), persistent=False)
         self.register_buffer("high_share", 1 - _low_share(c.n_fft_high, c.sample_rate), persistent=False)
-        self.register_buffer("low_noise", _noise(c.n_fft_decimated), persistent=False)
-        self.register_buffer("high_noise", _noise(c.n_fft_high), persistent=False)
+        low_noise, high_noise = _noise(self.features)
+        self.register_buffer("low_noise", low_noise, persistent=False)
+        self.register_buffer("high_noise", high_noise, persistent=False)
+
+    @property
+    def context_frames(self) -> int:
+        """Frames a chunk needs on each side so that its inside is the whole song's, to 1e-5 at full scale.
+
+        Half a long window for the song's STFT, half for the output and half for each round: a round reaches a whole window,
+        but through the square of a Hann window, which leaves nothing of the outer half. Four frames for image and filters.
+        """
+        half_window = self.features.config.n_fft_low // 2 // self.features.config.hop_length
+        return (self.iterations + 2) * half_window + 4
+
+    @property
+    def context_samples(self) -> int:
+        """`context_frames` in samples."""
+        return self.context_frames * self.features.config.hop_length
 
     def analyse(self, y: Tensor, *, first_frame: int = 0) -> Analysis:
         """Song or chunk (C, N) at ``config.sample_rate`` and ``config.loudness_lufs`` → what `synthesise` needs."""
@@ -373,10 +390,13 @@ class Vocoder(nn.Module):
         else:
             rows = (torch.arange(M.shape[0], device=M.device) + first_frame) % noise.shape[0]
             start = M + strength * noise[rows]
-        X = _iterate(start, target, grid, iterations=self.iterations, momentum=self.momentum)
-        waves = [grid.samples_of(grid.waveform((X - (1 - strength) * M) * share))]
+        blocks = _iterate(start, target, grid, iterations=self.iterations, momentum=self.momentum)
+        X = torch.cat(blocks)
+        mid = (torch.sub(X[b], M[b], alpha=1 - strength) * share for b in grid.blocks())
+        waves = [grid.samples_of(grid.waveform(mid))]
         for D in sides:
-            waves.append(grid.samples_of(grid.waveform((_difference(D, M, X) - (1 - strength) * D) * share)))
+            side = (torch.sub(_difference(D, M, X, b), D[b], alpha=1 - strength) * share for b in grid.blocks())
+            waves.append(grid.samples_of(grid.waveform(side)))
         return torch.stack(waves)
 
     def _interpolate(self, y: Tensor, samples: int) -> Tensor:
@@ -388,17 +408,23 @@ class Vocoder(nn.Module):
         return (F.pad(y, (reach, reach)).unfold(0, 2 * reach + 1, 1) @ phases).reshape(-1)[:samples]
 
 
-def _low_share(n_fft: int, sample_rate: float, *, from_hz: float = 1100.0, to_hz: float = 1900.0) -> Tensor:
+def _low_share(n_fft: int, sample_rate: float, *, from_hz: float = 1000.0, to_hz: float = 1500.0) -> Tensor:
     """Share of the low band in the sum of the two, for every bin: 1 below, 0 above."""
     hz = torch.arange(n_fft // 2 + 1) * (sample_rate / n_fft)
     return torch.cos(math.pi / 2 * ((hz - from_hz) / (to_hz - from_hz)).clamp(0, 1)).square()
 
 
-def _noise(n_fft: int, *, n_frames: int = 64, level_db: float = -90.0, seed: int = 0) -> Tensor:
-    """Below the floor of the frames a bin has no phase worth borrowing; it gets a random one, the same in every chunk."""
-    generator = torch.Generator().manual_seed(seed)
-    angle = 2 * math.pi * torch.rand(n_frames, n_fft // 2 + 1, generator=generator)
-    return torch.polar(torch.full_like(angle, 10 ** (level_db / 20)), angle)
+def _noise(features: LogFrequency, *, n_frames: int = 64, level_db: float = -100.0, seed: int = 0) -> tuple[Tensor, Tensor]:
+    """STFTs of noise at level_db a bin that repeats after n_frames, frames first: (n_frames, bins) of both bands.
+
+    In bins that are empty in the song the phase is what rounding left there, and differs from chunk to chunk. Noise far under
+    the floor of the frames gives them one that does not. Of a waveform, because independent phases contradict each other.
+    """
+    samples = n_frames * features.config.hop_length
+    y = torch.randn(samples, generator=torch.Generator().manual_seed(seed)).repeat(3)
+    low, high = (band[:, n_frames : 2 * n_frames].mT.contiguous() for band in features.bands(y))
+    level = 10 ** (level_db / 20)
+    return low * (level / _power(low).mean().sqrt()), high * (level / _power(high).mean().sqrt())
 
 
 def _between(size: Tensor, styled: Tensor, strength: float, *, floor_db: float = -100.0) -> Tensor:
@@ -410,20 +436,29 @@ def _between(size: Tensor, styled: Tensor, strength: float, *, floor_db: float =
     return song_part.add_((styled + floor).log_(), alpha=strength).exp_().sub_(floor).clamp_(min=0)
 
 
-def _difference(D: Tensor, M: Tensor, X: Tensor) -> Tensor:
-    """Channel difference of the styled mid X, as D is the difference of M."""
-    mm = _smooth(_power(M)) + 1e-10
-    p = torch.view_as_complex(_smooth(torch.view_as_real(D * M.conj()))) / mm
-    p = p / p.abs().clamp(min=1)
-    g = ((_smooth(_power(X)) + 1e-10) / mm).sqrt_().clamp_(max=4.0)
-    return p * X + g * (D - p * M)
+def _difference(D: Tensor, M: Tensor, X: Tensor, block: slice) -> Tensor:
+    """What the styled mid X needs as its channel difference, as the song's mid M has D; frames of one block, (block, bins).
+
+    Around each bin the song's difference is p M, panning, and a rest that the mid does not explain, room. Panning goes over to X
+    as it is; the room is brought to the level of X. With X = M this is D.
+    """
+    near = slice(max(block.start - SMOOTH, 0), block.stop + SMOOTH)
+    D, M, X = D[near], M[near], X[near]
+    mm = _smooth(_power(M)).add_(1e-10)
+    p = torch.complex(
+        _smooth(torch.addcmul(D.real * M.real, D.imag, M.imag)), _smooth(torch.addcmul(D.imag * M.real, D.real, M.imag, value=-1))
+    )
+    p = p * torch.minimum(_power(p).add_(TINY).rsqrt_(), 1 / mm)  # |p| ≤ 1: no further out than the loudspeaker
+    g = _smooth(_power(X)).add_(1e-10).div_(mm).sqrt_().clamp_(max=MAX_ROOM_GAIN)
+    return (p * (X - g * M) + g * D)[block.start - near.start :][: block.stop - block.start]
 
 
 def _smooth(P: Tensor) -> Tensor:
-    """Sum over 5 frames and 5 bins around each, (T, bins, ...)."""
+    """Sum over the frames and bins within SMOOTH of each, (T, bins)."""
     for axis in (0, 1):
         n = P.shape[axis]
-        pad = [0, 0] * (P.ndim - 1 - axis) + [2, 2]
-        Q = F.pad(P, pad)
-        P = sum(Q.narrow(axis, j, n) for j in range(5))
+        Q = F.pad(P, (0, 0, SMOOTH, SMOOTH) if axis == 0 else (SMOOTH, SMOOTH))
+        P = Q.narrow(axis, 0, n) + Q.narrow(axis, 1, n)
+        for j in range(2, 2 * SMOOTH + 1):
+            P += Q.narrow(axis, j, n)
     return P
