@@ -26,7 +26,7 @@ from __future__ import annotations
 
 import heapq
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -252,7 +252,8 @@ def _integrate(S: np.ndarray, n_fft: int, hop_length: int, tolerance: float, rng
     per_frame, per_bin = _gradients(np.log(np.maximum(S, tolerance * max(S.max(), 1e-30))), n_fft, hop_length)
     # a border of finished bins all round: neighbours need no bounds check
     done = np.ones((n_rows + 2, n_frames + 2), dtype=bool)
-    done[1:-1, 1:-1] = ~(S > tolerance * S.max())
+    silence = tolerance * S.max()
+    done[1:-1, 1:-1] = silence >= S
     phase = np.zeros(done.shape)
     phase[1:-1, 1:-1] = rng.uniform(0, 2 * np.pi, S.shape)
     stride = n_frames + 2
@@ -289,23 +290,63 @@ class Analysis:
     first_frame: int  # of the song, column 0 here
 
 
+class _Band(nn.Module):
+    """One of the two STFTs, backwards. Everything is frames first, (T, bins)."""
+
+    share: Tensor
+    noise: Tensor
+
+    def __init__(self, n_fft: int, hop_length: int, *, share: Tensor, noise: Tensor) -> None:
+        super().__init__()
+        self.n_fft, self.hop_length = n_fft, hop_length
+        self.register_buffer("share", share, persistent=False)  # (bins,) of this band in the sum of the two
+        self.register_buffer("noise", noise, persistent=False)
+
+    def start(self, M: Tensor, target: Tensor, *, method: str, strength: float, first_frame: int) -> Tensor:
+        """Complex frames whose phase the rounds start from; at strength 0 the song's own."""
+        if method == "pghi":
+            angle = pghi(target.mT, n_fft=self.n_fft, hop_length=self.hop_length).mT
+            return (1 - strength) * _with_magnitude(M, torch.ones_like(target)) + strength * torch.polar(torch.ones_like(angle), angle)
+        rows = (torch.arange(M.shape[0], device=M.device) + first_frame) % self.noise.shape[0]
+        return M + strength * self.noise[rows]
+
+    def waveforms(self, X: Tensor, M: Tensor, sides: Sequence[Tensor], grid: _OverlapAdd, *, strength: float) -> Tensor:
+        """Styled mid X and its differences, each less (1 − strength) of the song's: (1 + sides, samples)."""
+        keep = 1 - strength
+        mid = grid.waveform(torch.sub(X[b], M[b], alpha=keep) * self.share for b in grid.blocks())
+        waves = [grid.samples_of(mid)]
+        for D in sides:
+            side = grid.waveform(torch.sub(_difference(D, M, X, b), D[b], alpha=keep) * self.share for b in grid.blocks())
+            waves.append(grid.samples_of(side))
+        return torch.stack(waves)
+
+
 class Vocoder(nn.Module):
     """Frames and the song they came from → waveform.
 
     Parameters
     ----------
-    features : LogFrequency
+    features : LogFrequency, optional
         The front end the frames were made with.
     iterations : int
-        Rounds of fast Griffin–Lim in each band.
+        Rounds of fast Griffin–Lim in each band. Four: eight are no better on blurred frames, two lose 0.03 dB.
     method : "song" or "pghi"
         Where the phase starts: the song's own, or integrated from the magnitudes (slow, global).
-    """
+    momentum : float
+        Of fast Griffin–Lim.
+    solver_iterations : int
+        Rounds of `LogFrequency.powers`.
 
-    low_share: Tensor
-    high_share: Tensor
-    low_noise: Tensor
-    high_noise: Tensor
+    Examples
+    --------
+    A song's own frames give the song back, nearly; at strength 0 exactly:
+
+    >>> y = 0.1 * torch.sin(2 * torch.pi * 440 / 44100 * torch.arange(22050)).repeat(2, 1)
+    >>> vocoder = Vocoder()
+    >>> song = vocoder.analyse(y)
+    >>> bool((vocoder.synthesise(vocoder.frames(song), song, strength=0.0) - y).abs().max() < 1e-6)
+    True
+    """
 
     def __init__(
         self,
@@ -322,18 +363,18 @@ class Vocoder(nn.Module):
         self.features = LogFrequency() if features is None else features
         self.iterations, self.method, self.momentum, self.solver_iterations = iterations, method, momentum, solver_iterations
         c = self.features.config
-        self.register_buffer("low_share", _low_share(c.n_fft_decimated, c.sample_rate / c.decimation), persistent=False)
-        self.register_buffer("high_share", 1 - _low_share(c.n_fft_high, c.sample_rate), persistent=False)
+        low_share = _low_share(c.n_fft_decimated, c.sample_rate / c.decimation)
+        high_share = 1 - _low_share(c.n_fft_high, c.sample_rate)
         low_noise, high_noise = _noise(self.features)
-        self.register_buffer("low_noise", low_noise, persistent=False)
-        self.register_buffer("high_noise", high_noise, persistent=False)
+        self.low = _Band(c.n_fft_decimated, c.hop_decimated, share=low_share, noise=low_noise)
+        self.high = _Band(c.n_fft_high, c.hop_length, share=high_share, noise=high_noise)
 
     @property
     def context_frames(self) -> int:
         """Frames a chunk needs on each side so that its inside is the whole song's, to 1e-5 at full scale.
 
         Half a long window for the song's STFT, half for the output and half for each round: a round reaches a whole window,
-        but through the square of a Hann window, which leaves nothing of the outer half. Four frames for image and filters.
+        but through the square of a Hann window, which leaves next to nothing of the outer half. Four frames for image and filters.
         """
         half_window = self.features.config.n_fft_low // 2 // self.features.config.hop_length
         return (self.iterations + 2) * half_window + 4
@@ -343,61 +384,82 @@ class Vocoder(nn.Module):
         """`context_frames` in samples."""
         return self.context_frames * self.features.config.hop_length
 
+    @torch.no_grad()
     def analyse(self, y: Tensor, *, first_frame: int = 0) -> Analysis:
-        """Song or chunk (C, N) at ``config.sample_rate`` and ``config.loudness_lufs`` → what `synthesise` needs."""
+        """Take apart what `synthesise` needs.
+
+        Parameters
+        ----------
+        y : Tensor [shape=(C, N)]
+            Song or chunk at ``config.sample_rate``, brought to ``config.loudness_lufs``.
+        first_frame : int
+            Where in the song a chunk starts, in hops; a chunk starts on a multiple of ``config.hop_length`` samples.
+
+        Raises
+        ------
+        ValueError
+            If y is not (C, N) or has no samples.
+        """
+        if y.ndim != 2 or y.numel() == 0:
+            raise ValueError(f"a song is channels × samples and has some of both, not shape {tuple(y.shape)}; pass y as (C, N)")
         mid = y.mean(0)
         low, high = self.features.bands(mid)
         return Analysis(y, low, high, tuple(self.features.bands(channel - mid) for channel in y[:-1]), first_frame)
 
+    @torch.no_grad()
     def frames(self, song: Analysis) -> Tensor:
         """Frames of the mid, (F, T), as `LogFrequency` makes them, from the STFTs that are there already."""
         return self.features.frames(_power(song.low), _power(song.high))
 
+    @torch.no_grad()
     def synthesise(self, x_hat: Tensor, song: Analysis, *, strength: float = 1.0) -> Tensor:
-        """Frames in the style (F, T) and the song → waveform (C, N)."""
-        c = self.features.config
-        n = song.y.shape[-1]
-        low, high = song.low.mT, song.high.mT  # frames first: (T, bins)
-        low_size, high_size = _power(low).sqrt_(), _power(high).sqrt_()
-        low_power, high_power = self.features.powers(x_hat, low_size.mT, high_size.mT, iterations=self.solver_iterations)
-        low_target = _between(low_size, low_power.mT.sqrt(), strength)
-        high_target = _between(high_size, high_power.mT.sqrt(), strength)
-        low_grid = _OverlapAdd(c.n_fft_decimated, c.hop_decimated, -(-n // c.decimation), x_hat.shape[-1], like=x_hat)
-        high_grid = _OverlapAdd(c.n_fft_high, c.hop_length, n, x_hat.shape[-1], like=x_hat)
-        low_sides = [d.mT for d, _ in song.differences]
-        high_sides = [d.mT for _, d in song.differences]
-        slow = self._band(low, low_target, low_sides, self.low_noise, self.low_share, low_grid, strength, song.first_frame)
-        fast = self._band(high, high_target, high_sides, self.high_noise, self.high_share, high_grid, strength, song.first_frame)
-        parts = fast + torch.stack([self._interpolate(part, n) for part in slow])
-        mid, sides = parts[:1], parts[1:]
-        sides = torch.cat([sides, -sides.sum(0, keepdim=True)]) if len(song.y) > 1 else torch.zeros_like(mid)
-        return mid + sides + (1 - strength) * song.y
+        """Give frames a waveform.
 
-    def _band(
-        self,
-        M: Tensor,
-        target: Tensor,
-        sides: list[Tensor],
-        noise: Tensor,
-        share: Tensor,
-        grid: _OverlapAdd,
-        strength: float,
-        first_frame: int,
+        The two bands do not quite add up to the song (−70 dB), so what they leave out is added, (1 − strength) of it:
+        ŷ = synthesis(X̂ − (1 − strength) X) + (1 − strength) y, and strength 0 is the song to rounding.
+
+        Parameters
+        ----------
+        x_hat : Tensor [shape=(F, T)]
+            Frames in the style.
+        song : Analysis
+            Of the song they came from, T frames.
+        strength : float [0, 1]
+            From the song to the frames, a straight line in log-magnitude.
+
+        Returns
+        -------
+        Tensor [shape=(C, N)]
+            The mean over channels is the styled mid.
+
+        Raises
+        ------
+        ValueError
+            If the strength is outside [0, 1] or x_hat is not (F, T) of the song.
+        """
+        if not 0 <= strength <= 1:
+            raise ValueError(f"strength {strength} is outside [0, 1]; 0 is the song, 1 the song in the style")
+        expected = (self.features.config.n_bins, song.high.shape[-1])
+        if x_hat.shape != expected:
+            raise ValueError(f"frames of shape {tuple(x_hat.shape)} do not fit a song of shape {expected}; pass the frames of this song")
+        sizes = _power(song.low).sqrt_(), _power(song.high).sqrt_()
+        styled = self.features.powers(x_hat, *sizes, iterations=self.solver_iterations)
+        targets = [_between(size.mT, power.mT.sqrt(), strength) for size, power in zip(sizes, styled, strict=True)]
+        n = song.y.shape[-1]
+        few = -(-n // self.features.config.decimation)
+        low = self._invert(self.low, targets[0], song.low, [d for d, _ in song.differences], song, samples=few, strength=strength)
+        high = self._invert(self.high, targets[1], song.high, [d for _, d in song.differences], song, samples=n, strength=strength)
+        mid, *sides = high + torch.stack([self._interpolate(wave, n) for wave in low])
+        differences = torch.stack([*sides, -sum(sides, torch.zeros_like(mid))])
+        return mid + differences + (1 - strength) * song.y
+
+    def _invert(
+        self, band: _Band, target: Tensor, M: Tensor, sides: Sequence[Tensor], song: Analysis, *, samples: int, strength: float
     ) -> Tensor:
-        """Styled mid and differences of one band, less (1 − strength) of the song's: (1 + sides, samples)."""
-        if self.method == "pghi":
-            start = torch.polar(torch.ones_like(target), pghi(target.mT, n_fft=grid.n_fft, hop_length=grid.hop_length).mT)
-        else:
-            rows = (torch.arange(M.shape[0], device=M.device) + first_frame) % noise.shape[0]
-            start = M + strength * noise[rows]
-        blocks = _iterate(start, target, grid, iterations=self.iterations, momentum=self.momentum)
-        X = torch.cat(blocks)
-        mid = (torch.sub(X[b], M[b], alpha=1 - strength) * share for b in grid.blocks())
-        waves = [grid.samples_of(grid.waveform(mid))]
-        for D in sides:
-            side = (torch.sub(_difference(D, M, X, b), D[b], alpha=1 - strength) * share for b in grid.blocks())
-            waves.append(grid.samples_of(grid.waveform(side)))
-        return torch.stack(waves)
+        grid = _OverlapAdd(band.n_fft, band.hop_length, samples, target.shape[0], like=target)
+        start = band.start(M.mT, target, method=self.method, strength=strength, first_frame=song.first_frame)
+        X = torch.cat(_iterate(start, target, grid, iterations=self.iterations, momentum=self.momentum))
+        return band.waveforms(X, M.mT, [D.mT for D in sides], grid, strength=strength)
 
     def _interpolate(self, y: Tensor, samples: int) -> Tensor:
         """Decimated waveform → (samples,), through the filter that decimated it."""
@@ -421,7 +483,7 @@ def _noise(features: LogFrequency, *, n_frames: int = 64, level_db: float = -100
     the floor of the frames gives them one that does not. Of a waveform, because independent phases contradict each other.
     """
     samples = n_frames * features.config.hop_length
-    y = torch.randn(samples, generator=torch.Generator().manual_seed(seed)).repeat(3)
+    y = torch.randn(samples, generator=torch.Generator().manual_seed(seed)).repeat(3).to(features.blend.device)
     low, high = (band[:, n_frames : 2 * n_frames].mT.contiguous() for band in features.bands(y))
     level = 10 ** (level_db / 20)
     return low * (level / _power(low).mean().sqrt()), high * (level / _power(high).mean().sqrt())
