@@ -421,7 +421,7 @@ def _tasks(data_root: str | Path, styles: Sequence[str], per_style: int, per_sty
             chosen.setdefault(piece.path, []).append((piece, style, 0))
     wanted = [entry[0][0] for entry in chosen.values()]
     tasks = [_Task(piece, style, content, seed) for found, content in read_pieces(data_root, wanted) for piece, style, seed in chosen[found.path]]
-    return sorted(tasks, key=lambda task: _hash(task.name))  # mixed: a run cut short has some of every style
+    return sorted(tasks, key=lambda task: (task.piece.split == "train", _hash(task.name)))  # mixed: a run cut short has some of every style
 
 
 def _render_to(folder: Path, renderer: PieceRenderer, task: _Task) -> None:
@@ -474,6 +474,14 @@ class FrameStore:
             raise ValueError(f"{self.folder}: no songs of {', '.join(self.styles)} ({self.split})")
         self.frames, self.phase = torch.cat(frames, 1), torch.cat(phases)
         self._starts: dict[int, list[Any]] = {}
+
+    def only(self, style: str) -> FrameStore:
+        """The songs of one style, under the same ids, sharing the frames."""
+        import copy
+
+        store = copy.copy(self)
+        store.songs, store._starts = [song for song in self.songs if song[1] == self.styles.index(style)], {}
+        return store
 
     def starts(self, crop_frames: int) -> list[Any]:
         """For each style that has songs, the first frames of its possible crops."""

@@ -15,11 +15,11 @@ import time
 from pathlib import Path
 
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 
 from stylestream import dataset, train, views
 from stylestream.dataset import FrameStore
-from stylestream.draw import DrawConfig
+from stylestream.draw import Draw, DrawConfig
 
 STYLES = ("rock", "jazz", "electronic", "orchestra", "choir", "strings", "piano", "chiptune")
 
@@ -38,9 +38,15 @@ def render(options: argparse.Namespace) -> None:
     (options.work / "failures.json").write_text(json.dumps(failures))
 
 
-def stores(options: argparse.Namespace, styles: tuple[str, ...]) -> tuple[FrameStore, FrameStore]:
+Stores = tuple[FrameStore, FrameStore]  # of training songs and of held-out ones
+
+
+def open_stores(options: argparse.Namespace) -> Stores:
     folder = options.work / "frames"
-    return (FrameStore(folder, styles, split="train", device=options.device), FrameStore(folder, styles, split="valid", device=options.device))
+    return (
+        FrameStore(folder, options.styles, split="train", device=options.device),
+        FrameStore(folder, options.styles, split="valid", device=options.device),
+    )
 
 
 def wait_for_songs(options: argparse.Namespace, count: int) -> None:
@@ -56,34 +62,54 @@ def say(row: dict[str, float]) -> None:
     print(json.dumps({key: round(value, 3) for key, value in row.items()}), flush=True)
 
 
-def base(options: argparse.Namespace) -> None:
-    wait_for_songs(options, options.enough)
-    store, held_out = stores(options, options.styles)
+def compiled(options: argparse.Namespace) -> Draw:
+    model = Draw(DrawConfig(styles=len(options.styles)))
+    if options.device.startswith("cuda"):
+        train.compile_model(model)
+    return model
+
+
+def base(options: argparse.Namespace, model: Draw, stores: Stores) -> None:
     config = train.TrainConfig(
         minutes=options.base_minutes, batch=options.batch, critic_from=1.0, texture_from=0.6, learning_rate=options.rate, score_seconds=options.score_seconds
     )
-    state = train.new_state(DrawConfig(styles=len(options.styles)), config, device=options.device)
+    state = train.new_state(model.config, config, device=options.device, model=model)
     train.load_checkpoint(state, options.work / "base")
-    train.fit(state, store, held_out, config, views.ViewConfig(), options.work / "base", report=say, grow=True)
+    train.fit(state, *stores, config, views.ViewConfig(), options.work / "base", report=say, grow=True)
 
 
-def tune(options: argparse.Namespace, style: str) -> None:
-    store, held_out = stores(options, (style,))
-    weights = train.one_style(load_file(options.work / "base" / "best.safetensors"), options.styles.index(style))
+def tune(options: argparse.Namespace, style: str, model: Draw, stores: Stores) -> None:
+    """One style from the base; the model keeps the base's table of styles (a compiled one is used again), its file keeps one row."""
     config = train.TrainConfig(
         minutes=options.style_minutes, batch=options.batch, critic_from=0.35, texture_from=0.0, learning_rate=options.rate / 2, ema=0.995,
-        kl_warmup=0.0, score_seconds=max(options.score_seconds / 2, 10), final_rate=0.01,
+        kl_warmup=0.0, score_seconds=max(options.score_seconds / 3, 10), final_rate=0.01,
     )  # fmt: skip
     folder = options.work / style
-    state = train.new_state(DrawConfig(), config, device=options.device, base=weights)
+    state = train.new_state(model.config, config, device=options.device, base=load_file(options.work / "base" / "best.safetensors"), model=model)
     train.load_checkpoint(state, folder)
-    train.fit(state, store, held_out, config, views.ViewConfig(), folder, report=say)
-    (folder / "done").write_text("")
+    train.fit(state, *(store.only(style) for store in stores), config, views.ViewConfig(), folder, report=say)
+    index = options.styles.index(style)
+    save_file(train.one_style(load_file(folder / "best.safetensors"), index), folder / "style.safetensors")
+
+
+def plain(options: argparse.Namespace) -> None:
+    """The baseline: the same network as an autoencoder, shown the target itself."""
+    wait_for_songs(options, options.enough)
+    config = train.TrainConfig(
+        minutes=options.base_minutes, batch=options.batch, critic_from=1.0, texture_from=1.0, learning_rate=options.rate, score_seconds=options.score_seconds
+    )
+    neutral = views.ViewConfig(
+        other=0.0, formant_semitones=0.0, equaliser_db=0.0, gain_db=0.0, contrast=0.0, noise_share=0.0, decay_share=0.0
+    )  # fmt: skip
+    model = compiled(options)
+    state = train.new_state(model.config, config, device=options.device, model=model)
+    train.load_checkpoint(state, options.work / "plain")
+    train.fit(state, *open_stores(options), config, neutral, options.work / "plain", report=say, grow=True)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("step", choices=("render", "base", "tune", "all"))
+    parser.add_argument("step", choices=("render", "plain", "all"))
     parser.add_argument("--data", type=Path, default=Path("../shared/data"))
     parser.add_argument("--work", type=Path, required=True)
     parser.add_argument("--styles", type=lambda text: tuple(text.split(",")), default=STYLES)
@@ -101,19 +127,20 @@ def main() -> None:
     parser.add_argument("--score-seconds", type=float, default=60.0)
     options = parser.parse_args()
     options.work.mkdir(parents=True, exist_ok=True)
-    if options.step == "all":  # rendering goes on beside the training
-        command = [sys.executable, __file__, "render", *sys.argv[2:]]
-        with subprocess.Popen(command) as renderer:
-            base(options)
-            renderer.wait()
-        for style in options.styles:
-            print(style, flush=True)
-            tune(options, style)
-    elif options.step == "tune":
-        for style in options.styles:
-            tune(options, style)
-    else:
-        {"render": render, "base": base}[options.step](options)
+    if options.step in ("render", "plain"):
+        {"render": render, "plain": plain}[options.step](options)
+        return
+    command = [sys.executable, __file__, "render", *sys.argv[2:]]
+    with subprocess.Popen(command) as renderer:  # rendering goes on beside the training
+        wait_for_songs(options, options.enough)
+        model, stores = compiled(options), open_stores(options)
+        base(options, model, stores)
+        renderer.wait()
+    for store in stores:
+        store.refresh()
+    for style in options.styles:
+        print(style, flush=True)
+        tune(options, style, model, stores)
 
 
 if __name__ == "__main__":
