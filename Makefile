@@ -8,11 +8,11 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 DATA ?= $(or $(STYLESTREAM_DATA),$(wildcard ../shared/data))
 PYTEST_ARGS ?=
-OUT ?= stylestream/styles
+WORK ?= build/styles
 
 export PYTHON VENV TORCH_INDEX
 
-.PHONY: help demo test lint format styles bench wheel clean
+.PHONY: help demo test lint format styles quality bench wheel clean
 help:
 	@grep -E '^[a-z]+:.*## ' Makefile | sed -E 's/:.*## /\t/' | expand -t 10
 
@@ -35,10 +35,16 @@ format: $(VENV)/.dev  ## let ruff lay out the code
 styles: $(VENV)/.dev  ## retrain all bundled styles from the collection at DATA
 	@test -n '$(DATA)' || { echo "make styles DATA=FOLDER   (a folder with midi.csv and midi.tar.xz; see docs/data.md)"; exit 2; }
 	@tools/system-packages
-	$(BIN)/python benchmarks/train_styles.py '$(DATA)' --out '$(OUT)'
+	$(BIN)/python tools/make_styles.py all --data '$(DATA)' --work '$(WORK)'
+
+quality: $(VENV)/.dev  ## measure the bundled styles on held-out pieces of DATA; writes report/ and the tables in README.md
+	@test -n '$(DATA)' || { echo "make quality DATA=FOLDER   (a folder with midi.csv and midi.tar.xz; see docs/data.md)"; exit 2; }
+	@tools/system-packages
+	$(BIN)/stylestream evaluate '$(DATA)' $(patsubst stylestream/styles/%.safetensors,-s %,$(wildcard stylestream/styles/*.safetensors)) -o report --force
+	$(BIN)/python tools/fill README.md quality report/*/report.md
 
 bench: $(VENV)/.dev  ## measure speed and memory; writes docs/benchmarks.md
-	$(BIN)/python benchmarks/bench.py --out docs/benchmarks.md
+	$(BIN)/python benchmarks/speed.py
 
 wheel: $(VENV)/.dev  ## build dist/*.whl and dist/*.tar.gz
 	$(BIN)/python -m build

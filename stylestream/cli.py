@@ -68,14 +68,14 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
     except WrongUsage as error:
         code = _fail(str(error), 2)
     except (KeyboardInterrupt, typer.Abort):
-        code = _fail("interrupted", 130)
+        code = 130
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # the reader has gone; so does the flush at exit
         code = 1
     except (ValueError, OSError, MemoryError, ModuleNotFoundError) as error:
         code = _fail(reason(error), 1)
-    if code == 130 and arguments is None:
-        sys.stdout = open(os.devnull, "w")  # noqa: SIM115  # nothing half-written after an interruption
+    if code == 130:  # newer typers make this of Ctrl-C themselves
+        _fail("interrupted", 130)
     sys.exit(code if isinstance(code, int) else 0)
 
 
@@ -593,7 +593,7 @@ def demo(
 
 def _draw_pair(job: Job) -> None:
     from stylestream import audio, plots
-    from stylestream.style import whole_file
+    from stylestream.files import whole_file
 
     song, sample_rate = audio.load(job.song)
     result, _ = audio.load(job.output, sample_rate=sample_rate)
@@ -645,7 +645,7 @@ def evaluate(
 
 def _write_report(report: dict[str, Any], folder: Path) -> None:
     from stylestream import evaluate as evaluation
-    from stylestream.style import whole_file
+    from stylestream.files import whole_file
 
     evaluation.write_report(report, folder)
     with whole_file(folder / "report.md") as temporary:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 
@@ -42,11 +43,16 @@ def tiny_style(tmp_path_factory) -> Path:
     return save_style(path, Draw(config).state_dict(), model_config=asdict(config), feature_config=asdict(FeatureConfig()), card=card)
 
 
-def tone(seconds: float, *, hz: float = 440.0, sample_rate: int = 44100, channels: int = 2) -> np.ndarray:
-    """A few partials of a note that fades, (C, N): the smallest thing that sounds like music."""
+def _tone(seconds: float, *, hz: float = 440.0, sample_rate: int = 44100, channels: int = 2) -> np.ndarray:
     t = np.arange(round(seconds * sample_rate)) / sample_rate
     y = sum(np.sin(2 * np.pi * hz * k * t) / k for k in range(1, 5)) * np.exp(-2 * (t % 0.5)) * 0.2
     return np.stack([y * (1 - 0.2 * c) for c in range(channels)]).astype(np.float32)
+
+
+@pytest.fixture(scope="session")
+def tone() -> Callable[..., np.ndarray]:
+    """``tone(seconds, hz=, sample_rate=, channels=)``: a few partials that fade, (C, N); the smallest thing that sounds like music."""
+    return _tone
 
 
 @pytest.fixture
@@ -54,5 +60,5 @@ def song(tmp_path) -> Path:
     """A second of music as 16-bit WAV."""
     import soundfile
 
-    soundfile.write(tmp_path / "song.wav", tone(1.0).T, 44100, subtype="PCM_16")
+    soundfile.write(tmp_path / "song.wav", _tone(1.0).T, 44100, subtype="PCM_16")
     return tmp_path / "song.wav"

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from safetensors.torch import save_file
 
 from stylestream import style
+from stylestream.files import whole_file
 from stylestream.style import Card, Source, find_style, install_style, list_styles, load_style_file, read_card, remove_style, save_style
 
 CARD = Card(
@@ -79,7 +80,7 @@ def test_a_diverged_weight_is_not_saved(tmp_path, value):
 def test_a_failed_write_keeps_the_file_that_was_there(tmp_path):
     path = tmp_path / "a.txt"
     path.write_text("old")
-    with pytest.raises(RuntimeError), style.whole_file(path) as temporary:
+    with pytest.raises(RuntimeError), whole_file(path) as temporary:
         temporary.write_text("half a")
         raise RuntimeError
     assert path.read_text() == "old"
