@@ -145,17 +145,23 @@ def test_levels_and_magnitudes_are_inverse() -> None:
     assert back == pytest.approx(S.numpy(), rel=1e-4)
 
 
-def test_it_learns_and_a_seed_is_a_run() -> None:
-    steps = Lstm2017Training(steps=80, batch=4, crop_frames=16, learning_rate=1e-2)
-    first, again = (baselines.fit_lstm2017(spectra(), steps, config=SMALL) for _ in range(2))
+def test_a_seed_is_a_run() -> None:
+    first, again, other = (
+        baselines.fit_lstm2017(spectra(), Lstm2017Training(steps=3, batch=2, crop_frames=8, seed=seed), config=SMALL) for seed in (0, 0, 1)
+    )
     assert all(torch.equal(a, b) for a, b in zip(first.parameters(), again.parameters(), strict=True))
+    assert not torch.equal(first.output.bias, other.output.bias)
+
+
+def test_it_learns() -> None:
+    first = baselines.fit_lstm2017(spectra(), Lstm2017Training(steps=80, batch=4, crop_frames=16, learning_rate=1e-2), config=SMALL)
     S = torch.stack(spectra())
     torch.manual_seed(0)
     before, after = (m.loss(S)["loss/mse"].item() for m in (Lstm2017(SMALL), first))
     assert after < 0.2 * before
     loud = first.reconstruct(S)[0].mean(-1)
-    assert loud[40] > 10 * loud[100]  # a song's own partials, not the mean of the songs
-    assert loud[40] > 2 * loud[160 - 60]
+    assert loud[40] > 2 * loud[100]  # this song's partials, not the next one's: the latents carry the song
+    assert loud[40] > 2 * loud[70]
 
 
 def test_a_song_through_2017_keeps_its_shape_and_loses_its_treble() -> None:
