@@ -28,6 +28,8 @@ import errno
 import math
 import os
 import secrets
+import warnings
+from array import array
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
@@ -78,7 +80,7 @@ class SongInfo:
     sample_rate : int [Hz]
     channels : int [1, 8]
     samples : int or None
-        Samples per channel, or None where only decoding can tell (MIDI, AAC, video).
+        Samples per channel, or None where only decoding can tell (AAC, video).
     format, subtype : str
         In libsndfile's words ("WAV", "PCM_16"); for what FFmpeg decodes, its container and codec ("mov,mp4,m4a", "aac").
     seconds : float or None
@@ -244,11 +246,19 @@ class _AvSource:
         # packed "flt": PyAV 18 reads past the end of an 8-channel planar frame
         to_float = av.AudioResampler(format="flt", layout=self._stream.codec_context.layout, rate=self.info.sample_rate)
         try:
-            for frame in self._container.decode(self._stream):
-                yield from self._arrays(to_float.resample(frame))
+            for packet in self._container.demux(self._stream):
+                yield from self._arrays(frame for part in self._decoded(packet) for frame in to_float.resample(part))
             yield from self._arrays(to_float.resample(None))
-        except (av.FFmpegError, ValueError) as error:
+        except (av.FFmpegError, ValueError) as error:  # the container breaks off, or the layout changes on the way
             self._error = str(error)
+
+    def _decoded(self, packet: Any) -> list[Any]:
+        """The frames of a packet; none if it is damaged, and the next may be whole again."""
+        try:
+            return list(packet.decode())
+        except (OSError, ValueError, EOFError) as error:
+            self._error = str(error)
+            return []
 
     def _arrays(self, frames: Iterable[Any]) -> Iterator[Array]:
         for frame in frames:
@@ -272,19 +282,24 @@ class _MidiSource:
     """A score, played by a SoundFont."""
 
     def __init__(self, path: Path) -> None:
-        from . import midi  # lazily: a transfer of audio needs no synthesizer
+        from stylestream import midi  # lazily: a transfer of audio needs no synthesizer
 
-        self._score = midi.load_score(path)
-        self._synthesizer: Any = None
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            self._score = midi.load_score(path)
+        self._complaint = "; ".join(str(warning.message) for warning in caught) or None
         self._midi = midi
-        self.info = SongInfo(44_100, 2, None, "MIDI", "PCM_16", float(midi.duration_seconds(self._score)))
+        self._synthesizer: Any = None
+        rate = 44_100
+        samples = round((midi.duration_seconds(self._score) + midi.DEFAULT_TAIL_SECONDS) * rate)
+        self.info = SongInfo(rate, 2, samples, "MIDI", "PCM_16", samples / rate)
 
     def chunks(self) -> Iterator[Array]:
         self._synthesizer = self._midi.Synthesizer(sample_rate=self.info.sample_rate)
         yield from self._synthesizer.blocks(self._score, BLOCK_SAMPLES)
 
     def complaint(self, samples: int) -> str | None:
-        return None
+        return self._complaint
 
     def close(self) -> None:
         if self._synthesizer is not None:
@@ -297,21 +312,23 @@ def _is_midi(path: Path) -> bool:
     return head[:4] == b"MThd" or (head[:4] == b"RIFF" and head[8:12] == b"RMID")
 
 
-def _is_cut_mp3(path: Path) -> bool:
-    """Whether the Xing or LAME header of an MP3 promises more bytes than the file has."""
+def _is_mp3_of_unsure_length(path: Path) -> bool:
+    """Whether this is an MP3 whose Xing or LAME header is missing or speaks of a file of another size."""
     with path.open("rb") as f:
         head = f.read(10)
         start = 0
         if head[:3] == b"ID3":  # its size is four times seven bits
             start = 10 + sum((byte & 0x7F) << (7 * (3 - k)) for k, byte in enumerate(head[6:10]))
         f.seek(start)
-        frame = f.read(64)
-    where = max(frame.find(b"Xing"), frame.find(b"Info"))
-    if len(frame) < 64 or frame[0] != 0xFF or where < 0 or not frame[where + 7] & 2:
+        frame = f.read(8192).lstrip(b"\0")[:64]  # some taggers leave more padding than they say
+    if len(frame) < 4 or frame[0] != 0xFF or frame[1] & 0xE0 != 0xE0:
         return False
+    where = max(frame.find(b"Xing"), frame.find(b"Info"))
+    if len(frame) < 64 or not 0 <= where <= 48 or not frame[where + 7] & 2:
+        return True
     at = where + (12 if frame[where + 7] & 1 else 8)  # after the number of frames, if there is one
-    promised = int.from_bytes(frame[at : at + 4], "big")
-    return promised > 1.005 * (path.stat().st_size - start)
+    promised_bytes = int.from_bytes(frame[at : at + 4], "big")
+    return abs(promised_bytes - (path.stat().st_size - start)) > 0.005 * promised_bytes
 
 
 def _open_source(path: Path) -> _Source:
@@ -319,8 +336,9 @@ def _open_source(path: Path) -> _Source:
     _check_song_path(path)
     if _is_midi(path):
         return _MidiSource(path)
-    # libsndfile's MP3 decoder prints its surprise at a short file straight to stderr; FFmpeg reads it as well, in silence
-    if not _is_cut_mp3(path):
+    # Of an MP3 without a header that tells its length, or with a wrong one (cut off, or several joined), libsndfile guesses the length
+    # from the first frame and stops there, and its decoder prints its surprise straight to stderr. FFmpeg reads to the end, in silence.
+    if not _is_mp3_of_unsure_length(path):
         with suppress(soundfile.SoundFileError, TypeError, ValueError):  # TypeError: a name ending in .raw asks for a rate
             return _SoundFileSource(path)
     try:
@@ -653,7 +671,7 @@ def _channel_weights(channels: int) -> Array:
 class LoudnessMeter:
     """Integrated loudness after BS.1770-4, streaming.
 
-    Keeps the energy of each tenth of a second (80 kB an hour) and gates at the end, as the standard asks.
+    Keeps the energy of each tenth of a second (288 kB an hour) and gates at the end, as the standard asks.
 
     Parameters
     ----------
@@ -668,8 +686,7 @@ class LoudnessMeter:
         self._state = np.zeros((2, channels, 2))
         self._weights = _channel_weights(channels)
         self._open: Array = np.zeros(0)  # weighted power of the samples after the last full hop
-        self._hops: list[Array] = []
-        self._hop = 0
+        self._hops = array("d")
 
     def push(self, y: Array) -> None:
         """Take (C, n), any n."""
@@ -684,17 +701,16 @@ class LoudnessMeter:
         self._state[np.abs(self._state) < 1e-30] = 0.0
         z *= z
         power = np.concatenate([self._open, self._weights @ z])
-        first = self._edge(self._hop)
-        full = (first + len(power)) * 10 // self.sample_rate - self._hop
-        # floor can be one short where the edge itself is rounded down
-        full += self._edge(self._hop + full + 1) - first <= len(power)
-        edges = np.array([self._edge(self._hop + k) - first for k in range(full + 1)])
-        if full > 0:
-            self._hops.append(np.add.reduceat(power[: edges[-1]], edges[:-1]))
-            self._hop += full
+        hop = len(self._hops)
+        last = (self._edge(hop) + len(power)) * 10 // self.sample_rate
+        last += self._edge(last + 1) - self._edge(hop) <= len(power)  # floor is one short where the edge itself is rounded down
+        edges = self._edge(np.arange(hop, last + 1)) - self._edge(hop)
+        if last > hop:
+            self._hops.extend(np.add.reduceat(power[: edges[-1]], edges[:-1]))
         self._open = power[edges[-1] :]
 
-    def _edge(self, hop: int) -> int:
+    def _edge(self, hop: Any) -> Any:
+        """The sample at which a hop, or each of several, begins."""
         return hop * self.sample_rate // 10
 
     @property
@@ -704,11 +720,11 @@ class LoudnessMeter:
 
     def _block_powers(self) -> Array:
         """Mean weighted power in blocks of 0.4 s, one every 0.1 s; under 0.4 s, all there is counts as one block."""
-        hops = np.concatenate(self._hops) if self._hops else np.zeros(0)
+        hops = np.array(self._hops)
         if len(hops) < 4:
-            samples = self._edge(self._hop) + len(self._open)
+            samples = self._edge(len(hops)) + len(self._open)
             return np.array([(hops.sum() + self._open.sum()) / samples]) if samples else np.zeros(0)
-        edges = np.arange(len(hops) + 1) * self.sample_rate // 10
+        edges = self._edge(np.arange(len(hops) + 1))
         sums = hops[:-3] + hops[1:-2] + hops[2:-1] + hops[3:]
         return cast(Array, sums / (edges[4:] - edges[:-4]))
 
