@@ -17,10 +17,11 @@ from __future__ import annotations
 
 import math
 import tempfile
+import threading
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, TypeVar
@@ -46,6 +47,7 @@ SECONDS_IN_WORK = 50.0  # of all chunks together: on many cores they are shorter
 BLOCK_SAMPLES = 65_536
 MAX_TRUE_PEAK_DB = -1.0
 MAX_GAIN_DB = 60.0  # near-silence is not blown up beyond this
+SHORTEST_SECONDS = 8.0  # below, a chunk would be mostly overlap
 MAX_WORKERS = 4  # chunks in work at once
 MAX_STEPS = 64  # of a network: a hostile style file must not run for ever
 PEAK_RAMP = 0.1  # of strength, see `final_gain`
@@ -279,7 +281,7 @@ class StyleTransfer:
         *,
         chunk_seconds: float | None = None,
         progress: Callable[[int], None] = lambda samples: None,
-    ) -> Iterator[Array]:
+    ) -> Generator[Array, None, None]:
         """Second pass: blocks of the song in the style, at the song's rate, as many samples as the song; not yet levelled.
 
         What lies above the working rate's band is the song's, and goes with it: at strength 0 the song is all there.
@@ -306,7 +308,7 @@ class StyleTransfer:
         """Pairs (styled, song) of equally many samples, at the working rate and loudness, in order."""
         working = (y * np.float32(song.gain) for y in _working(blocks, song, self.config, channels=song.channels))
         chunks = cut_into_chunks(
-            working, self._chunk_frames(chunk_seconds), self.overlap_frames, self.vocoder_frames, self.config.hop_length
+            working, self._chunk_frames(chunk_seconds, song), self.overlap_frames, self.vocoder_frames, self.config.hop_length
         )
         return _in_order(lambda chunk: self._transfer_chunk(chunk, song.beats, dials), chunks, workers=self._workers())
 
@@ -326,14 +328,19 @@ class StyleTransfer:
         first = chunk.inner.start * hop + chunk.keep.start
         return kept, chunk.y[:, first : first + kept.shape[1]]
 
-    def _chunk_frames(self, seconds: float | None) -> int:
-        seconds = min(CHUNK_SECONDS, SECONDS_IN_WORK / self._workers()) if seconds is None else seconds
+    def _chunk_frames(self, seconds: float | None, song: Hearing | None = None) -> int:
+        if seconds is None:
+            seconds = min(CHUNK_SECONDS, SECONDS_IN_WORK / self._workers())
+            if song is not None:  # as many chunks as keep all workers at work to the end
+                whole = song.samples / song.sample_rate
+                rounds = math.ceil(whole / seconds / self._workers())
+                seconds = min(max(whole / rounds / self._workers() + 0.1, SHORTEST_SECONDS), seconds)
         cells = seconds * self.config.frames_per_second / self.grid_frames
         return max(round(cells), 1) * self.grid_frames
 
     def _workers(self) -> int:
         # one thread each: two chunks on two cores are done sooner than two cores on one chunk
-        return min(torch.get_num_threads(), MAX_WORKERS) if self.device.type == "cpu" else 1
+        return min(_threads.count(), MAX_WORKERS) if self.device.type == "cpu" else 1
 
 
 def _multiplies_in_bfloat16(device: torch.device) -> bool:
@@ -401,7 +408,7 @@ def _in_order(function: Callable[[Chunk], T], chunks: Iterable[Chunk], *, worker
     if workers <= 1:
         yield from map(function, chunks)
         return
-    with _one_thread_each(), ThreadPoolExecutor(workers, initializer=torch.set_num_threads, initargs=(1,)) as pool:
+    with _threads.lent(), ThreadPoolExecutor(workers, initializer=torch.set_num_threads, initargs=(1,)) as pool:
         pending: deque[Future[T]] = deque()
         try:
             for chunk in chunks:
@@ -415,14 +422,32 @@ def _in_order(function: Callable[[Chunk], T], chunks: Iterable[Chunk], *, worker
                 future.cancel()
 
 
-@contextmanager
-def _one_thread_each() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
+class _Threads:
+    """torch's number of threads belongs to the process: transfers that run at once must not take each other's 1 for the user's number."""
+
+    def __init__(self) -> None:
+        self._lock, self._users, self._own = threading.Lock(), 0, 1
+
+    def count(self) -> int:
+        """How many threads torch has when no transfer is running."""
+        with self._lock:
+            return self._own if self._users else torch.get_num_threads()
+
+    @contextmanager
+    def lent(self) -> Iterator[None]:
+        """Let the threads of a pool set theirs to one; afterwards the number is what it was."""
+        with self._lock:
+            self._own = self._own if self._users else torch.get_num_threads()
+            self._users += 1
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._users -= 1
+                torch.set_num_threads(self._own)
+
+
+_threads = _Threads()
 
 
 class _Queue:
@@ -641,8 +666,8 @@ def transfer_file(
         report = _Progress(progress, round((file.info.seconds or 0) * file.info.sample_rate))
         song = style.listen(file.blocks, file.info.sample_rate, peak=strength < PEAK_RAMP, progress=report.listening)
         report.samples = song.samples
-        made = style.render(file.blocks, song, dials, chunk_seconds=chunk_seconds, progress=report.rendering)
-        loudness_lufs, true_peak_db = _spooled(spool, made, song, output.sample_rate)
+        with closing(style.render(file.blocks, song, dials, chunk_seconds=chunk_seconds, progress=report.rendering)) as made:
+            loudness_lufs, true_peak_db = _spooled(spool, made, song, output.sample_rate)
         gain = final_gain(song, loudness_lufs, true_peak_db, strength)
         for y in spool.blocks():
             out.write(y * np.float32(gain))

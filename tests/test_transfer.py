@@ -4,6 +4,11 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
+import signal
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -352,6 +357,34 @@ def test_an_interruption_leaves_the_file_that_was_there(style, tmp_path, song):
         transfer_file(style, tmp_path / "song.wav", tmp_path / "out.wav", progress=interrupt)
     assert (tmp_path / "out.wav").read_bytes() == b"before"
     assert len(list(tmp_path.iterdir())) == 2
+
+
+@pytest.mark.skipif(os.name != "posix", reason="signals are POSIX")
+def test_ctrl_c_leaves_nothing(tmp_path, style_file):
+    soundfile.write(tmp_path / "song.wav", np.tile(music(10), 10).T, SAMPLE_RATE)
+    (tmp_path / "out").mkdir()
+    code = "import sys; from stylestream.transfer import transfer_file; transfer_file(*sys.argv[1:], chunk_seconds=1.0, progress=print)"
+    names = [str(style_file), str(tmp_path / "song.wav"), str(tmp_path / "out" / "song.wav")]
+    child = subprocess.Popen([sys.executable, "-u", "-c", code, *names], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
+    with child:
+        for line in child.stdout:
+            if float(line) > 0.1:  # the song is being made
+                assert list((tmp_path / "out").iterdir()) != []
+                child.send_signal(signal.SIGINT)
+                break
+    assert child.returncode != 0
+    assert list((tmp_path / "out").iterdir()) == []
+
+
+def test_transfers_that_run_at_once_do_not_disturb_each_other(style, song):
+    before = torch.get_num_threads()
+    y = song[:, : 4 * SAMPLE_RATE]
+    with ThreadPoolExecutor(3) as pool:
+        results = list(pool.map(lambda _: style.transfer(y, SAMPLE_RATE, chunk_seconds=1.0), range(3)))
+        assert pool.submit(torch.get_num_threads).result() == before
+    assert torch.get_num_threads() == before
+    np.testing.assert_array_equal(results[0], results[1])
+    np.testing.assert_array_equal(results[0], results[2])
 
 
 @pytest.mark.parametrize(
