@@ -71,6 +71,47 @@ def test_bars_start_on_the_accents(frames, beats_per_bar):
     assert np.abs(downbeats[:, None] - accents[None]).min(1).max() < 0.02
 
 
+def band(bpm: float, beats_per_bar: int, bars: int):
+    """Bass on one, chords on the other beats, a tune in eighths with rests, harmony changing with the bar; no drums."""
+    symusic = pytest.importorskip("symusic", reason="needs stylestream[midi]")
+    rng = np.random.default_rng(0)
+    bass, chords, tune = [], [], []
+    for bar in range(bars):
+        root = (0, 5, 7, 9)[bar % 4]
+        start = 480 * beats_per_bar * bar
+        bass.append(symusic.Note(start, 440, 40 + root, 90))
+        for beat in range(1, beats_per_bar):
+            chords += [symusic.Note(start + 480 * beat, 240, 60 + root + third, 70) for third in (0, 4, 7)]
+        for eighth in np.flatnonzero(rng.random(2 * beats_per_bar) < 0.6):
+            tune.append(symusic.Note(start + 240 * int(eighth), 220, 72 + root + int(rng.choice([0, 2, 4, 7])), 80))
+    score = symusic.Score(480)
+    score.tempos.append(symusic.Tempo(0, qpm=bpm))
+    score.time_signatures.append(symusic.TimeSignature(0, beats_per_bar, 4))
+    for program, notes in ((33, bass), (25, chords), (73, tune)):
+        track = symusic.Track(program=program)
+        track.notes.extend(notes)
+        score.tracks.append(track)
+    return score
+
+
+@pytest.mark.parametrize(("bpm", "beats_per_bar", "bars"), [(104, 4, 14), (92, 4, 12), (150, 3, 20)])
+def test_the_beats_of_a_band_are_those_of_its_score(frames, bpm, beats_per_bar, bars):
+    from stylestream import midi
+
+    try:
+        midi.find_soundfont()
+    except (ValueError, OSError) as error:
+        pytest.skip(str(error))
+    score = band(bpm, beats_per_bar, bars)
+    beat_seconds, downbeat_seconds = midi.beats(score)
+    with midi.Synthesizer() as synthesizer:
+        y = synthesizer.render(score).mean(0)
+    beats = listen(frames, (y * 0.1 / np.sqrt(np.square(y).mean())).astype(np.float32))
+    assert beats.reliable
+    assert f_measure(beat_seconds, beats.beat_seconds) > 0.95
+    assert f_measure(downbeat_seconds, beats.downbeat_seconds) > 0.9
+
+
 @pytest.mark.parametrize(
     "y",
     [np.zeros(10 * SAMPLE_RATE), np.full(10 * SAMPLE_RATE, 0.3), np.zeros(441), np.zeros(1)],
@@ -83,8 +124,7 @@ def test_nothing_that_starts_gives_no_beats(frames, y):
     assert not beats.reliable
 
 
-def test_noise_has_no_reliable_beats(frames):
-    rng = np.random.default_rng(0)
+def test_noise_has_no_reliable_beats(frames, rng):
     assert not listen(frames, (0.1 * rng.standard_normal(20 * SAMPLE_RATE)).astype(np.float32)).reliable
 
 
