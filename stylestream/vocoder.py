@@ -36,7 +36,7 @@ from torch.nn import functional as F
 
 from .features import LogFrequency
 
-BLOCK_FRAMES = 96  # frames handled at once: about 1 MB, so that a block stays in the cache (three times as fast as a whole song)
+BLOCK_FRAMES = 96  # frames handled at once: about 1 MB, so that a block stays in the cache
 HANN_GAMMA = 0.25645  # of n_fft²: the Gaussian closest to a Hann window, from [3], table I
 SMOOTH = 2  # frames and bins each way over which the stereo image is read: 46 ms and the main lobe of a partial
 MAX_ROOM_GAIN = 4.0  # what the mid does not explain may grow by 12 dB with it
@@ -218,7 +218,7 @@ def pghi(S: Tensor, *, n_fft: int, hop_length: int, tolerance: float = 1e-6, see
     .. math:: \phi_t = 2 \pi a m / M + (a M / γ) ∂_m s, \qquad \phi_m = -(γ / (a M)) ∂_t s
 
     The gradient is integrated from the loudest bin outwards, always from the loudest border, by the trapezoidal rule. Needs no
-    song; is global, so chunks do not join; a second of 2048-point frames takes about half a second of plain Python.
+    song; is global, so chunks do not join; a second of 2048-point frames takes about 0.2 s of plain Python.
 
     Parameters
     ----------
