@@ -359,6 +359,27 @@ def test_an_interruption_leaves_the_file_that_was_there(style, tmp_path, song):
     assert len(list(tmp_path.iterdir())) == 2
 
 
+def test_a_midi_file_is_played_in_the_style(style, tmp_path):
+    symusic = pytest.importorskip("symusic", reason="needs stylestream[midi]")
+    from stylestream import midi
+
+    try:
+        midi.Synthesizer().close()
+    except ValueError as error:
+        pytest.skip(str(error))
+    score, track = symusic.Score(480), symusic.Track(program=0)
+    track.notes.extend([symusic.Note(240 * i, 200, 60 + i % 12, 90) for i in range(16)])
+    score.tracks.append(track)
+    score.dump_midi(tmp_path / "song.mid")
+    result = transfer_file(style, tmp_path / "song.mid", tmp_path / "out.wav", strength=0.0)
+    y, sample_rate = audio.load(tmp_path / "song.mid")
+    out, _ = soundfile.read(tmp_path / "out.wav", dtype="float32")
+    assert sample_rate == soundfile.info(tmp_path / "out.wav").samplerate
+    assert null_db(out.T, y) < -60
+    assert result.seconds == pytest.approx(y.shape[1] / sample_rate)
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["out.wav", "song.mid"]
+
+
 @pytest.mark.skipif(os.name != "posix", reason="signals are POSIX")
 def test_ctrl_c_leaves_nothing(tmp_path, style_file):
     soundfile.write(tmp_path / "song.wav", np.tile(music(10), 4).T, SAMPLE_RATE)
