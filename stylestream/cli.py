@@ -12,6 +12,7 @@ import json
 import math
 import os
 import re
+import signal
 import sys
 import warnings
 from collections.abc import Callable, Iterator, Sequence
@@ -60,6 +61,8 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
         with contextlib.suppress(AttributeError):  # pytest's and others' streams have no encoding to set
             stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]  # a file name need not be valid text
     warnings.showwarning = _print_warning
+    if arguments is None:  # this process is ours: being told to end tidies up like Ctrl-C
+        signal.signal(signal.SIGTERM, _end)
     try:
         code = app(args=list(arguments) if arguments is not None else None, prog_name="stylestream", standalone_mode=False)
         sys.stdout.flush()
@@ -77,6 +80,10 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
     if code == 130:  # newer typers make this of Ctrl-C themselves
         _fail("interrupted", 130)
     sys.exit(code if isinstance(code, int) else 0)
+
+
+def _end(number: int, frame: object) -> NoReturn:
+    raise SystemExit(128 + number)
 
 
 def _click_failure(error: Any) -> int:
@@ -173,7 +180,7 @@ def _run(jobs: Sequence[Job], work: Callable[[Job, Callable[[float], None]], lis
                 _check_output(job, force=force)
                 job.output.parent.mkdir(parents=True, exist_ok=True)
                 outcome.warnings = work(job, lambda fraction, index=index, job=job: advance(index + fraction, job.song.name))  # type: ignore[misc]
-            except (ValueError, OSError, MemoryError, ModuleNotFoundError) as error:
+            except (ValueError, OSError, MemoryError, ModuleNotFoundError, RuntimeError) as error:  # torch's own are RuntimeErrors
                 outcome.error = reason(error)
                 named = outcome.error.startswith(_text(job.song))
                 print("stylestream: " + ("" if named else f"{_printable(_text(job.song))}: ") + outcome.error, file=sys.stderr)
@@ -627,8 +634,12 @@ def evaluate(
         if path.exists() and not force:
             raise WrongUsage(f"{path} exists; use --force to replace it, or choose another folder with -o")
 
+    from stylestream import dataset
     from stylestream import evaluate as evaluation
 
+    with _wrong_usage():
+        for path in paths:
+            dataset.recipe_of(recipe or path.stem)
     protocol = evaluation.QUICK if quick else evaluation.Protocol()
     reports = []
     with _progress_bar(len(paths)) as advance:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import json
 import os
@@ -327,7 +328,9 @@ def test_a_reader_that_goes_away_is_no_error():
     assert done.stderr == ""
 
 
-def test_ctrl_c_leaves_nothing_and_is_exit_code_130(tmp_path, tiny_style):
+@pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc")
+@pytest.mark.parametrize(("number", "code", "message"), [(signal.SIGINT, 130, "stylestream: interrupted\n"), (signal.SIGTERM, 143, "")])
+def test_an_interruption_leaves_nothing(tmp_path, tiny_style, number, code, message):
     y = np.random.default_rng(0).normal(0, 0.1, (44100 * 120, 1))
     soundfile.write(tmp_path / "long.wav", y, 44100, subtype="PCM_16")
     work = tmp_path / "work"
@@ -335,14 +338,23 @@ def test_ctrl_c_leaves_nothing_and_is_exit_code_130(tmp_path, tiny_style):
     command = [sys.executable, "-m", "stylestream", "transfer", "../long.wav", "-s", str(tiny_style)]
     process = subprocess.Popen(command, cwd=work, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True)
     deadline = time.monotonic() + 60
-    while "libtorch" not in Path(f"/proc/{process.pid}/maps").read_text() and time.monotonic() < deadline:
-        time.sleep(0.05)  # until it has begun: the signal is what is tested, not the time
-    time.sleep(1.5)
-    process.send_signal(signal.SIGINT)
+    while time.monotonic() < deadline and not opened(process, work):
+        assert process.poll() is None, process.communicate()
+        time.sleep(0.02)
+    process.send_signal(number)
     out, err = process.communicate(timeout=60)
-    assert process.returncode == 130, err
-    assert (out, err) == ("", "stylestream: interrupted\n")
+    assert process.returncode == code, err
+    assert (out, err) == ("", message)
     assert not list(work.iterdir())
+
+
+def opened(process, folder):
+    """What a process holds open in a folder: the result in the making."""
+    names = []
+    for handle in Path(f"/proc/{process.pid}/fd").iterdir():
+        with contextlib.suppress(OSError):  # closed in between
+            names.append(os.readlink(handle))
+    return [name for name in names if name.startswith(f"{folder}/")]
 
 
 # ---------------------------------------------------------------------------------------------------------- outputs, reasons
@@ -472,6 +484,32 @@ def test_midi_is_rendered_and_a_bad_file_is_named(stylestream):
 def test_midi_is_a_song_too(stylestream, tiny_style):
     Path("lamplight.mid").write_bytes(MIDI)
     assert stylestream("transfer", "lamplight.mid", "-s", tiny_style)[:2] == (0, "lamplight-tiny.wav\n")
+
+
+@pytest.mark.usefixtures("fluidsynth")
+def test_a_style_is_measured_and_the_report_written(stylestream, tiny_style, monkeypatch, tmp_path):
+    for module in ("librosa", "mir_eval"):
+        pytest.importorskip(module, reason="evaluation needs the extra [eval]")
+    from stylestream import evaluate
+
+    short = evaluate.Protocol(pieces=1, seconds=2.0, min_notes=5, song_soundfont="fluidr3", resamples=50)
+    monkeypatch.setattr(evaluate, "QUICK", short)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    Path("scores").mkdir()
+    Path("scores/lamplight.mid").write_bytes(MIDI)
+    command = ("evaluate", "scores", "-s", tiny_style, "-o", "report", "--quick", "-j", "1")
+    code, _, err = stylestream(*command)
+    assert code == 2
+    assert "no recipe for style 'tiny'" in err
+    code, out, _ = stylestream(*command, "--recipe", "rock", "--json")
+    assert code == 0
+    (report,) = json.loads(out)["reports"]
+    assert report == json.loads(Path("report/tiny/report.json").read_text())
+    assert report["rows"]["ceiling"]["log_mel_l1"]["mean"] < report["rows"]["copy"]["log_mel_l1"]["mean"]
+    assert "| **tiny** |" in Path("report/tiny/report.md").read_text()
+    code, _, err = stylestream(*command, "--recipe", "rock")
+    assert code == 2
+    assert "--force" in err
 
 
 def test_an_unknown_soundfont_is_wrong_usage(stylestream):
