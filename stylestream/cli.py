@@ -120,6 +120,7 @@ _REMEDIES = {
     errno.EROFS: "the disk is read-only; choose another place with -o",
     errno.ENAMETOOLONG: "the name is too long; choose a shorter one with -o",
     errno.ENOENT: "no such file or folder",
+    errno.EEXIST: "a file stands where a folder should be; choose another place with -o",
     errno.ENOTDIR: "a file stands where a folder should be; choose another place with -o",
 }
 
@@ -127,15 +128,19 @@ _REMEDIES = {
 _EXTRAS = {"symusic": "midi", "tensorboard": "train", "librosa": "eval", "mir_eval": "eval", "sklearn": "eval"}
 
 
-def reason(error: BaseException) -> str:
-    """Make one line of an exception: what was wrong, and the remedy where there is one."""
+def reason(error: BaseException, *, written: Path | None = None) -> str:
+    """Make one line of an exception: what was wrong, and the remedy where there is one.
+
+    ``written`` is what was being written, for errors of the system that do not say where they happened.
+    """
     if isinstance(error, MemoryError):
         return "not enough memory; close other programs, or use a shorter song"
     if isinstance(error, ModuleNotFoundError):
         wanted = _EXTRAS.get((error.name or "").split(".")[0])
         return f"{error.name} is missing: pip install 'stylestream{f'[{wanted}]' if wanted else ''}'"
     if isinstance(error, OSError) and error.errno is not None:
-        place = f"{_text(error.filename)}: " if error.filename else ""
+        file = error.filename or written
+        place = f"{_text(file)}: " if file else ""
         return _printable(place + _REMEDIES.get(error.errno, error.strerror or "failed"))
     return _printable(str(error)) or type(error).__name__
 
@@ -181,8 +186,8 @@ def _run(jobs: Sequence[Job], work: Callable[[Job, Callable[[float], None]], lis
                 job.output.parent.mkdir(parents=True, exist_ok=True)
                 outcome.warnings = work(job, lambda fraction, index=index, job=job: advance(index + fraction, job.song.name))  # type: ignore[misc]
             except (ValueError, OSError, MemoryError, ModuleNotFoundError, RuntimeError) as error:  # torch's own are RuntimeErrors
-                outcome.error = reason(error)
-                named = outcome.error.startswith(_text(job.song))
+                outcome.error = reason(error, written=job.output)
+                named = _text(job.song) in outcome.error
                 print("stylestream: " + ("" if named else f"{_printable(_text(job.song))}: ") + outcome.error, file=sys.stderr)
             else:
                 if not as_json:
