@@ -264,6 +264,7 @@ def fit_lstm2017(
     training: Lstm2017Training = Lstm2017Training(),
     *,
     config: Lstm2017Config = Lstm2017Config(),
+    device: str = "cpu",
     progress: Callable[[int, dict[str, float]], None] = lambda step, losses: None,
 ) -> Lstm2017:
     """Train on spectra of songs.
@@ -277,17 +278,17 @@ def fit_lstm2017(
         raise ValueError("no songs to train on")
     generator = torch.Generator().manual_seed(training.seed)
     torch.manual_seed(training.seed)  # weights and the posterior's noise
-    model = Lstm2017(config)
+    model = Lstm2017(config).to(device)
     optimizer = torch.optim.Adam(model.parameters(), lr=training.learning_rate)
     padded = [F.pad(S.float(), (0, max(0, training.crop_frames - S.shape[1]))) for S in songs]
     for step in range(training.steps):
-        losses = model.loss(_crops(padded, training.batch, training.crop_frames, generator))
+        losses = model.loss(_crops(padded, training.batch, training.crop_frames, generator).to(device))
         optimizer.zero_grad(set_to_none=True)
-        losses["loss/total"].backward()  # type: ignore[no-untyped-call]
+        losses["loss/total"].backward()
         nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
         progress(step + 1, {key: value.item() for key, value in losses.items()} if step % 50 == 49 else {})
-    return model.eval()
+    return model.cpu().eval()
 
 
 def _crops(songs: Sequence[Tensor], batch: int, frames: int, generator: torch.Generator) -> Tensor:
@@ -331,6 +332,7 @@ def train_lstm2017(
     training: Lstm2017Training = Lstm2017Training(),
     *,
     jobs: int | None = None,
+    device: str = "cpu",
     progress: Callable[[int, dict[str, float]], None] = lambda step, losses: None,
 ) -> Path:
     """Render a style's training pieces, train the 2017 system on them, and write a style file.
@@ -343,14 +345,14 @@ def train_lstm2017(
     from stylestream.style import Card, save_style
 
     used, songs = spectra_2017(data_root, style, training, jobs=jobs)
-    model = fit_lstm2017(songs, training, progress=progress)
+    model = fit_lstm2017(songs, training, device=device, progress=progress)
     card = Card(
         title=f"{style} (lstm2017)",
         description="The system of 2017, a baseline: frame-wise VAE with LSTMs at 4.41 kHz.",
         licence="Apache-2.0",
         sources=tuple(_sources(used)),
         training_steps=training.steps,
-        training_device="cpu",
+        training_device=device,
     )
     config = asdict(model.config)
     return save_style(out, model.state_dict(), model_config={"model": "lstm2017", **config}, feature_config={}, card=card)

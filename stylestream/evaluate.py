@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import functools
 import hashlib
+import itertools
 import json
 import math
 import platform
@@ -498,6 +499,26 @@ def _plain_json(value: Any) -> Any:
     return _number(value) if isinstance(value, float) else value
 
 
+def apart(y: Array, styles: Sequence[str | Path], *, sample_rate: int = SAMPLE_RATE) -> dict[str, float]:
+    """Log-mel L1 between one song's results in every two styles, dB: styles that differ are 3 dB apart or more.
+
+    Parameters
+    ----------
+    y : array [shape=(C, N)]
+        The song.
+
+    Returns
+    -------
+    dict
+        ``"piano–rock"`` → dB.
+    """
+    from stylestream.style import find_style
+    from stylestream.transfer import load_style
+
+    heard = {find_style(s).stem: metrics.prepare(load_style(s).transfer(y, sample_rate), sample_rate) for s in styles}
+    return {f"{a}–{b}": metrics.log_mel_l1(heard[a], heard[b]) for a, b in itertools.combinations(sorted(heard), 2)}
+
+
 # --- report → page -----------------------------------------------------------------------------------------------------------------
 
 
@@ -548,6 +569,27 @@ def markdown(report: Mapping[str, Any], *, drums: bool = True) -> str:
 
 def _markdown_line(cells: Sequence[str]) -> str:
     return "| " + " | ".join(cells) + " |"
+
+
+def markdown_summary(reports: Sequence[Mapping[str, Any]]) -> str:
+    """One table for several styles: a line a style, log-mel L1 of every row, and the part of the way."""
+    names = ["copy", "equalise", "plain", "lstm2017", "style", "ceiling"]
+    text = [_markdown_line(["log-mel L1, dB", *names, "part of the way", "pieces"]), _markdown_line(["---"] * (len(names) + 3))]
+    for report in reports:
+        rows = {"style" if row == report["style"] else row: columns["log_mel_l1"] for row, columns in report["rows"].items()}
+        cells = [_cell(rows.get(name)) for name in names]
+        reached = _cell(report["way"][report["style"]], span=True, percent=True)
+        text.append(_markdown_line([report["style"], *cells, f"**{reached}**", str(len(report["pieces"]))]))
+    return "\n".join(text) + "\n"
+
+
+def card_metrics(report: Mapping[str, Any]) -> dict[str, dict[str, float]]:
+    """The means of a report as a style's card keeps them: row → metric → value, ``way`` among them; nulls are left out."""
+    rows: dict[str, dict[str, float]] = {}
+    for row, columns in report["rows"].items():
+        cells = {**columns, "way": report["way"][row]}
+        rows[row] = {metric: round(cell["mean"], 4) for metric, cell in cells.items() if cell["mean"] is not None}
+    return rows
 
 
 def show(report: Mapping[str, Any], console: Console) -> None:

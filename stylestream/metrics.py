@@ -135,7 +135,7 @@ def decibels(power: Array, *, floor_db: float = FLOOR_DB) -> Array:
 
 
 def prepare(y: Array, sample_rate: int = SAMPLE_RATE) -> Sound:
-    """A song as the metrics hear it: folded down to mono, 44.1 kHz, loudness −20 LUFS.
+    """A song as the metrics hear it: folded down to mono, 44.1 kHz, loudness −20 LUFS after ITU-R BS.1770-4 (silence stays silence).
 
     Parameters
     ----------
@@ -147,6 +147,8 @@ def prepare(y: Array, sample_rate: int = SAMPLE_RATE) -> Sound:
     ValueError
         If there is no sample, or one is not finite.
     """
+    from stylestream.audio import loudness
+
     mono = np.atleast_2d(np.asarray(y, dtype=np.float64)).mean(0)  # mean, not the sum: a fold-down must not clip
     if mono.size == 0:
         raise ValueError("no samples to measure")
@@ -156,17 +158,8 @@ def prepare(y: Array, sample_rate: int = SAMPLE_RATE) -> Sound:
         import soxr
 
         mono = soxr.resample(mono, sample_rate, SAMPLE_RATE)
-    return Sound(mono * 10 ** ((LOUDNESS_LUFS - loudness_lufs(mono)) / 20))
-
-
-def loudness_lufs(y: Array) -> float:
-    """Integrated loudness after ITU-R BS.1770-4 of a mono song at 44.1 kHz; songs too short or too soft to gate stay as they are (−20)."""
-    import pyloudnorm
-
-    if y.size < int(0.4 * SAMPLE_RATE) + 1 or not y.any():
-        return LOUDNESS_LUFS
-    measured = float(pyloudnorm.Meter(SAMPLE_RATE).integrated_loudness(y))
-    return measured if math.isfinite(measured) else LOUDNESS_LUFS
+    level_lufs = loudness(mono[None], SAMPLE_RATE)
+    return Sound(mono * 10 ** ((LOUDNESS_LUFS - level_lufs) / 20) if math.isfinite(level_lufs) else mono)
 
 
 def matched(reference: Sound, estimate: Sound) -> tuple[Sound, Sound]:

@@ -217,6 +217,15 @@ def test_the_tables_say_what_the_report_says() -> None:
     assert "row plain: not trained" in printed
 
 
+def test_the_summary_has_a_line_a_style_and_the_card_the_means() -> None:
+    report = report_of(cells(**GOOD, centroid=None))
+    assert evaluate.markdown_summary([report]).splitlines()[2] == "| rock | 9.00 | 8.00 |  |  | 5.00 | 1.00 | **50% [50%, 50%]** | 5 |"
+    card = evaluate.card_metrics(report)
+    assert card["rock"]["log_mel_l1"] == 5
+    assert card["rock"]["way"] == 0.5
+    assert "centroid" not in card["rock"]
+
+
 # --- the whole, on songs made here
 
 
@@ -284,6 +293,23 @@ def test_an_evaluation_is_a_report(folder: Path, fonts: None, tiny_style: Path, 
     assert report["missing"] == []
     assert json.loads(evaluate.write_report(report, tmp_path / "REPORT").read_text()) == report
     assert evaluate.markdown(report).startswith("tiny: 2 held-out pieces")
+
+
+def test_a_style_is_nothing_apart_from_its_copy_and_far_from_another(tiny_style: Path, tmp_path: Path, rng: np.random.Generator) -> None:
+    import torch
+
+    from stylestream.style import load_style_file, save_style
+
+    data = load_style_file(tiny_style)
+    brighter = {**data.weights, "mean_frames": data.weights["mean_frames"] + torch.linspace(-0.2, 0.2, 324)}
+    for name, weights in (("one", data.weights), ("two", data.weights), ("three", brighter)):
+        save_style(
+            tmp_path / f"{name}.safetensors", weights, model_config=data.model_config, feature_config=data.feature_config, card=data.card
+        )
+    y = rng.normal(scale=0.1, size=(2, 44100)).astype(np.float32)
+    distances = evaluate.apart(y, [tmp_path / f"{name}.safetensors" for name in ("one", "two", "three")])
+    assert distances["one–two"] == 0
+    assert distances["one–three"] == distances["three–two"] > 1
 
 
 def test_a_style_is_not_judged_on_songs_it_was_trained_on(folder: Path, fonts: None, tiny_style: Path, tmp_path: Path) -> None:
