@@ -40,17 +40,17 @@ Scores = dict[str, float]
 SAMPLE_RATE = metrics.SAMPLE_RATE
 OF_THE_TRUTH = ("ceiling", "truth")  # rows made from it
 COLUMNS = {  # metric: heading
-    "log_mel_l1": "log-mel L1 dB",
-    "lsd": "LSD dB",
-    "mfcc": "MFCC",
-    "centroid": "centroid st",
-    "chroma": "chroma",
+    "log_mel_l1": "log-mel L1, dB",
+    "lsd": "LSD, dB",
+    "mfcc": "MFCC distance",
+    "centroid": "centroid, st",
+    "chroma": "chroma cosine",
     "note_auc": "note AUC",
-    "flux": "flux corr",
-    "modulation_2_5": "mod 2–5 Hz dB",
-    "modulation_5_10": "5–10",
-    "modulation_10_20": "10–20",
-    "modulation_20_43": "20–43",
+    "flux": "flux corr.",
+    "modulation_2_5": "2–5 Hz, dB",
+    "modulation_5_10": "5–10 Hz, dB",
+    "modulation_10_20": "10–20 Hz, dB",
+    "modulation_20_43": "20–43 Hz, dB",
     "onset_f1": "onset F1",
 }
 
@@ -193,7 +193,7 @@ class Renderer:
     def _write(path: Path, y: Array) -> None:
         import soundfile
 
-        from stylestream.style import whole_file
+        from stylestream.files import whole_file
 
         path.parent.mkdir(parents=True, exist_ok=True)
         peak = float(np.abs(y).max(initial=0.0))
@@ -524,7 +524,7 @@ def apart(y: Array, styles: Sequence[str | Path], *, sample_rate: int = SAMPLE_R
 
 def write_report(report: Mapping[str, Any], folder: str | Path) -> Path:
     """Write ``folder/report.json``, whole or not at all."""
-    from stylestream.style import whole_file
+    from stylestream.files import whole_file
 
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
@@ -543,27 +543,39 @@ def _cell(cell: Mapping[str, Any] | None, *, span: bool = False, percent: bool =
     return f"{text} [{digits.format(cell['low'])}, {digits.format(cell['high'])}]" if span else text
 
 
-def _lines(part: Mapping[str, Any], name: str) -> list[list[str]]:
-    """Cells of a table, a list a row: name, way, metrics."""
-    lines = []
-    for row, columns in part["rows"].items():
-        shown_way = "" if row in ("copy", "ceiling", "truth") else _cell(part["way"][row], span=row == name, percent=True)
-        cells = [_cell(columns.get(metric), span=metric == "log_mel_l1" and row == name) for metric in COLUMNS]
-        lines.append([row, shown_way, *cells])
+def _lines(part: Mapping[str, Any], name: str, *, span: bool) -> list[list[str]]:
+    """Cells of a table: a heading, the part of the way, then a line a metric; a column a row of the report."""
+    rows = part["rows"]
+    ways = ["" if row in ("copy", *OF_THE_TRUTH) else _cell(part["way"][row], span=span and row == name, percent=True) for row in rows]
+    lines = [["", *rows], ["part of the way", *ways]]
+    for metric, heading in COLUMNS.items():
+        lines.append([heading, *(_cell(cells.get(metric), span=span and row == name) for row, cells in rows.items())])
     return lines
 
 
+def _parts(report: Mapping[str, Any]) -> list[tuple[str, Mapping[str, Any]]]:
+    """Titles and tables."""
+    name, drummed = report["style"], report["with_drums"]
+    parts = [(f"{name}: {len(report['pieces'])} held-out pieces", report)]
+    if drummed:
+        parts.append((f"{name}, truth with its drums: {drummed['way'][name]['n']} pieces", drummed))
+    return parts
+
+
 def markdown(report: Mapping[str, Any], *, drums: bool = True) -> str:
-    """The tables for README and cards."""
-    name = report["style"]
-    heading = ["", "way", *COLUMNS.values()]
-    parts = [(f"{name}: {len(report['pieces'])} held-out pieces, mean (95 % interval)", report)]
-    if drums and report["with_drums"]:
-        parts.append((f"{name}, truth with its drums: {report['with_drums']['way'][name]['n']} pieces", report["with_drums"]))
+    """The tables for README and cards: means, and for the style 95 % intervals."""
     text = []
-    for title, part in parts:
-        lines = [[f"**{cell}**" if line[0] == name and cell else cell for cell in line] for line in _lines(part, name)]
-        text += [f"{title}", "", _markdown_line(heading), _markdown_line(["---"] * len(heading)), *map(_markdown_line, lines), ""]
+    for title, part in _parts(report)[: 2 if drums else 1]:
+        heading, *lines = _lines(part, report["style"], span=True)
+        lines = [line for line in lines if any(line[1:])]
+        text += [
+            title,
+            "",
+            _markdown_line(heading),
+            _markdown_line(["---"] + ["---:"] * (len(heading) - 1)),
+            *map(_markdown_line, lines),
+            "",
+        ]
     return "\n".join(text)
 
 
@@ -595,9 +607,10 @@ def card_metrics(report: Mapping[str, Any]) -> dict[str, dict[str, float]]:
 def show(report: Mapping[str, Any], console: Console) -> None:
     """Print the tables, the claims, and what went wrong."""
     name = report["style"]
-    _show_table(f"{name}: {len(report['pieces'])} held-out pieces", report, name, console)
-    if report["with_drums"]:
-        _show_table(f"{name}, truth with its drums: {report['with_drums']['way'][name]['n']} pieces", report["with_drums"], name, console)
+    for title, part in _parts(report):
+        _show_table(title, part, name, console)
+        spans = [_cell(part["way"][name], span=True, percent=True), _cell(part["rows"][name]["log_mel_l1"], span=True)]
+        console.print(f"{name} (95 %): part of the way {spans[0]}, log-mel L1 {spans[1]} dB", markup=False, highlight=False, soft_wrap=True)
     for claim in report["claims"]:
         mark = "[green]yes[/]" if claim["holds"] else "[red]no [/]"
         value, bound = ("NaN" if number is None else f"{number:.3f}" for number in (claim["value"], claim["bound"]))
@@ -611,10 +624,10 @@ def show(report: Mapping[str, Any], console: Console) -> None:
 def _show_table(title: str, part: Mapping[str, Any], name: str, console: Console) -> None:
     from rich.table import Table
 
+    heading, *lines = _lines(part, name, span=False)
     shown = Table(title=title)
-    shown.add_column("row")
-    for heading in ("way", *COLUMNS.values()):
-        shown.add_column(heading, justify="right")
-    for line in _lines(part, name):
-        shown.add_row(*(cell.replace("[", r"\[") for cell in line), style="bold" if line[0] == name else "")
+    for column in heading:
+        shown.add_column(column, justify="right" if column else "left", style="bold" if column == name else "")
+    for line in lines:
+        shown.add_row(*line)
     console.print(shown)

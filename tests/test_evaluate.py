@@ -207,12 +207,14 @@ def test_the_tables_say_what_the_report_says() -> None:
 
     report = report_of(cells(**GOOD))
     text = evaluate.markdown(report)
-    assert "| copy |  | 9.00 |" in text
-    assert "| **rock** | **50% [50%, 50%]** | **5.00 [5.00, 5.00]** |" in text
+    assert "|  | copy | equalise | rock | ceiling | truth |" in text
+    assert "| part of the way |  | 50% | 50% [50%, 50%] |  |  |" in text
+    assert "| log-mel L1, dB | 9.00 | 8.00 | 5.00 [5.00, 5.00] | 1.00 | 0.00 |" in text
     stream = io.StringIO()
-    evaluate.show(report, Console(file=stream, width=240, no_color=True))
+    evaluate.show(report, Console(file=stream, width=80, no_color=True))
     printed = stream.getvalue()
-    assert "50% [50%, 50%]" in printed
+    assert "part of the way 50% [50%, 50%], log-mel L1 5.00 [5.00, 5.00] dB" in printed
+    assert "…" not in printed  # it fits a terminal
     assert "yes part of the way: 0.500 >= 0.400" in printed
     assert "row plain: not trained" in printed
 
