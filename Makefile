@@ -12,7 +12,7 @@ WORK ?= build/styles
 
 export PYTHON VENV TORCH_INDEX
 
-.PHONY: help demo test lint format styles quality bench wheel clean
+.PHONY: help demo test lint format styles quality picture bench wheel clean
 help:
 	@grep -E '^[a-z]+:.*## ' Makefile | sed -E 's/:.*## /\t/' | expand -t 10
 
@@ -43,8 +43,12 @@ quality: $(VENV)/.dev  ## measure the bundled styles on held-out pieces of DATA;
 	$(BIN)/stylestream evaluate '$(DATA)' $(patsubst stylestream/styles/%.safetensors,-s %,$(wildcard stylestream/styles/*.safetensors)) -o report --force
 	$(BIN)/python tools/fill README.md quality report/*/report.md
 
+picture: demo  ## the README's picture, of what make demo just drew
+	mkdir -p docs/images
+	$(BIN)/python -c "from PIL import Image; Image.open('demo/rock.png').convert('RGB').quantize(96).save('docs/images/lamplight-rock.png', optimize=True)"
+
 bench: $(VENV)/.dev  ## measure speed and memory; writes docs/benchmarks.md
-	$(BIN)/python benchmarks/speed.py
+	$(BIN)/python benchmarks/speed.py --out docs/benchmarks.md
 
 wheel: $(VENV)/.dev  ## build dist/*.whl and dist/*.tar.gz
 	$(BIN)/python -m build
