@@ -412,6 +412,7 @@ def transfer(
 
     from stylestream.transfer import Dials, load_style, transfer_file
 
+    _check_formats(jobs, subtype)
     dials = Dials(strength=strength, dream=dream, grain=grain, seed=seed)
     with _wrong_usage():
         loaded = {name: load_style(path, device=device) for name, path in paths.items()}
@@ -424,6 +425,22 @@ def transfer(
         return result.warnings
 
     return _run(jobs, work, force=force, as_json=json_)
+
+
+def _check_formats(jobs: Sequence[Job], subtype: str | None) -> None:
+    """Wrong usage if no output can be written so, whatever its song is; if some can, the others fail one by one."""
+    from stylestream.audio import SongInfo, output_format
+
+    wrong = None
+    for job in jobs:
+        try:
+            output_format(SongInfo(44_100, 1, None, "WAV", "PCM_16", None), job.output, subtype)
+        except ValueError as error:
+            wrong = wrong or error
+        else:
+            return
+    assert wrong is not None  # there are jobs
+    raise WrongUsage(reason(wrong))
 
 
 def _folder_of(out: str | None) -> Path | None:

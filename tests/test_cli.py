@@ -141,13 +141,21 @@ def test_the_subtype_can_be_chosen(stylestream, song, tiny_style):
 
 def test_an_unknown_subtype_is_one_line(stylestream, song, tiny_style):
     code, _, err = stylestream("transfer", song, "-s", tiny_style, "--subtype", "PCM_12")
-    assert code != 0
+    assert code == 2
     assert "PCM_12" in err
+
+
+def test_a_subtype_that_fits_some_songs_is_used_for_them(stylestream, song, tiny_style):
+    y, _ = soundfile.read(song)
+    soundfile.write("other.mp3", y, 44100)
+    code, out, err = stylestream("transfer", "other.mp3", song, "-s", tiny_style, "--subtype", "PCM_24", "-o", "out")
+    assert (code, out) == (1, "out/song-tiny.wav\n")
+    assert "MP3 has no subtype 'PCM_24'" in err
 
 
 def test_an_unknown_suffix_names_those_that_can_be_written(stylestream, song, tiny_style):
     code, _, err = stylestream("transfer", song, "-s", tiny_style, "-o", "a.xyz")
-    assert code == 1
+    assert code == 2
     assert ".flac" in err
     assert not Path("a.xyz").exists()
 

@@ -1,0 +1,53 @@
+"""Pictures of songs: pitch where the note names say, equal pictures for equal songs, and no song that cannot be drawn."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from matplotlib.image import imread
+
+from stylestream import plots
+from stylestream.features import FeatureConfig
+
+
+@pytest.mark.parametrize(("note", "hz"), [("C3", 130.81), ("A4", 440.0), ("C7", 2093.0)])
+def test_a_note_is_drawn_at_its_name(note, hz):
+    config = FeatureConfig()
+    y = (0.5 * np.sin(2 * np.pi * hz * np.arange(44100) / 44100)).astype(np.float32)[None]
+    levels_db = plots._levels_db(y, config, 60.0)
+    loudest = int(levels_db[:, 40].argmax())
+    assert (
+        abs(loudest / 3 + 24 - next(n for n in range(128) if plots.note_name(n) == note)) <= 1 / 3
+    )  # C1 is MIDI note 24; three rows a semitone
+    assert levels_db.max() == 0.0
+
+
+def test_the_pictures_axes_say_notes_and_seconds(tone):
+    from matplotlib.figure import Figure
+
+    axes = Figure().subplots()
+    config = FeatureConfig()
+    plots._draw(axes, plots._levels_db(tone(2.0), config, 60.0), config)
+    assert [label.get_text() for label in axes.get_yticklabels()] == [f"C{octave}" for octave in range(1, 10)]
+    assert axes.get_xlim() == (0, pytest.approx(2.0, abs=0.02))
+
+
+def test_equal_songs_are_equal_pictures(tone, tmp_path):
+    for name in ("a", "b"):
+        plots.plot_pair(tmp_path / f"{name}.png", tone(0.5), tone(0.5, hz=300.0), 44100)
+    assert (tmp_path / "a.png").read_bytes() == (tmp_path / "b.png").read_bytes()
+    picture = imread(tmp_path / "a.png")
+    assert picture.shape[:2] == (825, 1320)
+
+
+@pytest.mark.parametrize("samples", [1, 441, 44100])
+@pytest.mark.parametrize("sample_rate", [44100, 48000])
+def test_short_and_silent_songs_are_drawn(tmp_path, samples, sample_rate):
+    silence = np.zeros((2, samples), np.float32)
+    plots.plot_pair(tmp_path / "a.png", silence, silence, sample_rate, titles=("silence $x_", "🎸"))
+    assert (tmp_path / "a.png").stat().st_size > 1000
+
+
+def test_of_a_long_song_only_the_beginning_is_drawn(tone):
+    config = FeatureConfig()
+    assert plots._levels_db(tone(3.0), config, 1.0).shape == (config.n_bins, 1 + 44100 // config.hop_length)
