@@ -21,8 +21,9 @@ import threading
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import ExitStack, closing, contextmanager
+from contextlib import ExitStack, closing, contextmanager, nullcontext
 from dataclasses import dataclass, field, fields, replace
+from numbers import Real
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -42,8 +43,9 @@ Pass = Callable[[], Iterable[Array]]
 T = TypeVar("T")
 Config = TypeVar("Config", FeatureConfig, DrawConfig)
 
-CHUNK_SECONDS = 25.0  # longer is a little faster, the overlap being less of it, and takes more memory: 20 MB a second
-SECONDS_IN_WORK = 50.0  # of all chunks together: on many cores they are shorter
+CHUNK_SECONDS = 24.0  # longer is a little faster, the overlap being less of it, and takes more memory: 20 MB a second
+LISTEN_SECONDS = 6.0  # of the first passes, which have hardly any overlap
+SECONDS_IN_WORK = 48.0  # of all chunks together: on many cores they are shorter
 BLOCK_SAMPLES = 65_536
 MAX_TRUE_PEAK_DB = -1.0
 MAX_GAIN_DB = 60.0  # near-silence is not blown up beyond this
@@ -66,7 +68,7 @@ class Dials:
         """Raise ValueError with the range if a dial is outside it; ``steps`` is the style's K."""
         for name, highest in (("strength", 1), ("dream", steps), ("grain", 1)):
             value = getattr(self, name)
-            if not isinstance(value, (int, float)) or not 0 <= value <= highest:  # NaN is in no range
+            if not isinstance(value, Real) or not 0 <= float(value) <= highest:  # NaN is in no range
                 raise ValueError(f"{name} is {value!r}; it must be from 0 to {highest}")
         if isinstance(self.seed, bool) or not isinstance(self.seed, (int, np.integer)):
             raise ValueError(f"seed is {self.seed!r}; it must be a whole number")
@@ -178,8 +180,8 @@ class StyleTransfer:
         return self.vocoder.synthesise(x_hat[:, inner], _cut(song, inner, self.config), strength=strength)
 
     def _paint(self, x: Tensor, phase: Tensor | None, **dials: Any) -> Tensor:
-        with torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=self.half):
-            batch_phase = None if phase is None else phase[None]
+        batch_phase = None if phase is None else phase[None]
+        with torch.autocast(self.device.type, dtype=torch.bfloat16) if self.half else nullcontext():
             return self.draw.transfer(x[None], style=self.style, phase=batch_phase, **dials)[0].float()
 
     # -- sizes ------------------------------------------------------------------------------------------------------
@@ -249,19 +251,25 @@ class StyleTransfer:
         dials.check(self.draw.config.steps)
         if not y.shape[1]:
             return y
-        song = self.listen(lambda: _blocks(y), sample_rate, peak=strength < PEAK_RAMP)
+        song = self.listen(lambda: _blocks(y), sample_rate, y.shape[0], peak=strength < PEAK_RAMP)
         out = np.concatenate([*self.render(lambda: _blocks(y), song, dials, chunk_seconds=chunk_seconds)], axis=1)
         return out * np.float32(final_gain(song, audio.loudness(out, sample_rate), audio.true_peak_db(out, sample_rate), strength))
 
     def listen(
-        self, blocks: Pass, sample_rate: int, *, peak: bool = True, progress: Callable[[int], None] = lambda samples: None
+        self,
+        blocks: Pass,
+        sample_rate: int,
+        channels: int,
+        *,
+        peak: bool = True,
+        progress: Callable[[int], None] = lambda samples: None,
     ) -> Hearing:
-        """First passes: loudness (and true peak), then beats."""
-        hearing = _measure(blocks, sample_rate, self.config, peak=peak, progress=progress)
+        """First passes: loudness and peak (the true one, if asked), then beats."""
+        hearing = _measure(blocks, sample_rate, channels, self.config, peak=peak, progress=progress)
         tracker = BeatTracker(frames_per_second=self.config.frames_per_second, bins_per_octave=self.config.bins_per_octave)
         mids = (b.mean(0, keepdims=True) * np.float32(hearing.gain) for b in _working(blocks, hearing, self.config, channels=1))
         margin = self._on_grid(self.config.n_fft_low)
-        chunks = cut_into_chunks(mids, self._chunk_frames(None), margin, 0, self.config.hop_length)
+        chunks = cut_into_chunks(mids, self._chunk_frames(LISTEN_SECONDS), margin, 0, self.config.hop_length)
         for x in _in_order(self._frames_of, chunks, workers=self._workers()):
             tracker.push(x)
         beats = tracker.beats()
@@ -334,7 +342,7 @@ class StyleTransfer:
             if song is not None:  # as many chunks as keep all workers at work to the end
                 whole = song.samples / song.sample_rate
                 rounds = math.ceil(whole / seconds / self._workers())
-                seconds = min(max(whole / rounds / self._workers() + 0.1, SHORTEST_SECONDS), seconds)
+                seconds = max(whole / rounds / self._workers() + 0.1, SHORTEST_SECONDS)
         cells = seconds * self.config.frames_per_second / self.grid_frames
         return max(round(cells), 1) * self.grid_frames
 
@@ -481,41 +489,37 @@ class _Queue:
 class Hearing:
     """What is known of a song before it is played.
 
-    ``gain`` brings its mid to the working loudness; ``loudness_lufs`` and ``true_peak_db`` are those of all its channels.
+    ``gain`` brings its mid to the working loudness; ``loudness_lufs`` (−inf: silence) and ``peak_db`` (the true peak where it was asked
+    for, else that of the samples) are those of all its channels.
     """
 
     sample_rate: int
     channels: int
     samples: int
     loudness_lufs: float
-    true_peak_db: float
+    peak_db: float
     gain: float
     beats: Beats = NO_BEATS
 
 
-def _measure(blocks: Pass, sample_rate: int, config: FeatureConfig, *, peak: bool, progress: Callable[[int], None]) -> Hearing:
-    meters: tuple[audio.LoudnessMeter, audio.LoudnessMeter] | None = None
-    samples, channels = 0, 0
+def _measure(
+    blocks: Pass, sample_rate: int, channels: int, config: FeatureConfig, *, peak: bool, progress: Callable[[int], None]
+) -> Hearing:
+    whole, mid = audio.LoudnessMeter(sample_rate, channels), audio.LoudnessMeter(sample_rate, 1)
+    true_peak, highest, samples = audio.TruePeakMeter(sample_rate, channels), 0.0, 0
     for y in blocks():
-        if meters is None:
-            channels = y.shape[0]
-            meters = audio.LoudnessMeter(sample_rate, channels), audio.LoudnessMeter(sample_rate, 1)
-            true_peak = audio.TruePeakMeter(sample_rate, channels)
-        meters[0].push(y)
+        whole.push(y)
         if channels > 1:
-            meters[1].push(y.mean(0, keepdims=True))
+            mid.push(y.mean(0, keepdims=True))
         if peak:
             true_peak.push(y)
+        highest = max(highest, float(y.max()), -float(y.min()))
         samples += y.shape[1]
         progress(samples)
-    if meters is None:
-        raise ValueError("the song holds no samples; nothing to play")
     # the mid, as one channel: that is what the frames are made of, here as in training
-    mid_lufs = meters[1 if channels > 1 else 0].integrated_lufs
+    mid_lufs = (mid if channels > 1 else whole).integrated_lufs
     gain_db = min(config.loudness_lufs - mid_lufs, MAX_GAIN_DB) if math.isfinite(mid_lufs) else 0.0
-    return Hearing(
-        sample_rate, channels, samples, meters[0].integrated_lufs, true_peak.true_peak_db if peak else -math.inf, 10 ** (gain_db / 20)
-    )
+    return Hearing(sample_rate, channels, samples, whole.integrated_lufs, max(true_peak.true_peak_db, _db(highest)), 10 ** (gain_db / 20))
 
 
 def _working(blocks: Pass, song: Hearing, config: FeatureConfig, *, channels: int) -> Iterator[Array]:
@@ -548,14 +552,20 @@ def final_gain(song: Hearing, loudness_lufs: float, true_peak_db: float, strengt
     """Factor that makes the result as loud as the song, and keeps its true peak under the ceiling.
 
     The ceiling is −1 dBTP. A song above it could then not come back at strength 0, so over the first tenth of the dial the
-    ceiling comes down from the song's own peak.
+    ceiling comes down from the song's own peak. What is too soft to have a loudness does not get louder.
     """
-    gain_db = song.loudness_lufs - loudness_lufs if math.isfinite(song.loudness_lufs) and math.isfinite(loudness_lufs) else 0.0
     own = max(1 - strength / PEAK_RAMP, 0.0)
-    ceiling_db = MAX_TRUE_PEAK_DB + (own * max(song.true_peak_db - MAX_TRUE_PEAK_DB, 0.0) if own > 0 else 0.0)
+    ceiling_db = MAX_TRUE_PEAK_DB + (own * max(song.peak_db - MAX_TRUE_PEAK_DB, 0.0) if own > 0 else 0.0)
+    if not math.isfinite(song.loudness_lufs):
+        ceiling_db = min(ceiling_db, song.peak_db)
+    gain_db = song.loudness_lufs - loudness_lufs if math.isfinite(song.loudness_lufs) and math.isfinite(loudness_lufs) else 0.0
     if math.isfinite(true_peak_db):
         gain_db = min(gain_db, ceiling_db - true_peak_db)
     return 10 ** (gain_db / 20)
+
+
+def _db(factor: float) -> float:
+    return 20 * math.log10(factor) if factor > 0 else -math.inf
 
 
 # ---------------------------------------------------------------------------------------------------------------- files
@@ -664,7 +674,7 @@ def transfer_file(
     with audio.Writer(out_path, **vars(output), tags_from=song_path) as out, ExitStack() as stack:
         file, spool = _SongFile(song_path, folder, stack), stack.enter_context(_Spool(folder, output.channels))
         report = _Progress(progress, round((file.info.seconds or 0) * file.info.sample_rate))
-        song = style.listen(file.blocks, file.info.sample_rate, peak=strength < PEAK_RAMP, progress=report.listening)
+        song = style.listen(file.blocks, file.info.sample_rate, file.info.channels, peak=strength < PEAK_RAMP, progress=report.listening)
         report.samples = song.samples
         with closing(style.render(file.blocks, song, dials, chunk_seconds=chunk_seconds, progress=report.rendering)) as made:
             loudness_lufs, true_peak_db = _spooled(spool, made, song, output.sample_rate)
@@ -672,7 +682,7 @@ def transfer_file(
         for y in spool.blocks():
             out.write(y * np.float32(gain))
     report.done()
-    gain_db, seconds = 20 * math.log10(gain), song.samples / song.sample_rate
+    gain_db, seconds = _db(gain), song.samples / song.sample_rate
     return Transferred(Path(out_path), seconds, loudness_lufs + gain_db, true_peak_db + gain_db, song.beats, file.warnings + out.warnings)
 
 
@@ -718,7 +728,10 @@ def load_style(name_or_path: str | Path, *, device: str = "cpu", half: bool | No
     data = load_style_file(path)
     check_device(device)
     features = LogFrequency(_from_table(FeatureConfig, data.feature_config, path))
-    return StyleTransfer(_network(data, path), features=features, card=data.card, device=device, half=half)
+    draw = _network(data, path)
+    if draw.config.n_bins != features.config.n_bins:
+        raise ValueError(f"{path}: a network of {draw.config.n_bins} rows, frames of {features.config.n_bins}; get the style file again")
+    return StyleTransfer(draw, features=features, card=data.card, device=device, half=half)
 
 
 def check_device(device: str) -> None:
