@@ -37,11 +37,11 @@ styles: $(VENV)/.dev  ## retrain all bundled styles from the collection at DATA
 	@tools/system-packages
 	$(BIN)/python tools/make_styles.py all --data '$(DATA)' --work '$(WORK)'
 
-quality: $(VENV)/.dev  ## measure the bundled styles on held-out pieces of DATA; writes report/ and the tables in README.md
+quality: $(VENV)/.dev  ## measure the bundled styles on held-out pieces of DATA; writes report/, the tables in README.md, the cards
 	@test -n '$(DATA)' || { echo "make quality DATA=FOLDER   (a folder with midi.csv and midi.tar.xz; see docs/data.md)"; exit 2; }
 	@tools/system-packages
-	$(BIN)/stylestream evaluate '$(DATA)' $(patsubst stylestream/styles/%.safetensors,-s %,$(wildcard stylestream/styles/*.safetensors)) -o report --force
-	$(BIN)/python tools/fill README.md quality report/*/report.md
+	$(BIN)/stylestream evaluate '$(DATA)' $(patsubst stylestream/styles/%.safetensors,-s %,$(wildcard stylestream/styles/*.safetensors)) -o report --card --force
+	$(BIN)/python tools/fill README.md quality report/report.md
 
 picture: demo  ## the README's picture, of what make demo just drew
 	mkdir -p docs/images

@@ -637,17 +637,18 @@ def _draw_pair(job: Job) -> None:
 def evaluate(
     source: Annotated[Path, typer.Argument(metavar="SOURCE", help="A collection with midi.csv, or a folder of MIDI files.")],
     style: Annotated[list[str], typer.Option("-s", "--style", help="A style's name or file; repeat for several.")],
-    out: Annotated[Path, typer.Option("-o", "--out", help="A folder for STYLE/report.json and STYLE/report.md.")],
+    out: Annotated[Path, typer.Option("-o", "--out", help="A folder for report.md and STYLE/report.json.")],
     quick: Annotated[bool, typer.Option("--quick", help="Four short excerpts instead of ten: a first look, not a result.")] = False,
     recipe: Annotated[
         str | None, typer.Option(help="The bundled style whose instruments play the truth. Default: the style's name.")
     ] = None,
     jobs: Annotated[int | None, typer.Option("-j", "--jobs", help="Processes. Default: one a core.", min=1)] = None,
+    card: Annotated[bool, typer.Option("--card", help="Write the numbers into the style file's card, too.")] = False,
     force: Force = False,
     json_: Json = False,
 ) -> int:
     """Measure how far a style gets, beside what it has to beat, on pieces it has not heard."""
-    from stylestream.style import find_style
+    from stylestream.style import find_style, update_card
 
     with _wrong_usage():
         paths = [find_style(name) for name in style]
@@ -671,18 +672,21 @@ def evaluate(
                 advance(index + done / max(total, 1), path.stem)
 
             reports.append(evaluation.evaluate(source, path, recipe=recipe, protocol=protocol, jobs=jobs, progress=pieces))
-            _write_report(reports[-1], out / path.stem)
+            evaluation.write_report(reports[-1], out / path.stem)
+            if card:
+                update_card(path, metrics=evaluation.card_metrics(reports[-1]))
+    _write_tables(reports, out / "report.md")
     _show_reports(reports, as_json=json_)
     return 1 if any(report["failures"] for report in reports) else 0
 
 
-def _write_report(report: dict[str, Any], folder: Path) -> None:
+def _write_tables(reports: list[dict[str, Any]], path: Path) -> None:
     from stylestream import evaluate as evaluation
     from stylestream.files import whole_file
 
-    evaluation.write_report(report, folder)
-    with whole_file(folder / "report.md") as temporary:
-        temporary.write_text(evaluation.markdown(report), encoding="utf-8")
+    text = "\n\n".join([evaluation.markdown_summary(reports).strip(), *(evaluation.markdown(report).strip() for report in reports)])
+    with whole_file(path) as temporary:
+        temporary.write_text(text + "\n", encoding="utf-8")
 
 
 def _show_reports(reports: list[dict[str, Any]], *, as_json: bool) -> None:

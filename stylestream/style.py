@@ -24,7 +24,7 @@ import math
 import os
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -157,6 +157,26 @@ def save_style(
     with whole_file(path) as temporary:
         temporary.write_bytes(data)
     return path
+
+
+def update_card(path: str | Path, **changes: Any) -> Path:
+    """Change fields of a style file's card; the weights stay as they are, bit for bit.
+
+    Parameters
+    ----------
+    changes
+        Fields of `Card`, as ``metrics={…}``.
+
+    Raises
+    ------
+    ValueError
+        If it is not a style file.
+    TypeError
+        If the card has no such field.
+    """
+    data = load_style_file(path)
+    card, configs = replace(data.card, **changes), {"model_config": data.model_config, "feature_config": data.feature_config}
+    return save_style(path, data.weights, **configs, card=card, fingerprints=data.fingerprints)
 
 
 def _half(name: str, tensor: Tensor) -> Tensor:

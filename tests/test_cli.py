@@ -506,7 +506,8 @@ def test_a_style_is_measured_and_the_report_written(stylestream, tiny_style, mon
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     Path("scores").mkdir()
     Path("scores/lamplight.mid").write_bytes(MIDI)
-    command = ("evaluate", "scores", "-s", tiny_style, "-o", "report", "--quick", "-j", "1")
+    tiny = shutil.copy(tiny_style, "tiny.safetensors")
+    command = ("evaluate", "scores", "-s", tiny, "-o", "report", "--quick", "-j", "1", "--card")
     code, _, err = stylestream(*command)
     assert code == 2
     assert "no recipe for style 'tiny'" in err
@@ -515,7 +516,8 @@ def test_a_style_is_measured_and_the_report_written(stylestream, tiny_style, mon
     (report,) = json.loads(out)["reports"]
     assert report == json.loads(Path("report/tiny/report.json").read_text())
     assert report["rows"]["ceiling"]["log_mel_l1"]["mean"] < report["rows"]["copy"]["log_mel_l1"]["mean"]
-    assert "| **tiny** |" in Path("report/tiny/report.md").read_text()
+    assert "tiny: 1 held-out pieces" in Path("report/report.md").read_text()
+    assert style.read_card(tiny).metrics["copy"]["log_mel_l1"] == pytest.approx(report["rows"]["copy"]["log_mel_l1"]["mean"], abs=1e-4)
     code, _, err = stylestream(*command, "--recipe", "rock")
     assert code == 2
     assert "--force" in err

@@ -6,6 +6,7 @@ import json
 import pickle
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -16,7 +17,18 @@ from safetensors.torch import save_file
 
 from stylestream import style
 from stylestream.files import whole_file
-from stylestream.style import Card, Source, find_style, install_style, list_styles, load_style_file, read_card, remove_style, save_style
+from stylestream.style import (
+    Card,
+    Source,
+    find_style,
+    install_style,
+    list_styles,
+    load_style_file,
+    read_card,
+    remove_style,
+    save_style,
+    update_card,
+)
 
 CARD = Card(
     title="Test",
@@ -68,6 +80,16 @@ def test_saving_leaves_the_weights_as_they_were_and_no_other_file(tmp_path):
     assert weight.dtype == torch.float32
     assert weight.item() == pytest.approx(1.0001, abs=1e-7)
     assert [path.name for path in tmp_path.iterdir()] == ["a.safetensors"]
+
+
+def test_a_card_is_changed_and_nothing_else(tmp_path):
+    path, other = write(tmp_path / "a.safetensors"), write(tmp_path / "b.safetensors", card=replace(CARD, metrics={"copy": {"way": 0.0}}))
+    assert path.read_bytes() != other.read_bytes()
+    update_card(path, metrics={"copy": {"way": 0.0}})
+    assert path.read_bytes() == other.read_bytes()
+    with pytest.raises(TypeError, match="mood"):
+        update_card(path, mood="blue")
+    assert path.read_bytes() == other.read_bytes()
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), 1e6])
