@@ -43,7 +43,7 @@ Pass = Callable[[], Iterable[Array]]
 T = TypeVar("T")
 Config = TypeVar("Config", FeatureConfig, DrawConfig)
 
-CHUNK_SECONDS = 24.0  # longer is a little faster, the overlap being less of it, and takes more memory: 20 MB a second
+CHUNK_SECONDS = 24.0  # longer is a little faster, the overlap being less of it, and takes more memory: 14 MB a second
 LISTEN_SECONDS = 6.0  # of the first passes, which have hardly any overlap
 SECONDS_IN_WORK = 48.0  # of all chunks together: on many cores they are shorter
 BLOCK_SAMPLES = 65_536
