@@ -187,6 +187,22 @@ def target_score(score: Any, recipe: StyleRecipe, *, drums: bool = False) -> Any
     return result
 
 
+def melody_fingerprint(score: Any, *, notes: int = 8, hashes: int = 24) -> list[int]:
+    """Hashes by which a melody is known again in another key, tempo or instrument.
+
+    The upper line's intervals, in runs of ``notes``, hashed; the smallest ``hashes`` of them are kept (MinHash, Broder 1997), so that
+    two pieces share as large a part of their fingerprints as of their melodies.
+    """
+    upper: dict[int, int] = {}
+    for track in score.tracks:
+        for note in () if track.is_drum else track.notes:
+            upper[note.time] = max(note.pitch, upper.get(note.time, 0))
+    line = [pitch for _, pitch in sorted(upper.items())]
+    steps = [b - a for a, b in zip(line, line[1:], strict=False) if b != a]
+    runs = {tuple(steps[i : i + notes]) for i in range(max(1, len(steps) - notes + 1))}
+    return sorted(int(_hash(repr(run))[:12], 16) for run in runs)[:hashes]
+
+
 def pieces(data_root: str | Path, style: str | None = None) -> list[Piece]:
     """Pieces of a style in a collection, in the order of their paths.
 

@@ -296,6 +296,7 @@ def fit(
             row |= transfer_score(state.average, held_out)
             state.history.append(row)
             report(row)
+            write_history(state, folder)
             if progress > config.critic_from > row_progress:
                 state.best_score = -1e9  # sharpened canvases are a little further off and better: they start their own contest
             row_progress = progress
@@ -343,6 +344,13 @@ def save_best(state: State, folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     with whole_file(folder / "best.safetensors") as temporary:
         save_file({key: value.contiguous().clone() for key, value in state.average.state_dict().items()}, temporary)
+
+
+def write_history(state: State, folder: Path) -> None:
+    """Every scored row so far, as JSON: what a card and a curve are made of."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with whole_file(folder / "history.json") as temporary:
+        temporary.write_text(json.dumps(state.history))
 
 
 def one_style(weights: Mapping[str, Tensor], index: int) -> dict[str, Tensor]:

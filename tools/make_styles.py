@@ -12,14 +12,17 @@ import json
 import subprocess
 import sys
 import time
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import torch
 from safetensors.torch import load_file, save_file
 
-from stylestream import dataset, train, views
+from stylestream import dataset, midi, train, views
 from stylestream.dataset import FrameStore
 from stylestream.draw import Draw, DrawConfig
+from stylestream.features import FeatureConfig
+from stylestream.style import Card, Source, save_style
 
 STYLES = ("rock", "jazz", "electronic", "orchestra", "choir", "strings", "piano", "chiptune")
 
@@ -107,11 +110,72 @@ def plain(options: argparse.Namespace) -> None:
     train.fit(state, *open_stores(options), config, neutral, options.work / "plain", report=say, grow=True)
 
 
+TITLES = {
+    "rock": ("Rock band", "electric guitars, bass, keys and what else game and accompaniment bands carry; the canvas has no drums"),
+    "jazz": ("Jazz combo", "hollow-body guitar, acoustic bass, piano, saxophone; the canvas has no drums"),
+    "electronic": ("Electronic", "synth leads, pads and synth bass of dance accompaniments; the canvas has no drums"),
+    "orchestra": ("Orchestra", "strings, winds and brass as Polish orchestral scores assign them"),
+    "choir": ("Choir", "choir aahs singing choral music in parts"),
+    "strings": ("String quartet", "violins, viola and cello, bowed"),
+    "piano": ("Piano", "a grand piano playing whatever comes"),
+    "chiptune": ("Chiptune", "square and saw leads over a synth bass"),
+}
+
+
+def card(options: argparse.Namespace, style: str, seconds: float, steps: int) -> tuple[Card, dict[str, list[int]]]:
+    """What a style was made of, and the fingerprints of its training songs."""
+    heard: dict[tuple[str, str], list[float]] = {}
+    fingerprints = {}
+    chosen = dataset.select(dataset.pieces(options.data, style), options.per_style)
+    excerpts = max(1, round(options.per_style / max(1, len(chosen))))
+    for piece, content in dataset.read_pieces(options.data, chosen):
+        fingerprints[dataset.song_id(content)] = dataset.melody_fingerprint(midi.load_score(content))
+        heard.setdefault((piece.source, piece.licence), []).append(min(piece.seconds, options.seconds * excerpts))
+    sources = tuple(Source(name, licence, songs=len(s), hours=round(sum(s) / 3600, 2)) for (name, licence), s in sorted(heard.items()))
+    title, description = TITLES[style]
+    return (
+        Card(
+            title=title,
+            description=description,
+            author="StyleStream contributors",
+            licence="Apache-2.0",
+            sources=sources,
+            training_minutes=round(seconds / 60, 1),
+            training_steps=steps,
+            training_device=options.trained_on,
+            notes="Fine-tuned from a base of " + ", ".join(options.styles) + ". Songs rendered with FluidR3 (MIT), transposed by up to 3 semitones.",
+        ),
+        fingerprints,
+    )
+
+
+def pack(options: argparse.Namespace) -> None:
+    """Style files of what is trained so far, with their cards; the base; the plain autoencoders for evaluation."""
+    features = asdict(FeatureConfig())
+    base_row = json.loads((options.work / "base" / "history.json").read_text())[-1]
+    for style in options.styles:
+        row = json.loads((options.work / style / "history.json").read_text())[-1]
+        about, heard = card(options, style, base_row["seconds"] + row["seconds"], int(base_row["step"] + row["step"]))
+        weights = load_file(options.work / style / "style.safetensors")
+        one = asdict(DrawConfig())
+        save_style(options.out / f"{style}.safetensors", weights, model_config=one, feature_config=features, card=about, fingerprints=heard)
+        plain_file = options.work / "plain" / "best.safetensors"
+        if plain_file.exists():
+            options.baselines.mkdir(parents=True, exist_ok=True)
+            about = replace(about, title=f"{about.title} (plain autoencoder)", description="A baseline: the same network shown its target.")
+            weights = train.one_style(load_file(plain_file), options.styles.index(style))
+            path = options.baselines / f"{style}-plain.safetensors"
+            save_style(path, weights, model_config=one, feature_config=features, card=about, fingerprints=heard)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("step", choices=("render", "plain", "all"))
+    parser.add_argument("step", choices=("render", "plain", "all", "pack"))
     parser.add_argument("--data", type=Path, default=Path("../shared/data"))
     parser.add_argument("--work", type=Path, required=True)
+    parser.add_argument("--out", type=Path, default=Path("stylestream/styles"))
+    parser.add_argument("--baselines", type=Path, default=Path("benchmarks/baselines"))
+    parser.add_argument("--trained-on", default="CPU", help="for the cards")
     parser.add_argument("--styles", type=lambda text: tuple(text.split(",")), default=STYLES)
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--soundfont", default="fluidr3")
@@ -127,8 +191,8 @@ def main() -> None:
     parser.add_argument("--score-seconds", type=float, default=60.0)
     options = parser.parse_args()
     options.work.mkdir(parents=True, exist_ok=True)
-    if options.step in ("render", "plain"):
-        {"render": render, "plain": plain}[options.step](options)
+    if options.step != "all":
+        {"render": render, "plain": plain, "pack": pack}[options.step](options)
         return
     command = [sys.executable, __file__, "render", *sys.argv[2:]]
     with subprocess.Popen(command) as renderer:  # rendering goes on beside the training
@@ -141,6 +205,7 @@ def main() -> None:
     for style in options.styles:
         print(style, flush=True)
         tune(options, style, model, stores)
+    pack(options)
 
 
 if __name__ == "__main__":
