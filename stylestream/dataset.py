@@ -443,7 +443,7 @@ def _tasks(data_root: str | Path, styles: Sequence[str], per_style: int, per_sty
 def _render_to(folder: Path, renderer: PieceRenderer, task: _Task) -> None:
     import numpy as np
 
-    from stylestream.style import whole_file
+    from stylestream.files import whole_file
 
     arrays = renderer.render(task.content, recipe_of(task.style), seed=task.seed)
     with whole_file(folder / task.name) as temporary, temporary.open("wb") as file:

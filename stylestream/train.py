@@ -24,7 +24,7 @@ from torch import Tensor, nn
 from stylestream import views
 from stylestream.dataset import FrameStore
 from stylestream.draw import Draw, DrawConfig, PatchCritic
-from stylestream.style import whole_file
+from stylestream.files import whole_file
 
 CHECKPOINT_SECONDS = 25.0  # at most this much work is lost
 
