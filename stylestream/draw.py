@@ -502,7 +502,7 @@ class Draw(nn.Module):
         dream : float in [0, K]
             How many latents, counted from the last step, are the style's own instead of the song's.
         grain : float in [0, 1]
-            Spread of whatever is drawn from a prior: 0 is the smoothest, 1 what was learned.
+            What is drawn from a prior has ``grain`` squared of the learned spread: 0 is the smoothest, 1 what was learned.
         first_frame : int
             Absolute frame of column 0, a multiple of the grid: where chunks of a song lie.
         canvases : bool
@@ -539,7 +539,7 @@ def _draw(gaussian: Gaussian, grain: float, *, seed: int, step: int, first_cell:
         return gaussian[0]
     mean, log_sigma = gaussian
     noise = cell_noise(tuple(mean.shape), seed=seed, step=step, first_cell=first_cell, device=mean.device)  # type: ignore[arg-type]
-    return mean + grain * torch.exp(log_sigma) * noise
+    return mean + grain**2 * torch.exp(log_sigma) * noise  # squared: half way on the dial is where flux and pitch are still whole
 
 
 def _dreamer(steps: int, dream: float, grain: float, seed: int, first_cell: int) -> Choose:
