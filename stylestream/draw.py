@@ -23,6 +23,7 @@ References
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -32,7 +33,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 Gaussian = tuple[Tensor, Tensor]  # mean and log standard deviation, (B, Z, H, W)
-Choose = Callable[[int, Gaussian, Gaussian], Tensor]  # (step, posterior, prior) → latents
+Choose = Callable[[int, Tensor, Tensor], tuple[Tensor, Tensor | None]]  # (step, h_enc, h_dec) → latents and, if asked for, their KL (B,)
 
 
 @dataclass(frozen=True)
@@ -68,6 +69,11 @@ class DrawConfig:
             raise ValueError(f"unknown attention {self.attention!r}; known: conv, gaussian")
         if self.n_bins % self.patch_bins:
             raise ValueError(f"n_bins {self.n_bins} is not a multiple of patch_bins {self.patch_bins}")
+        for name in ("patch_bins", "patch_frames"):
+            if getattr(self, name) % 2:  # patches overlap by half
+                raise ValueError(f"{name} {getattr(self, name)} is odd; patches overlap by half, so it must be even")
+        if self.window_frames % Texture.PATCH_FRAMES:
+            raise ValueError(f"window_frames {self.window_frames} is odd; it must be a multiple of {Texture.PATCH_FRAMES}")
 
     @property
     def grid_frames(self) -> int:
@@ -99,13 +105,19 @@ def cell_noise(shape: tuple[int, int, int, int], *, seed: int, step: int, first_
     The counter is mixed by SplitMix64 (Steele et al., OOPSLA 2014), then Box–Muller.
     """
     batch, channels, rows, columns = shape
+    wanted, device = device, noise_device(device)
     column = torch.arange(first_cell, first_cell + columns, device=device, dtype=torch.int64)
     row = torch.arange(channels * rows, device=device, dtype=torch.int64)[:, None]
     key = _mix64(torch.tensor((seed * 1_000_003 + step) & (2**62 - 1), device=device, dtype=torch.int64))
     counter = _mix64(_mix64(column + key) + row)
     u1, u2 = _uniform(_mix64(counter)), _uniform(_mix64(counter ^ 0x5555_5555_5555))
     normal = torch.sqrt(-2 * torch.log(u1)) * torch.cos(2 * math.pi * u2)
-    return normal.float().reshape(1, channels, rows, columns).expand(batch, -1, -1, -1)
+    return normal.float().to(wanted).reshape(1, channels, rows, columns).expand(batch, -1, -1, -1)
+
+
+def noise_device(device: torch.device | str) -> torch.device:
+    """Where the noise of a device is computed: MPS has no float64, and in float32 a seed would mean something else there."""
+    return torch.device("cpu") if torch.device(device).type == "mps" else torch.device(device)
 
 
 def _mix64(n: Tensor) -> Tensor:
@@ -130,7 +142,7 @@ class RowMix(nn.Module):
     def forward(self, h: Tensor) -> Tensor:
         B, C, H, W = h.shape
         grouped = h.reshape(B, self.groups, C // self.groups, H, W)
-        return h + torch.einsum("gij,bgcjw->bgciw", self.weight.to(h.dtype), grouped).reshape(B, C, H, W)
+        return h + (self.weight.to(h.dtype)[:, None] @ grouped).reshape(B, C, H, W)
 
 
 class Residual(nn.Module):
@@ -155,14 +167,31 @@ def patch_conv(channels: int, patch: tuple[int, int]) -> nn.Conv2d:
     return nn.Conv2d(1, channels, (2 * p, 2 * q), stride=(p, q), padding=(p // 2, q // 2))
 
 
-def patch_write(channels: int, patch: tuple[int, int]) -> nn.ConvTranspose2d:
-    """The transpose of ``patch_conv``: cells → frames, overlapping and added. Starts small: a canvas begins as the mean spectrum."""
-    p, q = patch
-    write = nn.ConvTranspose2d(channels, 1, (2 * p, 2 * q), stride=(p, q), padding=(p // 2, q // 2))
-    nn.init.normal_(write.weight, std=0.02 / math.sqrt(channels))
-    assert write.bias is not None
-    nn.init.zeros_(write.bias)
-    return write
+class PatchWrite(nn.ConvTranspose2d):
+    """The transpose of ``patch_conv``: cells (B, C, F/p, T/q) → frames (B, 1, F, T), overlapping and added, float32.
+
+    Starts small: a canvas begins as the mean spectrum. Computed as a matrix product and four shifted sums: with a single output channel
+    the transposed convolutions of CPU libraries are several times slower.
+    """
+
+    def __init__(self, channels: int, patch: tuple[int, int]) -> None:
+        p, q = patch
+        super().__init__(channels, 1, (2 * p, 2 * q), stride=(p, q), padding=(p // 2, q // 2))
+        nn.init.normal_(self.weight, std=0.02 / math.sqrt(channels))
+        assert self.bias is not None
+        nn.init.zeros_(self.bias)
+
+    def forward(self, input: Tensor, output_size: list[int] | None = None) -> Tensor:
+        B, C, H, W = input.shape
+        p, q = self.stride
+        patches = (self.weight.reshape(C, -1).T @ input.flatten(2)).reshape(B, 2, p, 2, q, H, W)  # a patch is 2 × 2 quarters of p × q
+        added = patches.new_zeros(B, p, q, H + 1, W + 1, dtype=torch.float32)
+        for i in (0, 1):
+            for j in (0, 1):
+                added[..., i : i + H, j : j + W] += patches[:, i, :, j]
+        frames = added.permute(0, 3, 1, 4, 2).reshape(B, 1, (H + 1) * p, (W + 1) * q)
+        assert self.bias is not None
+        return frames[..., p // 2 : p // 2 + H * p, q // 2 : q // 2 + W * q] + self.bias
 
 
 class ConvRead(nn.Module):
@@ -183,11 +212,12 @@ class ConvRead(nn.Module):
 
     def prepare(self, view: Tensor, phase: Tensor) -> Tensor:
         """What a song contributes to the encoder's gates at every step: (B, F, T), (B, 4, T) → (B, 4 C_enc, H, W)."""
-        h = self.view(view[:, None]) + self.row + self.phase(phase)[:, :, None]
+        h = self.view(view[:, None])
+        h = h + self.row.to(h.dtype) + self.phase(phase)[:, :, None]
         return self.static(F.gelu(self.mix(self.blocks(h))))
 
     def forward(self, view: Tensor, canvas: Tensor, h_dec: Tensor) -> Tensor:
-        return self.canvas(canvas[:, None])
+        return self.canvas(canvas[:, None].to(view.dtype))
 
 
 class ConvWrite(nn.Module):
@@ -196,7 +226,7 @@ class ConvWrite(nn.Module):
     def __init__(self, config: DrawConfig) -> None:
         super().__init__()
         self.mix = RowMix(config.n_bins // config.patch_bins, config.decoder_channels, config.mix_groups)
-        self.write = patch_write(config.decoder_channels, (config.patch_bins, config.patch_frames))
+        self.write = PatchWrite(config.decoder_channels, (config.patch_bins, config.patch_frames))
 
     def forward(self, h_dec: Tensor, film: Tensor) -> Tensor:
         return self.write(self.mix(h_dec * film))[:, 0]
@@ -328,11 +358,12 @@ class Texture(nn.Module):
         self.p = nn.Conv2d(C, 2 * Z, 1)
         self.latent = nn.Conv2d(Z, C, 3, padding=1)
         self.block = Residual(C)
-        self.write = patch_write(C, patch)
+        self.write = PatchWrite(C, patch)
 
     def context(self, canvas: Tensor, style: Tensor) -> Tensor:
         """(B, F, T), (B, style_dim) → (B, C, H, 2 W)."""
-        return self.blocks(self.canvas(canvas[:, None]) + self.row + self.style(style)[:, :, None, None])
+        h = self.canvas(canvas[:, None])
+        return self.blocks(h + (self.row + self.style(style)[:, :, None, None]).to(h.dtype))
 
     def prior(self, h: Tensor) -> Gaussian:
         return split_gaussian(self.p(h))
@@ -403,19 +434,22 @@ class Draw(nn.Module):
     def style_vector(self, style: Tensor) -> tuple[Tensor, Tensor]:
         """Style ids (B,) or blends (B, styles) → embedding (B, style_dim) and first canvas (B, F)."""
         weights = F.one_hot(style, self.config.styles).float() if style.dim() == 1 else style
-        return weights @ self.style, weights @ self.mean_frames
+        return weights.to(self.style.dtype) @ self.style, weights.float() @ self.mean_frames
 
-    def paint(self, view: Tensor, style: Tensor, phase: Tensor, choose: Choose, *, keep: list[Tensor] | None = None) -> tuple[Tensor, list[Tensor]]:
-        """The K steps: view (B, F, T), style (B,) or (B, styles), phase (B, 4, T) → last canvas (B, F, T), KL per step.
+    def paint(
+        self, view: Tensor, style: Tensor, phase: Tensor, choose: Choose, *, keep: list[Tensor] | None = None
+    ) -> tuple[Tensor, list[Tensor]]:
+        """The K steps: view (B, F, T), style (B,) or (B, styles), phase (B, 4, T) → last canvas (B, F, T), KL per step where it was asked for.
 
-        ``choose`` makes z_k of posterior and prior; canvases go into ``keep`` when one wants to watch. T is a multiple of the grid.
+        ``choose`` makes z_k of h_enc and h_dec; canvases go into ``keep`` when one wants to watch. T is a multiple of the grid.
         """
         embedding, mean = self.style_vector(style)
         static = self.read.prepare(view, phase)
-        always = self.phase(phase)[:, :, None] + self.style_gates(embedding)[:, :, None, None]
         film = 1 + self.style_film(embedding)[:, :, None, None]
         shape = (view.shape[0], self.config.decoder_channels, self.read.grid[0], static.shape[-1])
         h_dec = (self.start + self.style_start(embedding)[:, :, None, None]).expand(shape).to(static.dtype)
+        always = self.phase(phase) + self.style_gates(embedding)[:, :, None]
+        always = always[:, :, None].expand(-1, -1, shape[2], -1).contiguous()  # written out once: added at every step
         c_dec = torch.zeros_like(h_dec)
         h_enc = c_enc = torch.zeros_like(h_dec[:, :1]).expand(-1, self.config.encoder_channels, -1, -1)
         canvas = mean[:, :, None].expand_as(view).float()
@@ -423,14 +457,21 @@ class Draw(nn.Module):
         for k in range(self.config.steps):
             r = self.read(view, canvas, h_dec)
             h_enc, c_enc = lstm_cell(self.encoder(torch.cat([r.to(h_dec.dtype), h_enc, h_dec], 1)) + static, c_enc)
-            q, p = split_gaussian(self.q(h_enc)), split_gaussian(self.p(h_dec))
-            z = choose(k, q, p)
-            kl.append(gaussian_kl(q, p).sum((1, 2, 3)))
+            z, cost = choose(k, h_enc, h_dec)
+            kl += [] if cost is None else [cost]
             h_dec, c_dec = lstm_cell(self.decoder(torch.cat([z.to(h_dec.dtype), h_dec], 1)) + always, c_dec)
             canvas = canvas + self.write(h_dec, film).float()
             if keep is not None:
                 keep.append(canvas)
         return canvas, kl
+
+    def posterior(self, h_enc: Tensor) -> Gaussian:
+        """q(z_k | h_enc_k)."""
+        return split_gaussian(self.q(h_enc))
+
+    def prior(self, h_dec: Tensor) -> Gaussian:
+        """p(z_k | h_dec_{k−1})."""
+        return split_gaussian(self.p(h_dec))
 
     # -- training ---------------------------------------------------------------------------------------------------
 
@@ -454,7 +495,7 @@ class Draw(nn.Module):
             with a texture stage, ``"loss/texture_db"``, ``"loss/texture_kl"``.
         """
         c = self.config
-        canvas, kl = self.paint(view, style, phase, lambda k, q, p: sample(q))
+        canvas, kl = self.paint(view, style, phase, self._sampled)
         error_db = (canvas - target).abs().mean() * c.range_db
         pixels = target[0].numel() * target.shape[0]
         kl_steps = torch.stack([step.sum() for step in kl])
@@ -466,6 +507,10 @@ class Draw(nn.Module):
             out |= texture_out
             total = total + texture_out["loss/texture_db"] / c.texture_scale_db + beta * c.beta * texture_out["loss/texture_kl"] / (c.patch_bins * 2)
         return out | {"loss/total": total}
+
+    def _sampled(self, k: int, h_enc: Tensor, h_dec: Tensor) -> tuple[Tensor, Tensor]:
+        q = self.posterior(h_enc)
+        return sample(q), gaussian_kl(q, self.prior(h_dec)).sum((1, 2, 3))
 
     def _texture_loss(self, canvas: Tensor, target: Tensor, style: Tensor) -> dict[str, Tensor]:
         assert self.texture is not None
@@ -515,18 +560,42 @@ class Draw(nn.Module):
         phase = view.new_zeros(B, 4, T) if phase is None else phase
         pad = -T % self.config.grid_frames
         kept: list[Tensor] = []
-        choose = _dreamer(self.config.steps, dream, grain, seed, first_frame // self.config.grid_frames)
-        canvas, _ = self.paint(F.pad(view, (0, pad)), style, F.pad(phase, (0, pad)), choose, keep=kept)
-        if self.texture is not None:
-            canvas = self._textured(canvas, style, grain, seed, first_frame)
+        network = self._cast(view.device.type)
+        view, phase = (F.pad(x, (0, pad)).to(network.style.dtype) for x in (view, phase))
+        with torch.autocast(view.device.type, enabled=False):
+            choose = network._dreamer(dream, grain, seed, first_frame // self.config.grid_frames)
+            canvas, _ = network.paint(view, style, phase, choose, keep=kept if canvases else None)
+            if network.texture is not None:
+                canvas = network._textured(canvas, style, grain, seed, first_frame)
         return torch.stack([*kept, canvas])[..., :T] if canvases else canvas[..., :T]
+
+    def _cast(self, device_type: str) -> Draw:
+        """This network in the precision that autocast asks for: weights are cast once, not at every step, and nothing in between is."""
+        if not torch.is_autocast_enabled(device_type):
+            return self
+        network = copy.deepcopy(self)
+        for parameter in network.parameters():
+            parameter.data = parameter.data.to(torch.get_autocast_dtype(device_type))
+        return network
 
     def _textured(self, canvas: Tensor, style: Tensor, grain: float, seed: int, first_frame: int) -> Tensor:
         assert self.texture is not None
-        h = self.texture.context(canvas, self.style_vector(style)[0])
+        h = self.texture.context(canvas.to(self.style.dtype), self.style_vector(style)[0])
         first_cell = first_frame // Texture.PATCH_FRAMES
         z = _draw(self.texture.prior(h), grain, seed=seed, step=self.config.steps, first_cell=first_cell)
         return canvas + self.texture.decode(h, z.to(h.dtype)).float()
+
+    def _dreamer(self, dream: float, grain: float, seed: int, first_cell: int) -> Choose:
+        """The song's latents, the last ``dream`` of them replaced by the style's; a fraction is a mixture, so the dial is smooth."""
+
+        def choose(k: int, h_enc: Tensor, h_dec: Tensor) -> tuple[Tensor, None]:
+            share = min(max(dream - (self.config.steps - 1 - k), 0.0), 1.0)
+            if share == 0:
+                return self.posterior(h_enc)[0], None
+            own = _draw(self.prior(h_dec), grain, seed=seed, step=k, first_cell=first_cell)
+            return (1 - share) * self.posterior(h_enc)[0] + share * own, None
+
+        return choose
 
 
 def sample(gaussian: Gaussian) -> Tensor:
@@ -539,19 +608,7 @@ def _draw(gaussian: Gaussian, grain: float, *, seed: int, step: int, first_cell:
         return gaussian[0]
     mean, log_sigma = gaussian
     noise = cell_noise(tuple(mean.shape), seed=seed, step=step, first_cell=first_cell, device=mean.device)  # type: ignore[arg-type]
-    return mean + grain**2 * torch.exp(log_sigma) * noise  # squared: half way on the dial is where flux and pitch are still whole
-
-
-def _dreamer(steps: int, dream: float, grain: float, seed: int, first_cell: int) -> Choose:
-    """The song's latents, the last ``dream`` of them replaced by the style's; a fraction is a mixture, so the dial is smooth."""
-
-    def choose(k: int, q: Gaussian, p: Gaussian) -> Tensor:
-        share = min(max(dream - (steps - 1 - k), 0.0), 1.0)
-        if share == 0:
-            return q[0]
-        return (1 - share) * q[0] + share * _draw(p, grain, seed=seed, step=k, first_cell=first_cell)
-
-    return choose
+    return mean + grain * torch.exp(log_sigma) * noise
 
 
 class PatchCritic(nn.Module):
