@@ -627,7 +627,8 @@ def _draw_pair(job: Job) -> None:
     song, sample_rate = audio.load(job.song)
     result, _ = audio.load(job.output, sample_rate=sample_rate)
     with whole_file(job.output.with_suffix(".png")) as temporary:
-        plots.plot_pair(temporary, song, result, sample_rate, titles=("Lamplight", f"Lamplight, {job.style}"))
+        titles = ("the song: “Lamplight”, for flute, clarinet, harp and double bass", f"the result: “Lamplight” in the style {job.style}")
+        plots.plot_pair(temporary, song, result, sample_rate, titles=titles)
 
 
 # ------------------------------------------------------------------------------------------------------------------- evaluate
@@ -641,6 +642,10 @@ def evaluate(
     quick: Annotated[bool, typer.Option("--quick", help="Four short excerpts instead of ten: a first look, not a result.")] = False,
     recipe: Annotated[
         str | None, typer.Option(help="The bundled style whose instruments play the truth. Default: the style's name.")
+    ] = None,
+    baselines: Annotated[
+        Path | None,
+        typer.Option(help="Folder of NAME-plain, NAME-lstm2017. Default: baselines/ beside the style, or of a checkout."),
     ] = None,
     jobs: Annotated[int | None, typer.Option("-j", "--jobs", help="Processes. Default: one a core.", min=1)] = None,
     card: Annotated[bool, typer.Option("--card", help="Write the numbers into the style file's card, too.")] = False,
@@ -663,6 +668,7 @@ def evaluate(
     with _wrong_usage():
         for path in paths:
             dataset.recipe_of(recipe or path.stem)
+            evaluation.Contenders.find(path, baselines)
     protocol = evaluation.QUICK if quick else evaluation.Protocol()
     reports = []
     with _progress_bar(len(paths)) as advance:
@@ -671,7 +677,10 @@ def evaluate(
             def pieces(done: int, total: int, index: int = index, path: Path = path) -> None:
                 advance(index + done / max(total, 1), path.stem)
 
-            reports.append(evaluation.evaluate(source, path, recipe=recipe, protocol=protocol, jobs=jobs, progress=pieces))
+            made = evaluation.evaluate(
+                source, path, recipe=recipe, protocol=protocol, baselines_folder=baselines, jobs=jobs, progress=pieces
+            )
+            reports.append(made)
             evaluation.write_report(reports[-1], out / path.stem)
             if card:
                 update_card(path, metrics=evaluation.card_metrics(reports[-1]))

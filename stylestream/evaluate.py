@@ -222,14 +222,31 @@ class Contenders:
 
     @classmethod
     def find(cls, style: str | Path, folder: str | Path | None = None) -> Contenders:
-        """A style, and ``NAME-plain.safetensors``, ``NAME-lstm2017.safetensors`` in ``folder`` (``baselines/`` beside the style)."""
+        """A style, and its ``NAME-plain.safetensors`` and ``NAME-lstm2017.safetensors``.
+
+        Parameters
+        ----------
+        folder : path, optional
+            Where the baselines lie. When not given: ``baselines/`` beside the style, then ``benchmarks/baselines/`` here, which is
+            where a checkout has those of the bundled styles (they are no styles, so the package does not carry them).
+
+        Raises
+        ------
+        ValueError
+            If there is no such style, or ``folder`` is none.
+        """
         from stylestream.style import find_style
 
         path = find_style(style)
-        beside = Path(folder) if folder is not None else path.parent / "baselines"
-        files = {kind: beside / f"{path.stem}-{kind}.safetensors" for kind in ("plain", "lstm2017")}
-        there = {kind: file if file.is_file() else None for kind, file in files.items()}
-        return cls(path.stem, path, there["plain"], there["lstm2017"])
+        if folder is not None and not Path(folder).is_dir():
+            raise ValueError(f"{folder}: no such folder of baselines; leave --baselines out to do without them")
+        folders = [Path(folder)] if folder is not None else [path.parent / "baselines", Path("benchmarks", "baselines")]
+
+        def there(kind: str) -> Path | None:
+            files = (place / f"{path.stem}-{kind}.safetensors" for place in folders)
+            return next((file for file in files if file.is_file()), None)
+
+        return cls(path.stem, path, there("plain"), there("lstm2017"))
 
     def missing(self) -> list[str]:
         """Baselines that have no file."""
@@ -451,14 +468,21 @@ def interval(values: Array, resampled: Iterable[NDArray[np.intp]], statistic: Ca
 
 
 def claims(report: Mapping[str, Any], name: str) -> list[dict[str, Any]]:
-    """What a bundled style promises, each with its value, its bound, and whether it holds (not where a value is null)."""
+    """What a bundled style promises, each with its value, its bound, and whether it holds (not where a value is null).
+
+    *No ripple*: in no band may the result be modulated more than the truth. Where the ceiling itself is (the truth's own frames,
+    brought back with the song's phase, have been seen 0.8 dB above the truth at 20–43 Hz), the ceiling's value is the bound instead
+    of 0 dB: that ripple is the vocoder's, and no canvas could avoid it. The claim's note names the band that is worst against its
+    bound, and what the ceiling has there.
+    """
     rows = {row: {metric: cell["mean"] for metric, cell in columns.items()} for row, columns in report["rows"].items()}
-    ours, copied, equalised, truth = (_Cells(rows[row]) for row in (name, "copy", "equalise", "truth"))
+    ours, copied, equalised, truth, ceiling = (_Cells(rows[row]) for row in (name, "copy", "equalise", "truth", "ceiling"))
     flux_least = max(copied["flux"] - 0.05, 0.5) if name == "strings" else copied["flux"] - 0.05
     reached = report["way"][name]["mean"]
+    band, ripple, most_ripple = _ripple(ours, ceiling)
     listed = [
         ("part of the way", math.nan if reached is None else reached, ">=", 0.40),
-        ("ceiling, log-mel L1 dB", _Cells(rows["ceiling"])["log_mel_l1"], "<=", 1.3),
+        ("ceiling, log-mel L1 dB", ceiling["log_mel_l1"], "<=", 1.3),
         ("log-mel L1 re equalise", ours["log_mel_l1"] / equalised["log_mel_l1"], "<=", 0.85),
         ("MFCC distance re equalise", ours["mfcc"] / equalised["mfcc"], "<=", 0.85),
         ("chroma", ours["chroma"], ">=", copied["chroma"]),
@@ -466,8 +490,9 @@ def claims(report: Mapping[str, Any], name: str) -> list[dict[str, Any]]:
         ("flux correlation", ours["flux"], ">=", flux_least),
         ("modulation 2–5 Hz dB", ours["modulation_2_5"], ">=", -3.0),
         ("modulation 5–10 Hz dB", ours["modulation_5_10"], ">=", -8.0),
-        ("modulation, highest band dB", max(ours[key] for key in ours if key.startswith("modulation")), "<=", 0.0),
+        ("modulation, worst band dB", ripple, "<=", most_ripple),
     ]
+    notes = {"modulation, worst band dB": f"{COLUMNS[band].removesuffix(', dB')}, where the ceiling has {ceiling[band]:+.2f}"}
     return [
         {
             "claim": claim,
@@ -475,9 +500,18 @@ def claims(report: Mapping[str, Any], name: str) -> list[dict[str, Any]]:
             "sign": sign,
             "bound": _number(bound),
             "holds": value >= bound if sign == ">=" else value <= bound,
+            "note": notes.get(claim, ""),
         }
         for claim, value, sign, bound in listed
     ]
+
+
+def _ripple(ours: Mapping[str, float], ceiling: Mapping[str, float]) -> tuple[str, float, float]:
+    """The band that is worst against its bound, the value there, and the bound."""
+    bounds = {key: max(ceiling[key], 0.0) for key in ours if key.startswith("modulation")}
+    excess = {key: ours[key] - bound for key, bound in bounds.items()}
+    worst = max(excess, key=lambda key: math.inf if math.isnan(excess[key]) else excess[key])  # of a null nothing can be claimed
+    return worst, ours[worst], bounds[worst]
 
 
 class _Cells(dict[str, float]):
@@ -614,7 +648,8 @@ def show(report: Mapping[str, Any], console: Console) -> None:
     for claim in report["claims"]:
         mark = "[green]yes[/]" if claim["holds"] else "[red]no [/]"
         value, bound = ("NaN" if number is None else f"{number:.3f}" for number in (claim["value"], claim["bound"]))
-        console.print(f"{mark} {claim['claim']}: {value} {claim['sign']} {bound}")
+        note = f" ({claim['note']})" if claim["note"] else ""
+        console.print(f"{mark} {claim['claim']}: {value} {claim['sign']} {bound}{note}")
     for kind in report["missing"]:
         console.print(f"row {kind}: not trained for this style")
     for path, reason in report["failures"].items():

@@ -727,8 +727,8 @@ def load_style(name_or_path: str | Path, *, device: str = "cpu", half: bool | No
     path = find_style(name_or_path)
     data = load_style_file(path)
     check_device(device)
+    draw = _network(data, path)  # first: a baseline says that it is one
     features = LogFrequency(_from_table(FeatureConfig, data.feature_config, path))
-    draw = _network(data, path)
     if draw.config.n_bins != features.config.n_bins:
         raise ValueError(f"{path}: a network of {draw.config.n_bins} rows, frames of {features.config.n_bins}; get the style file again")
     return StyleTransfer(draw, features=features, card=data.card, device=device, half=half)
@@ -744,6 +744,9 @@ def check_device(device: str) -> None:
 
 
 def _network(data: StyleData, path: Path) -> Draw:
+    if "model" in data.model_config:  # a network of another kind says so; DrawConfig has no such field
+        kind = str(data.model_config["model"])[:40]
+        raise ValueError(f"{path}: a baseline ({kind}), not a style; `stylestream evaluate --baselines FOLDER` compares styles with it")
     config = _from_table(DrawConfig, data.model_config, path)
     if not 1 <= config.steps <= MAX_STEPS:
         raise ValueError(f"{path}: a network of {config.steps} steps; a style has 1 to {MAX_STEPS}; get the style file again")

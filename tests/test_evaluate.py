@@ -156,12 +156,12 @@ def cells(**values: float | None) -> dict[str, dict[str, Any]]:
     return {metric: {"mean": value, "low": value, "high": value, "n": 5} for metric, value in base.items()}
 
 
-def report_of(ours: dict[str, Any], *, reached: float = 0.5) -> dict[str, Any]:
+def report_of(ours: dict[str, Any], *, reached: float = 0.5, ripple_db: float = 0.0) -> dict[str, Any]:
     rows = {
         "copy": cells(log_mel_l1=9.0, mfcc=50.0),
         "equalise": cells(log_mel_l1=8.0, mfcc=30.0),
         "rock": ours,
-        "ceiling": cells(log_mel_l1=1.0),
+        "ceiling": cells(log_mel_l1=1.0, modulation_20_43=ripple_db),
         "truth": cells(),
     }
     ways = {row: {"mean": reached, "low": reached, "high": reached, "n": 5} for row in rows}
@@ -193,13 +193,42 @@ def test_every_promise_is_kept_by_a_good_style() -> None:
         ({"flux": 0.74}, "flux correlation"),
         ({"modulation_2_5": -3.1}, "modulation 2–5 Hz dB"),
         ({"modulation_5_10": -8.1}, "modulation 5–10 Hz dB"),
-        ({"modulation_20_43": 0.3}, "modulation, highest band dB"),
+        ({"modulation_20_43": 0.3}, "modulation, worst band dB"),
+        ({"modulation_10_20": None}, "modulation, worst band dB"),
         ({"chroma": None}, "chroma"),
     ],
 )
 def test_a_broken_promise_is_named(broken: dict[str, float | None], claim: str) -> None:
     report = report_of(cells(**(GOOD | broken)))
     assert [c["claim"] for c in report["claims"] if not c["holds"]] == [claim]
+
+
+@pytest.mark.parametrize(("ours_db", "ceiling_db", "holds"), [(0.3, 0.8, True), (0.9, 0.8, False), (0.3, -0.8, False), (-0.1, -0.8, True)])
+def test_ripple_is_measured_against_the_truth_or_where_it_is_higher_the_ceiling(ours_db: float, ceiling_db: float, holds: bool) -> None:
+    report = report_of(cells(**(GOOD | {"modulation_20_43": ours_db})), ripple_db=ceiling_db)
+    (claim,) = [c for c in report["claims"] if c["claim"] == "modulation, worst band dB"]
+    assert claim["holds"] is holds
+    assert claim["note"] == f"20–43 Hz, where the ceiling has {ceiling_db:+.2f}"
+    assert (claim["value"], claim["bound"]) == (ours_db, max(ceiling_db, 0.0))
+
+
+def test_baselines_are_found_where_they_are_said_to_lie(tmp_path: Path, tiny_style: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    style = tmp_path / "mine" / "tiny.safetensors"
+    here = tmp_path / "here" / "benchmarks" / "baselines"
+    for place in (style.parent / "baselines", here, tmp_path / "named"):
+        place.mkdir(parents=True)
+    style.write_bytes(tiny_style.read_bytes())
+    monkeypatch.chdir(tmp_path / "here")
+    assert Contenders.find(style).missing() == ["plain", "lstm2017"]
+    (here / "tiny-lstm2017.safetensors").touch()
+    (here / "tiny-plain.safetensors").touch()
+    assert Contenders.find(style).plain == Path("benchmarks/baselines/tiny-plain.safetensors")
+    (style.parent / "baselines" / "tiny-plain.safetensors").touch()  # nearer
+    assert Contenders.find(style).plain == style.parent / "baselines" / "tiny-plain.safetensors"
+    assert Contenders.find(style).lstm2017 == Path("benchmarks/baselines/tiny-lstm2017.safetensors")
+    assert Contenders.find(style, tmp_path / "named").missing() == ["plain", "lstm2017"]
+    with pytest.raises(ValueError, match="no such folder of baselines"):
+        Contenders.find(style, tmp_path / "nowhere")
 
 
 def test_the_tables_say_what_the_report_says() -> None:

@@ -389,7 +389,10 @@ def test_a_midi_file_is_played_in_the_style(style, tmp_path):
 def test_ctrl_c_leaves_nothing(tmp_path, style_file):
     soundfile.write(tmp_path / "song.wav", np.tile(music(10), 4).T, SAMPLE_RATE)
     (tmp_path / "out").mkdir()
-    code = "import sys; from stylestream.transfer import transfer_file; transfer_file(*sys.argv[1:], chunk_seconds=1.0, progress=print)"
+    code = (
+        "import signal, sys; signal.signal(signal.SIGINT, signal.default_int_handler)\n"  # a background job's children are deaf to it
+        "from stylestream.transfer import transfer_file; transfer_file(*sys.argv[1:], chunk_seconds=1.0, progress=print)"
+    )
     names = [str(style_file), str(tmp_path / "song.wav"), str(tmp_path / "out" / "song.wav")]
     child = subprocess.Popen([sys.executable, "-u", "-c", code, *names], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
     with child:
@@ -484,6 +487,17 @@ def test_a_style_whose_config_is_wrong_is_one_clear_line(tmp_path, config, messa
         load_style(path)
     assert "\n" not in str(error.value)
     assert len(str(error.value)) < 400
+
+
+def test_a_baseline_is_not_a_style_and_says_so(tmp_path):
+    from stylestream.baselines import Lstm2017, Lstm2017Config
+
+    small = Lstm2017Config(hidden=4, latents=2)
+    settings = {"model": "lstm2017", **dataclasses.asdict(small)}
+    path = tmp_path / "rock-lstm2017.safetensors"
+    save_style(path, Lstm2017(small).state_dict(), model_config=settings, feature_config={}, card=Card("old"))
+    with pytest.raises(ValueError, match=r"a baseline \(lstm2017\), not a style; `stylestream evaluate --baselines FOLDER`"):
+        load_style(path)
 
 
 def test_an_unknown_style_names_the_nearest(monkeypatch, tmp_path, style_file):
