@@ -44,9 +44,10 @@ def plot_pair(
     figure = Figure(figsize=(12, 7.5), dpi=110, layout="constrained")
     for axes, title, y in zip(figure.subplots(2, 1, sharex=True), titles, (song, result), strict=True):
         image = _draw(axes, _levels_db(y, config, max_seconds), config)
-        axes.set_title(title, loc="left", parse_math=False)
-    axes.set_xlabel("seconds")
-    figure.colorbar(image, ax=figure.axes, label="dB, 0 is the loudest", pad=0.01, aspect=40)
+        axes.set_title(title, loc="left", fontsize=13, parse_math=False)
+    axes.set_xlabel("time, seconds")
+    bar = figure.colorbar(image, ax=figure.axes, pad=0.01, aspect=40)
+    bar.set_label("level, dB below the loudest of each picture")
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Glyph .* missing from")  # an emoji in a title becomes a box, which is no harm
         figure.savefig(path, format="png", metadata={"Software": None})  # equal pictures are equal files
@@ -74,10 +75,21 @@ def _draw(axes: Any, levels_db: NDArray[np.float32], config: FeatureConfig) -> A
         interpolation="antialiased",
     )
     rows = np.arange(0, config.n_bins, config.bins_per_octave) + 0.5  # the middle of the row
-    axes.set_yticks(rows, [note_name(24 + 12 * octave) for octave in range(len(rows))])
-    axes.set_yticks(rows + config.bins_per_octave * 7 / 12, minor=True)  # G: a fifth above
-    axes.set_ylabel("note")
+    numbers = [24 + 12 * octave for octave in range(len(rows))]
+    axes.set_yticks(rows, [f"{note_name(number)}  {_hz(number)}" for number in numbers])
+    axes.set_yticks(rows + config.bins_per_octave * 7 / 12, [note_name(number + 7) for number in numbers], minor=True, fontsize=7)
+    axes.set_ylabel("note and frequency")
     return image
+
+
+def _hz(number: int) -> str:
+    """Frequency of a MIDI note, rounded, for an axis.
+
+    >>> _hz(69), _hz(24), _hz(108)
+    ('440 Hz', '33 Hz', '4.2 kHz')
+    """
+    hz = 440 * 2 ** ((number - 69) / 12)
+    return f"{hz:.0f} Hz" if hz < 1000 else f"{hz / 1000:.1f} kHz"
 
 
 def note_name(number: int) -> str:

@@ -28,7 +28,12 @@ def test_the_pictures_axes_say_notes_and_seconds(tone):
     axes = Figure().subplots()
     config = FeatureConfig()
     plots._draw(axes, plots._levels_db(tone(2.0), config, 60.0), config)
-    assert [label.get_text() for label in axes.get_yticklabels()] == [f"C{octave}" for octave in range(1, 10)]
+    names = [label.get_text() for label in axes.get_yticklabels()]
+    assert [name.split()[0] for name in names] == [f"C{octave}" for octave in range(1, 10)]
+    assert names[3] == "C4  262 Hz"
+    assert [label.get_text() for label in axes.get_yticklabels(minor=True)] == [f"G{octave}" for octave in range(1, 10)]
+    height = axes.get_yticks(minor=True)[0] - axes.get_yticks()[0]
+    assert height == 21  # a fifth: seven semitones of three rows
     assert axes.get_xlim() == (0, pytest.approx(2.0, abs=0.02))
 
 
