@@ -344,7 +344,9 @@ def test_an_interruption_leaves_nothing(tmp_path, tiny_style, number, code, mess
     soundfile.write(tmp_path / "long.wav", y, 44100, subtype="PCM_16")
     work = tmp_path / "work"
     work.mkdir()
-    command = [sys.executable, "-m", "stylestream", "transfer", "../long.wav", "-s", str(tiny_style)]
+    # a shell's background job, such as these tests may be, is deaf to SIGINT, and so are its children unless they ask
+    program = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler); from stylestream.cli import main; main()"
+    command = [sys.executable, "-c", program, "transfer", "../long.wav", "-s", str(tiny_style)]
     process = subprocess.Popen(command, cwd=work, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True)
     deadline = time.monotonic() + 60
     while time.monotonic() < deadline and not opened(process, work):
