@@ -21,7 +21,7 @@ demo: $(VENV)/.core  ## play the bundled song in every bundled style: demo/STYLE
 
 test: $(VENV)/.dev  ## everything the tests need, then the tests
 	@tools/system-packages
-	STYLESTREAM_DATA='$(abspath $(DATA))' $(BIN)/python -m pytest $(PYTEST_ARGS)
+	OMP_NUM_THREADS=1 STYLESTREAM_DATA='$(abspath $(DATA))' $(BIN)/python -m pytest $(PYTEST_ARGS)
 
 lint: $(VENV)/.dev  ## ruff and mypy
 	$(BIN)/ruff check .
@@ -40,7 +40,8 @@ styles: $(VENV)/.dev  ## retrain all bundled styles from the collection at DATA
 quality: $(VENV)/.dev  ## measure the bundled styles on held-out pieces of DATA; writes report/, the tables in README.md, the cards
 	@test -n '$(DATA)' || { echo "make quality DATA=FOLDER   (a folder with midi.csv and midi.tar.xz; see docs/data.md)"; exit 2; }
 	@tools/system-packages
-	$(BIN)/stylestream evaluate '$(DATA)' $(patsubst stylestream/styles/%.safetensors,-s %,$(wildcard stylestream/styles/*.safetensors)) -o report --card --force
+	$(BIN)/stylestream evaluate '$(DATA)' $(patsubst stylestream/styles/%.safetensors,-s %,$(wildcard stylestream/styles/*.safetensors)) \
+		$(addprefix --baselines ,$(wildcard benchmarks/baselines)) -o report --card --force
 	$(BIN)/python tools/fill README.md quality report/report.md
 
 picture: demo  ## the README's picture, of what make demo just drew
