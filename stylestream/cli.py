@@ -181,9 +181,10 @@ def _run(jobs: Sequence[Job], work: Callable[[Job, Callable[[float], None]], lis
     with _progress_bar(len(jobs)) as advance:
         for index, job in enumerate(jobs):
             outcome = Outcome(_text(job.song), _text(job.output), job.style)
+            made: list[Path] = []
             try:
                 _check_output(job, force=force)
-                job.output.parent.mkdir(parents=True, exist_ok=True)
+                made = _make_folders(job.output.parent)
                 outcome.warnings = work(job, lambda fraction, index=index, job=job: advance(index + fraction, job.song.name))  # type: ignore[misc]
             except (ValueError, OSError, MemoryError, ModuleNotFoundError, RuntimeError) as error:  # torch's own are RuntimeErrors
                 outcome.error = reason(error, written=job.output)
@@ -192,11 +193,22 @@ def _run(jobs: Sequence[Job], work: Callable[[Job, Callable[[float], None]], lis
             else:
                 if not as_json:
                     print(_printable(outcome.output))
+            finally:
+                for folder in made:  # of a song that came to nothing no folder stays either
+                    with contextlib.suppress(OSError):  # it is not empty, as it should be
+                        folder.rmdir()
             for warning in outcome.warnings:
                 print(f"stylestream: warning: {_printable(_text(job.song))}: {_printable(warning)}", file=sys.stderr)
             outcomes.append(outcome)
             advance(index + 1, job.song.name)
     return _report(outcomes, as_json=as_json)
+
+
+def _make_folders(folder: Path) -> list[Path]:
+    """Make a folder and those above it; return the new ones, the innermost first."""
+    new = [place for place in (folder, *folder.parents) if not place.exists()]
+    folder.mkdir(parents=True, exist_ok=True)
+    return new
 
 
 @contextlib.contextmanager

@@ -430,8 +430,15 @@ def list_styles() -> list[StyleEntry]:
 
 def _named_paths() -> dict[str, Path]:
     bundled = {path.stem: path for path in sorted(bundled_folder().glob(f"*{SUFFIX}"))}
-    user = {path.stem: path for path in sorted(user_folder().glob(f"*{SUFFIX}")) if not path.name.startswith(".")}
+    user = {path.stem: path for path in _installed() if not path.name.startswith(".")}
     return {**bundled, **{name: path for name, path in user.items() if name not in bundled}}
+
+
+def _installed() -> list[Path]:
+    try:
+        return sorted(user_folder().glob(f"*{SUFFIX}"))
+    except OSError:  # a folder that may not be read, as under another user's HOME: the bundled styles are still there
+        return []
 
 
 def _entry(name: str, path: Path, *, bundled: bool) -> StyleEntry:

@@ -359,6 +359,18 @@ def test_an_interruption_leaves_nothing(tmp_path, tiny_style, number, code, mess
     assert not list(work.iterdir())
 
 
+def test_a_song_that_fails_leaves_no_folder_and_one_that_is_done_keeps_its_own(stylestream, song, tiny_style):
+    Path("text.wav").write_text("no song")
+    code, _, _ = stylestream("transfer", "text.wav", "-s", tiny_style, "-o", "new/folder/x.wav")
+    assert (code, Path("new").exists()) == (1, False)
+    Path("here").mkdir()
+    stylestream("transfer", "text.wav", "-s", tiny_style, "-o", "here/x.wav")
+    assert Path("here").is_dir()
+    code, _, _ = stylestream("transfer", song, "text.wav", "-s", tiny_style, "-o", "both/{style}/{name}.wav")
+    assert code == 1
+    assert [path.name for path in Path("both/tiny").iterdir()] == ["song.wav"]
+
+
 def opened(process, folder):
     """What a process holds open in a folder: the result in the making."""
     names = []

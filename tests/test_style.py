@@ -248,6 +248,15 @@ def test_a_style_is_found_by_path_and_by_installed_name(tmp_path, user_styles):
         find_style("blue")
 
 
+def test_a_style_folder_that_may_not_be_read_hides_no_bundled_style(monkeypatch):
+    class Locked(type(Path())):
+        def glob(self, pattern, **_):
+            raise PermissionError(13, "Permission denied", str(self))
+
+    monkeypatch.setattr(style, "user_folder", lambda: Locked("/locked"))
+    assert [entry.name for entry in style.list_styles() if entry.bundled] == [path.stem for path in BUNDLED]
+
+
 def test_an_unknown_style_names_the_nearest(user_styles):
     user_styles.mkdir()
     write(user_styles / "zydeco.safetensors")
