@@ -696,18 +696,21 @@ def evaluate(
             evaluation.write_report(reports[-1], out / path.stem)
             if card:
                 update_card(path, metrics=evaluation.card_metrics(reports[-1]))
-    _write_tables(reports, out / "report.md")
+    _write_tables(reports, out)
     _show_reports(reports, as_json=json_)
     return 1 if any(report["failures"] for report in reports) else 0
 
 
-def _write_tables(reports: list[dict[str, Any]], path: Path) -> None:
+def _write_tables(reports: list[dict[str, Any]], out: Path) -> None:
+    """summary.md: all styles beside each other, and what they promise; report.md: that, and every table."""
     from stylestream import evaluate as evaluation
     from stylestream.files import whole_file
 
-    text = "\n\n".join([evaluation.markdown_summary(reports).strip(), *(evaluation.markdown(report).strip() for report in reports)])
-    with whole_file(path) as temporary:
-        temporary.write_text(text + "\n", encoding="utf-8")
+    summary = [evaluation.markdown_summary(reports).strip(), evaluation.markdown_claims(reports).strip()]
+    tables = [evaluation.markdown(report).strip() for report in reports]
+    for name, parts in (("summary.md", summary), ("report.md", summary + tables)):
+        with whole_file(out / name) as temporary:
+            temporary.write_text("\n\n".join(parts) + "\n", encoding="utf-8")
 
 
 def _show_reports(reports: list[dict[str, Any]], *, as_json: bool) -> None:

@@ -629,6 +629,20 @@ def markdown_summary(reports: Sequence[Mapping[str, Any]]) -> str:
     return "\n".join(text) + "\n"
 
 
+def markdown_claims(reports: Sequence[Mapping[str, Any]]) -> str:
+    """What the styles promise: a line a promise, a column a style, and whether it is kept."""
+    text = [_markdown_line(["promise", *(report["style"] for report in reports)]), _markdown_line(["---"] * (len(reports) + 1))]
+    for same in zip(*(report["claims"] for report in reports), strict=True):
+        text.append(_markdown_line([same[0]["claim"], *map(_claim_cell, same)]))
+    return "\n".join(text) + "\n"
+
+
+def _claim_cell(claim: Mapping[str, Any]) -> str:
+    value, bound = ("NaN" if number is None else f"{number:.2f}" for number in (claim["value"], claim["bound"]))
+    sign = {">=": "≥", "<=": "≤"}[claim["sign"]]
+    return f"{value} {sign} {bound}" if claim["holds"] else f"**no:** {value}, not {sign} {bound}"
+
+
 def card_metrics(report: Mapping[str, Any]) -> dict[str, dict[str, float]]:
     """The means of a report as a style's card keeps them: row → metric → value, ``way`` among them; nulls are left out."""
     rows: dict[str, dict[str, float]] = {}

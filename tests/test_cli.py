@@ -531,6 +531,8 @@ def test_a_style_is_measured_and_the_report_written(stylestream, tiny_style, mon
     assert report == json.loads(Path("report/tiny/report.json").read_text())
     assert report["rows"]["ceiling"]["log_mel_l1"]["mean"] < report["rows"]["copy"]["log_mel_l1"]["mean"]
     assert "tiny: 1 held-out pieces" in Path("report/report.md").read_text()
+    assert Path("report/report.md").read_text().startswith(Path("report/summary.md").read_text().strip())
+    assert "| part of the way | " in Path("report/summary.md").read_text()
     assert style.read_card(tiny).metrics["copy"]["log_mel_l1"] == pytest.approx(report["rows"]["copy"]["log_mel_l1"]["mean"], abs=1e-4)
     code, _, err = stylestream(*command, "--recipe", "rock")
     assert code == 2

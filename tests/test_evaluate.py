@@ -248,6 +248,14 @@ def test_the_tables_say_what_the_report_says() -> None:
     assert "row plain: not trained" in printed
 
 
+def test_the_promises_are_a_table_that_says_which_are_not_kept() -> None:
+    kept, broken = report_of(cells(**GOOD)), report_of(cells(**(GOOD | {"mfcc": 26.0})), reached=0.3)
+    lines = evaluate.markdown_claims([kept, broken]).splitlines()
+    assert lines[2] == "| part of the way | 0.50 ≥ 0.40 | **no:** 0.30, not ≥ 0.40 |"
+    assert "| MFCC distance re equalise | 0.67 ≤ 0.85 | **no:** 0.87, not ≤ 0.85 |" in lines
+    assert len(lines) == 2 + len(kept["claims"])
+
+
 def test_the_summary_has_a_line_a_style_and_the_card_the_means() -> None:
     report = report_of(cells(**GOOD, centroid=None))
     assert evaluate.markdown_summary([report]).splitlines()[2] == "| rock | 9.00 | 8.00 |  |  | 5.00 | 1.00 | **50% [50%, 50%]** | 5 |"
