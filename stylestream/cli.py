@@ -15,7 +15,7 @@ import re
 import signal
 import sys
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn
@@ -75,7 +75,7 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # the reader has gone; so does the flush at exit
         code = 1
-    except (ValueError, OSError, MemoryError, ModuleNotFoundError) as error:
+    except (ValueError, OSError, MemoryError, ModuleNotFoundError, FloatingPointError) as error:
         code = _fail(reason(error), 1)
     if code == 130:  # newer typers make this of Ctrl-C themselves
         _fail("interrupted", 130)
@@ -372,6 +372,10 @@ def _finite(value: float) -> float:
     return value
 
 
+def _finite_or_none(value: float | None) -> float | None:
+    return None if value is None else _finite(value)
+
+
 Force = Annotated[bool, typer.Option("--force", help="Replace outputs that exist.")]
 Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
 Seed = Annotated[int, typer.Option(help="Equal seeds give equal songs.", min=0, max=2**63 - 1)]
@@ -641,6 +645,109 @@ def _draw_pair(job: Job) -> None:
     with whole_file(job.output.with_suffix(".png")) as temporary:
         titles = ("the song: “Lamplight”, for flute, clarinet, harp and double bass", f"the result: “Lamplight” in the style {job.style}")
         plots.plot_pair(temporary, song, result, sample_rate, titles=titles)
+
+
+# ---------------------------------------------------------------------------------------------------------------------- train
+
+CONFIGS = Path(__file__).parent / "configs"
+
+
+@app.command()
+def train(
+    sources: Annotated[list[Path], typer.Argument(metavar="SOURCE...", help="Folders of MIDI or audio, or a collection with midi.csv.")],
+    out: Annotated[Path, typer.Option("-o", "--out", help="The style file to write. Checkpoints lie in OUT.ckpt/.")],
+    config: Annotated[str, typer.Option("-c", "--config", help="tiny, default, a bundled style's name, or a TOML file.")] = "default",
+    base: Annotated[
+        str | None, typer.Option("--from", help="base, none, or a style's name or file. Default: base, if the config has its size.")
+    ] = None,
+    minutes: Annotated[float | None, typer.Option(help="Train so long, rendering included.", min=0.01, callback=_finite_or_none)] = None,
+    steps: Annotated[int | None, typer.Option(help="Train so many steps: the same on every run.", min=1)] = None,
+    seed: Seed = 0,
+    device: Device = "cpu",
+    model: Annotated[str, typer.Option(help="draw; or plain, lstm2017: what a style has to beat.")] = "draw",
+    jobs: Annotated[int | None, typer.Option("-j", "--jobs", help="Processes that render. Default: one a core.", min=1)] = None,
+    force: Force = False,
+) -> int:
+    """Make a style of a folder of music. The same command goes on where it was interrupted."""
+    if minutes is not None and steps is not None:
+        raise WrongUsage("--minutes and --steps: give one of them")
+    if out.suffix != ".safetensors":
+        raise WrongUsage(f"-o {out}: a style file's name ends in .safetensors")
+    if out.exists() and not force:
+        raise WrongUsage(f"{out} exists; use --force to replace it, or choose another name with -o")
+    with _wrong_usage():
+        tables = read_config(config)
+
+    from stylestream import train as training
+    from stylestream.transfer import check_device
+
+    budget: dict[str, Any] = {"minutes": minutes, "steps": steps, "seed": seed, "base": base, "model": model}
+    with _wrong_usage():
+        check_device(device)
+        training.make_plan(sources, tables, **budget)
+    with _phases() as progress:
+        done = training.train(
+            sources, out, config=tables, **budget, device=device, jobs=jobs, report=_training_line, progress=progress, say=_say
+        )
+    print(_printable(str(out)))
+    if done.failures:
+        print(f"stylestream: {len(done.failures)} songs could not be used", file=sys.stderr)
+    return 1 if done.failures else 0
+
+
+@contextlib.contextmanager
+def _phases() -> Iterator[Callable[[str, float, str], None]]:
+    """Give a function of (phase, share done, text): one progress bar, begun again with each phase."""
+    with contextlib.ExitStack() as stack:
+        shown: dict[str, Callable[[float, str], None]] = {}
+
+        def progress(phase: str, done: float, text: str) -> None:
+            if phase not in shown:
+                stack.close()
+                shown.clear()
+                shown[phase] = stack.enter_context(_progress_bar(1))
+            shown[phase](done, text)
+
+        yield progress
+
+
+def _say(line: str) -> None:
+    print(f"stylestream: {_printable(line)}", file=sys.stderr)
+
+
+def _training_line(row: Mapping[str, float]) -> None:
+    """Print one line of held-out scores."""
+    print(
+        f"step {row['step']:.0f}  {row['seconds']:.0f} s  L1 {row['loss/l1_db']:.2f} dB  KL {row['loss/kl']:.2f}  "
+        f"held-out way {100 * row['score/way']:.1f} %",
+        file=sys.stderr,
+    )
+
+
+def read_config(name_or_path: str) -> dict[str, dict[str, Any]]:
+    """Read a training's TOML: its tables by name. A name is a bundled config.
+
+    Raises
+    ------
+    ValueError
+        If there is no such config, it is not TOML, or something stands outside a table.
+    """
+    bundled = {path.stem: path for path in sorted(CONFIGS.glob("*.toml"))}
+    path = bundled.get(name_or_path, Path(name_or_path))
+    if not path.is_file():
+        raise ValueError(f"no config {name_or_path!r}; give a TOML file, or one of {', '.join(bundled)}")
+    if sys.version_info >= (3, 11):
+        import tomllib
+    else:
+        import tomli as tomllib
+    try:
+        tables = tomllib.loads(path.read_text(encoding="utf-8"))
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ValueError(f"{path} is not TOML: {error}") from None
+    for name, table in tables.items():
+        if not isinstance(table, dict):
+            raise ValueError(f"{path}: {name} stands outside a table; write it under [train], [model] or another")
+    return tables
 
 
 # ------------------------------------------------------------------------------------------------------------------- evaluate

@@ -12,7 +12,9 @@ MIDI files.
 from __future__ import annotations
 
 import csv
+import functools
 import hashlib
+import itertools
 import re
 import tarfile
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -23,6 +25,11 @@ from typing import Any, Literal
 Split = Literal["train", "valid", "test"]
 Programs = Callable[[Sequence[Any]], list[int]]
 MIDI_SUFFIXES = (".mid", ".midi")
+SCORE_SUFFIXES = (*MIDI_SUFFIXES, ".kar", ".rmi")  # of a folder that a style is trained on
+AUDIO_SUFFIXES = (
+    *(".wav", ".wave", ".w64", ".rf64", ".aif", ".aiff", ".aifc", ".au", ".snd", ".caf", ".flac", ".ogg", ".oga", ".opus"),
+    *(".mp3", ".mp2", ".m4a", ".m4b", ".aac", ".wma", ".wv", ".ape", ".mka", ".mkv", ".mp4", ".mov", ".webm", ".avi"),
+)
 
 
 def split_of(piece_id: str) -> Split:
@@ -131,6 +138,16 @@ def chiptune_programs(tracks: Sequence[Any]) -> list[int]:
     return programs
 
 
+def rock_programs(tracks: Sequence[Any]) -> list[int]:
+    """Lowest part finger bass (33), the others distortion guitar (30).
+
+    The rock folders' own programs are no style: of 345 pieces two in three give guitars and basses less than half of the playing time
+    outside one arranger's output, and a piece for pads and an ocean wave (87, 100, 122) is nothing to aim at.
+    """
+    pitch = [_mean_pitch(track) for track in tracks]
+    return [33 if len(tracks) > 1 and i == pitch.index(min(pitch)) else 30 for i in range(len(tracks))]
+
+
 def _mean_pitch(track: Any) -> float:
     return sum(note.pitch for note in track.notes) / max(1, len(track.notes))
 
@@ -147,7 +164,7 @@ class StyleRecipe:
 
 
 STYLE_RECIPES: dict[str, StyleRecipe] = {
-    "rock": StyleRecipe(("rock", "rock-metal-game", "pop-rock-game")),
+    "rock": StyleRecipe(("rock", "rock-metal-game", "pop-rock-game"), programs=rock_programs),
     "jazz": StyleRecipe(("jazz", "jazz-blues")),
     "electronic": StyleRecipe(("electronic",)),
     "orchestra": StyleRecipe(("orchestral",), skip_all_piano=True),
@@ -198,7 +215,7 @@ def melody_fingerprint(score: Any, *, notes: int = 8, hashes: int = 24) -> list[
         for note in () if track.is_drum else track.notes:
             upper[note.time] = max(note.pitch, upper.get(note.time, 0))
     line = [pitch for _, pitch in sorted(upper.items())]
-    steps = [b - a for a, b in zip(line, line[1:], strict=False) if b != a]
+    steps = [b - a for a, b in itertools.pairwise(line) if b != a]
     runs = {tuple(steps[i : i + notes]) for i in range(max(1, len(steps) - notes + 1))}
     return sorted(int(_hash(repr(run))[:12], 16) for run in runs)[:hashes]
 
@@ -296,6 +313,15 @@ class BuildConfig:
     min_seconds: float = 4.0
     transpose_semitones: int = 3  # drawn in ±: a style has more keys than its tunes
     soundfont: str = "fluidr3"
+    # What `plan` takes of a training's sources; `build_frames` is told by its arguments.
+    recipe: str = ""  # whose folders and instruments (a key of STYLE_RECIPES); empty: the scores' own
+    songs: int = 200  # files of frames to train on, at most
+    held_out: int = 4  # and to score on
+    excerpts: int = 4  # of one score at most, in other keys
+    audio_seconds: float = 600.0  # of one recording at most: one long mix must not be the style
+
+
+Window = tuple[float, float]  # part of a song, as shares of its length
 
 
 def song_id(content: bytes) -> str:
@@ -314,14 +340,24 @@ class PieceRenderer:
     """MIDI bytes → aligned frames of target and views. Holds the SoundFont and the front end; one per process."""
 
     def __init__(self, config: BuildConfig) -> None:
-        from stylestream import midi
         from stylestream.features import LogFrequency
 
         self.config, self.features = config, LogFrequency()
-        self.synthesizer = midi.Synthesizer(midi.find_soundfont(config.soundfont))
 
-    def render(self, content: bytes, recipe: StyleRecipe, *, seed: int) -> dict[str, Any]:
+    @functools.cached_property
+    def synthesizer(self) -> Any:
+        """Loaded when the first score comes: folders of audio need none."""
+        from stylestream import midi
+
+        return midi.Synthesizer(midi.find_soundfont(self.config.soundfont))
+
+    def render(self, content: bytes, recipe: StyleRecipe, *, seed: int, window: Window = (0.0, 1.0)) -> dict[str, Any]:
         """``frames`` (1 + views, T, F) uint8, target first, and ``phase`` (T, 4) int8 (127 is 1).
+
+        Parameters
+        ----------
+        window : (float, float) in [0, 1]
+            Part of the piece that the excerpt is drawn from.
 
         Raises
         ------
@@ -335,16 +371,93 @@ class PieceRenderer:
         rng = np.random.default_rng([seed, *hashlib.sha256(content).digest()[:8]])
         target = target_score(midi.load_score(content), recipe)
         target = target.shift_pitch(int(rng.integers(-self.config.transpose_semitones, self.config.transpose_semitones + 1)))
-        seconds = min(self.config.max_seconds, midi.duration_seconds(target))
-        if seconds < self.config.min_seconds:
-            raise ValueError(f"{seconds:.1f} s long; at least {self.config.min_seconds} s are needed")
-        start = float(rng.uniform(0, midi.duration_seconds(target) - seconds))
+        start, seconds = self._excerpt(midi.duration_seconds(target), window, rng)
         scores = [target, *views.orchestrations(target, rng, self.config.views)]
         frames = np.stack([self._frames(score, start, seconds) for score in scores])
         rate = self.features.config.frames_per_second
         beat_seconds, downbeat_seconds = midi.beats(target)
         phase = rhythm.phase(beat_seconds - start, downbeat_seconds - start, frames=frames.shape[1], frames_per_second=rate)
         return {"frames": frames, "phase": np.rint(phase.T * 127).astype(np.int8)}
+
+    def sound(self, content: bytes, recipe: StyleRecipe, *, seed: int, window: Window = (0.0, 1.0)) -> Any:
+        """Waveform (2, N) of an excerpt as the style plays it: what `render` makes the first of its frames of, in its own key."""
+        import numpy as np
+
+        from stylestream import midi
+
+        target = target_score(midi.load_score(content), recipe)
+        rng = np.random.default_rng([seed, *hashlib.sha256(content).digest()[:8]])
+        start, seconds = self._excerpt(midi.duration_seconds(target), window, rng)
+        return self.synthesizer.render(target, start_seconds=start, max_seconds=seconds, tail_seconds=0.0)
+
+    def _excerpt(self, duration_seconds: float, window: Window, rng: Any) -> tuple[float, float]:
+        """Start and length in seconds, drawn within a window of the piece."""
+        first, last = (share * duration_seconds for share in window)
+        seconds = min(self.config.max_seconds, last - first)
+        self._check_length(seconds, window)
+        return float(rng.uniform(first, last - seconds)), seconds
+
+    def _check_length(self, seconds: float, window: Window) -> None:
+        least = self.config.min_seconds * (window[1] - window[0])
+        if seconds < least:
+            raise ValueError(f"{seconds:.1f} s long; at least {least:g} s are needed")
+
+    def recording(self, path: Path, *, window: Window = (0.0, 1.0)) -> Any:
+        """Mono waveform (N,) at 44.1 kHz of a window of a recording's first ``audio_seconds``.
+
+        Raises
+        ------
+        ValueError, OSError
+            If it cannot be read, or is too short.
+        """
+        from stylestream import audio
+
+        rate = self.features.config.sample_rate
+        y = audio.load(path, sample_rate=rate, mono=True, max_seconds=self.config.audio_seconds)[0][0]
+        first, last = (round(share * len(y)) for share in window)
+        self._check_length((last - first) / rate, window)
+        return y[first:last]
+
+    def hear(self, path: Path, *, window: Window = (0.0, 1.0)) -> dict[str, Any]:
+        """``frames`` (1, T, F) and ``phase`` (T, 4) of a recording, as `render` gives them; beats are tracked.
+
+        Raises
+        ------
+        ValueError, OSError
+            If it cannot be read, or is too short, or silent.
+        """
+        import numpy as np
+
+        from stylestream import rhythm
+
+        y, config = self.recording(path, window=window), self.features.config
+        x = self.features_of(y)
+        tracker = rhythm.BeatTracker(frames_per_second=config.frames_per_second, bins_per_octave=config.bins_per_octave)
+        tracker.push(x)
+        beats = tracker.beats()
+        known = beats if beats.reliable else rhythm.NO_BEATS
+        phase = rhythm.phase(known.beat_seconds, known.downbeat_seconds, frames=x.shape[1], frames_per_second=config.frames_per_second)
+        return {"frames": to_bytes(x.T)[None], "phase": np.rint(phase.T * 127).astype(np.int8)}
+
+    def features_of(self, y: Any, *, block_frames: int = 2048) -> Any:
+        """Frames (F, T) of a waveform (N,) at the working loudness, block by block: an STFT of ten minutes is a gigabyte."""
+        import numpy as np
+        import torch
+
+        from stylestream.audio import loudness
+
+        config = self.features.config
+        level = loudness(y[None], config.sample_rate)
+        if level < -60:
+            raise ValueError("it is silent")
+        levelled = torch.from_numpy(y * np.float32(10 ** ((config.loudness_lufs - level) / 20)))
+        hop, margin = config.hop_length, 16  # frames each side: half the longest window and the decimation filter
+        parts = []
+        for first in range(0, 1 + len(y) // hop, block_frames):
+            start = max(first - margin, 0)
+            x = self.features(levelled[start * hop : (first + block_frames + margin) * hop])
+            parts.append(x[:, first - start : first - start + block_frames].numpy())
+        return np.concatenate(parts, axis=1)[:, : 1 + len(y) // hop]
 
     def _frames(self, score: Any, start_seconds: float, seconds: float) -> Any:
         import torch
@@ -436,7 +549,8 @@ def _tasks(data_root: str | Path, styles: Sequence[str], per_style: int, per_sty
         for piece in valid:
             chosen.setdefault(piece.path, []).append((piece, style, 0))
     wanted = [entry[0][0] for entry in chosen.values()]
-    tasks = [_Task(piece, style, content, seed) for found, content in read_pieces(data_root, wanted) for piece, style, seed in chosen[found.path]]
+    read = read_pieces(data_root, wanted)
+    tasks = [_Task(piece, style, content, seed) for found, content in read for piece, style, seed in chosen[found.path]]
     return sorted(tasks, key=lambda task: (task.piece.split == "train", _hash(task.name)))  # mixed: a run cut short has some of every style
 
 
@@ -448,6 +562,266 @@ def _render_to(folder: Path, renderer: PieceRenderer, task: _Task) -> None:
     arrays = renderer.render(task.content, recipe_of(task.style), seed=task.seed)
     with whole_file(folder / task.name) as temporary, temporary.open("wb") as file:
         np.savez(file, **arrays)
+
+
+# --- the music of a training -------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Song:
+    """One song of a training's sources, found and read."""
+
+    piece: Piece
+    id: str
+    content: bytes | Path  # a MIDI file's bytes; where a recording lies
+
+
+@dataclass(frozen=True)
+class Part:
+    """What one file of frames is made of."""
+
+    song: Song
+    split: Split
+    seed: int = 0
+    window: Window = (0.0, 1.0)
+
+    @property
+    def name(self) -> str:
+        """Name of the file; ``FrameStore`` reads style and split off it."""
+        return f"{OWN_STYLE}-{self.split}-{self.song.id}-{self.seed}{'' if self.window == (0.0, 1.0) else '-window'}.npz"
+
+
+OWN_STYLE = "own"  # of files of frames whose style has no name yet
+HELD_OUT_SHARE = 0.2  # of the only song
+
+
+def find_music(sources: Sequence[str | Path], config: BuildConfig) -> list[Song]:
+    """Songs to train on and to score on, drawn by hash from folders, files and collections.
+
+    A collection (a folder with ``midi.csv``) gives the pieces of ``config.recipe``, without its test split. Of other folders all MIDI
+    and audio files count; the same file under two names counts once.
+
+    Raises
+    ------
+    FileNotFoundError
+        If a source does not exist.
+    ValueError
+        If no music is there.
+    """
+    found: dict[str, Song] = {}
+    for source in map(Path, sources):
+        for song in _collected(source, config) if (source / "midi.csv").is_file() else _lying_about(source, config):
+            found.setdefault(song.id, song)
+    if not found:
+        looked_for = " ".join(suffix for suffix in (*SCORE_SUFFIXES, *AUDIO_SUFFIXES))
+        raise ValueError(f"no music in {', '.join(map(str, sources))} (looked for {looked_for})")
+    return list(found.values())
+
+
+def _collected(root: Path, config: BuildConfig) -> Iterator[Song]:
+    if not config.recipe:
+        raise ValueError(f"{root} holds many styles; name the output after one ({', '.join(STYLE_RECIPES)}), or set recipe in [data]")
+    collection = pieces(root, config.recipe)
+    chosen = [*select(collection, config.songs), *select(collection, config.held_out, split="valid")]
+    return (Song(piece, song_id(content), content) for piece, content in read_pieces(root, chosen))
+
+
+def _lying_about(source: Path, config: BuildConfig) -> Iterator[Song]:
+    if not source.exists():
+        raise FileNotFoundError(f"no such file or folder: {source}")
+    files = sorted(source.rglob("*")) if source.is_dir() else [source]
+    files = [path for path in files if path.suffix.lower() in (*SCORE_SUFFIXES, *AUDIO_SUFFIXES) and path.is_file() and path.name[0] != "."]
+    chosen = sorted(files, key=lambda path: _hash(path.name))[: config.songs + config.held_out]
+    licences = _licences(source)
+    for path in sorted(chosen):
+        name = path.relative_to(source).as_posix() if path != source else path.name
+        origin, licence = licences.get(path.resolve(), (source.resolve().name, "not stated"))
+        with path.open("rb") as file:
+            content = file.read() if path.suffix.lower() in SCORE_SUFFIXES else None
+            hashed = song_id(content) if content is not None else _digest(file)
+        yield Song(Piece(path=name, source=origin, licence=licence), hashed, path if content is None else content)
+
+
+def _digest(file: Any) -> str:
+    digest = hashlib.sha256()
+    for block in iter(lambda: file.read(1 << 20), b""):
+        digest.update(block)
+    return digest.hexdigest()[:16]
+
+
+def _licences(source: Path) -> dict[Path, tuple[str, str]]:
+    """Source and licence of recordings, from an ``audio.csv`` in the folder or up to two above it."""
+    for folder in (source.resolve(), *source.resolve().parents[:2]):
+        if (folder / "audio.csv").is_file():
+            with (folder / "audio.csv").open(newline="", encoding="utf-8") as lines:
+                rows = list(csv.DictReader(lines))
+            return {folder / row.get("path", ""): (row.get("source") or folder.name, row.get("licence") or "not stated") for row in rows}
+    return {}
+
+
+def plan(songs: Sequence[Song], config: BuildConfig) -> list[Part]:
+    """What is rendered of these songs, in this order, so that a run cut short has something to train on and something to score on.
+
+    Songs whose group falls in the valid split are held out; if none does, the group with the smallest hash; if there is only one group,
+    the end of each of its songs. A score gives several excerpts, in other keys; a recording comes whole.
+    """
+    groups = sorted({song.piece.group for song in songs}, key=_hash)
+    if len(groups) == 1:
+        windows: dict[Split, Window] = {"train": (0.0, 1 - HELD_OUT_SHARE), "valid": (1 - HELD_OUT_SHARE, 1.0)}
+        train = [Part(song, "train", seed, windows["train"]) for seed, song in _excerpts(songs, config)]
+        valid = [Part(song, "valid", 0, windows["valid"]) for song in songs]
+    else:
+        held = [group for group in groups if split_of(group) == "valid"]
+        held = held if 0 < len(held) < len(groups) else groups[:1]
+        train = [Part(song, "train", seed) for seed, song in _excerpts([s for s in songs if s.piece.group not in held], config)]
+        valid = [Part(song, "valid") for song in sorted(songs, key=lambda s: _hash(s.piece.path)) if song.piece.group in held]
+    ranked = [(5 * i, part) for i, part in enumerate(valid[: config.held_out])] + list(enumerate(train[: config.songs]))
+    return [part for _, part in sorted(ranked, key=lambda pair: pair[0])]
+
+
+def _excerpts(songs: Sequence[Song], config: BuildConfig) -> list[tuple[int, Song]]:
+    by_hash = sorted(songs, key=lambda song: _hash(song.piece.path))
+    return [(seed, song) for seed in range(config.excerpts) for song in by_hash if seed == 0 or isinstance(song.content, bytes)]
+
+
+def frames_of(renderer: PieceRenderer, part: Part) -> dict[str, Any]:
+    """Arrays of a part: ``frames``, ``phase``, ``seconds``."""
+    if isinstance(part.song.content, Path):
+        arrays = renderer.hear(part.song.content, window=part.window)
+    else:
+        arrays = renderer.render(part.song.content, own_recipe(renderer.config), seed=part.seed, window=part.window)
+    return arrays | {"seconds": len(arrays["phase"]) / renderer.features.config.frames_per_second}
+
+
+def own_recipe(config: BuildConfig) -> StyleRecipe:
+    """The recipe that is named, or the scores' own instruments."""
+    return recipe_of(config.recipe) if config.recipe else StyleRecipe(())
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """What was made of a training's sources: JSON types only."""
+
+    songs: list[dict[str, Any]]  # name, path, id, split, source, licence, seconds heard, fingerprint: one for each file of frames
+    failures: dict[str, str]  # path → reason
+    passed_over: dict[str, str]  # the same, of collections: the recipe refuses them, which is no failure
+    seconds: float  # it took
+
+    @property
+    def music_seconds(self) -> float:
+        """Length of the songs trained on, each counted once."""
+        longest: dict[str, float] = {}
+        for song in self.songs:
+            if song["split"] == "train":
+                longest[song["id"]] = max(song["seconds"], longest.get(song["id"], 0.0))
+        return sum(longest.values())
+
+
+def prepare(
+    sources: Sequence[str | Path],
+    folder: str | Path,
+    config: BuildConfig,
+    *,
+    make: Callable[[PieceRenderer, Part], dict[str, Any]] = frames_of,
+    seconds: float | None = None,
+    jobs: int | None = None,
+    progress: Callable[[int, int, str], None] = lambda done, total, failure: None,
+) -> Prepared:
+    """Write the frames of a training's sources, one ``.npz`` a part; what is already there is left.
+
+    Parameters
+    ----------
+    make : function at the top of a module
+        What becomes of a part, ``seconds`` among it; ``frames_of``, but a baseline sees its songs in another way.
+    seconds : float, optional
+        Stop after so long, with something to train on and something to score on.
+    progress : function of (done, total, "" or the reason of a failure)
+
+    Raises
+    ------
+    ValueError
+        If there is no music, or none that can be used.
+    """
+    import time
+
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    began = time.monotonic()
+    songs = find_music(sources, config)
+    failures: dict[str, str] = {}
+    done: list[Part] = []
+    while {part.split for part in done} != {"train", "valid"}:  # again without the songs that failed, if they were all of a split
+        usable = [song for song in songs if song.piece.path not in failures]
+        if not usable:
+            raise ValueError("no song can be used: " + "; ".join(f"{path}: {reason}" for path, reason in list(failures.items())[:3]))
+        parts = plan(usable, config)
+        done = _render_parts(parts, folder, config, make, failures, None if seconds is None else began + seconds, jobs, progress)
+    for path in set(folder.glob("*.npz")) - {folder / part.name for part in done}:
+        path.unlink()  # of a plan that failed
+    listed = {song.piece.path for song in songs if song.piece.style}
+    passed_over = {path: failures.pop(path) for path in listed & set(failures)}
+    return Prepared([_entry(folder, part) for part in done], failures, passed_over, time.monotonic() - began)
+
+
+def _render_parts(
+    parts: Sequence[Part],
+    folder: Path,
+    config: BuildConfig,
+    make: Callable[[PieceRenderer, Part], dict[str, Any]],
+    failures: dict[str, str],
+    until: float | None,
+    jobs: int | None,
+    progress: Callable[[int, int, str], None],
+) -> list[Part]:
+    """Render what is missing, until the time is up; ``failures`` is filled in. Returns the parts that are there."""
+    import contextlib
+    import time
+
+    from stylestream import parallel
+
+    there = [part for part in parts if (folder / part.name).exists()]
+    missing = [part for part in parts if not (folder / part.name).exists()]
+    if not missing:
+        return there
+    work, setup = functools.partial(_write_part, folder, make), functools.partial(PieceRenderer, config)
+    jobs = min(jobs or parallel.cores(), len(missing))
+    with contextlib.closing(parallel.over_songs(work, missing, setup=setup, jobs=jobs)) as results:
+        for part, result in results:
+            reason = str(result) if isinstance(result, ValueError) else ""
+            if reason:
+                failures[part.song.piece.path] = reason
+            else:
+                there.append(part)
+            progress(len(there), len(parts), f"{part.song.piece.path}: {reason}" if reason else "")
+            if until is not None and time.monotonic() > until and {part.split for part in there} == {"train", "valid"}:
+                break
+    for path in {part.song.piece.path for part in there} & set(failures):
+        del failures[path]  # an excerpt of it was silent, others are music
+    order = {part.name: i for i, part in enumerate(parts)}
+    return sorted(there, key=lambda part: order[part.name])
+
+
+def _write_part(folder: Path, make: Callable[[PieceRenderer, Part], dict[str, Any]], renderer: PieceRenderer, part: Part) -> None:
+    import numpy as np
+
+    from stylestream import midi
+    from stylestream.files import whole_file
+
+    arrays = make(renderer, part)
+    content = part.song.content
+    heard = melody_fingerprint(midi.load_score(content)) if isinstance(content, bytes) else []
+    with whole_file(folder / part.name) as temporary, temporary.open("wb") as file:
+        np.savez(file, **arrays, fingerprint=np.array(heard, dtype=np.int64))
+
+
+def _entry(folder: Path, part: Part) -> dict[str, Any]:
+    import numpy as np
+
+    with np.load(folder / part.name, allow_pickle=False) as arrays:
+        heard = {"seconds": round(float(arrays["seconds"]), 2), "fingerprint": [int(h) for h in arrays["fingerprint"]]}
+    piece = part.song.piece
+    about = {"path": piece.path, "source": piece.source, "licence": piece.licence}
+    return {"name": part.name, "id": part.song.id, "split": part.split} | about | heard
 
 
 class FrameStore:
@@ -474,7 +848,8 @@ class FrameStore:
         import torch
 
         known = {song[0] for song in self.songs}
-        frames, phases = ([], []) if self.frames is None else ([self.frames], [self.phase])
+        frames: list[Any] = [] if self.frames is None else [self.frames]
+        phases: list[Any] = [] if self.frames is None else [self.phase]
         total = sum(song[3] for song in self.songs)
         for path in sorted(self.folder.glob(f"*-{self.split}-*.npz")):
             style = path.name.split("-")[0]
@@ -488,6 +863,8 @@ class FrameStore:
             phases.append(phase.to(self.device))
         if not frames:
             raise ValueError(f"{self.folder}: no songs of {', '.join(self.styles)} ({self.split})")
+        roles = max(part.shape[0] for part in frames)  # a recording has no other orchestration: it stands in for its own
+        frames = [part if part.shape[0] == roles else torch.cat([part, part[:1].expand(roles - part.shape[0], -1, -1)]) for part in frames]
         self.frames, self.phase = torch.cat(frames, 1), torch.cat(phases)
         self._starts: dict[int, list[Any]] = {}
 

@@ -8,8 +8,11 @@ from __future__ import annotations
 
 import multiprocessing
 import os
-from collections.abc import Callable, Iterable, Iterator
+import signal
+import threading
+from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from dataclasses import dataclass
 from typing import Any, TypeVar
 
 Task = TypeVar("Task")
@@ -25,7 +28,7 @@ def cores() -> int:
 
 def over_songs(
     work: Callable[[Any, Task], Result], tasks: Iterable[Task], *, setup: Callable[[], Any], jobs: int | None = None
-) -> Iterator[tuple[Task, Result | ValueError]]:
+) -> Generator[tuple[Task, Result | ValueError], None, None]:
     """``work(setup(), task)`` for every task, in worker processes; results in the order in which they are done.
 
     Parameters
@@ -39,6 +42,11 @@ def over_songs(
     ------
     (task, result)
         A ``ValueError`` or ``OSError`` of the work comes as the result, as a ``ValueError``; any other error is raised here.
+
+    Raises
+    ------
+    ValueError
+        If ``setup`` raised one, or an ``OSError``.
     """
     jobs = jobs or cores()
     pool = ProcessPoolExecutor(jobs, mp_context=multiprocessing.get_context("spawn"), initializer=_start, initargs=(setup,))
@@ -57,18 +65,41 @@ def over_songs(
 def _finished(pending: dict[Future[Any], Task]) -> Iterator[tuple[Task, Any]]:
     done, _ = wait(pending, return_when=FIRST_COMPLETED)
     for future in done:
-        yield pending.pop(future), future.result()
+        result = future.result()
+        if isinstance(result, _SetupFailed):
+            raise ValueError(result.reason)
+        yield pending.pop(future), result
+
+
+@dataclass(frozen=True)
+class _SetupFailed:
+    reason: str
 
 
 def _start(setup: Callable[[], Any]) -> None:
     global _state
     import torch
 
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the parent ends us in order
+    threading.Thread(target=_follow_parent, daemon=True).start()
     torch.set_num_threads(1)  # workers share the cores among themselves
-    _state = setup()
+    try:
+        _state = setup()
+    except (ValueError, OSError) as error:
+        _state = _SetupFailed(str(error))
+
+
+def _follow_parent() -> None:
+    """End with the parent, even if it was killed: a worker alone would wait for its next task for ever."""
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+    parent.join()
+    os._exit(1)
 
 
 def _call(work: Callable[[Any, Any], Any], task: Any) -> Any:
+    if isinstance(_state, _SetupFailed):
+        return _state
     try:
         return work(_state, task)
     except (ValueError, OSError) as error:

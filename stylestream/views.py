@@ -38,6 +38,10 @@ class ViewConfig:
     whiten_share: float = 0.0  # of crops lose their slow envelope; 0.4 for folders of audio
 
 
+RECORDINGS = ViewConfig(other=0.0, whiten_share=0.4)  # of folders of audio: a mixture of whitened and not
+NEUTRAL = ViewConfig(other=0, formant_semitones=0, equaliser_db=0, gain_db=0, contrast=0, noise_share=0, decay_share=0)  # the target itself
+
+
 def orchestrations(score: Any, rng: np.random.Generator, count: int) -> list[Any]:
     """Scores of the same passage on other instruments, no drums: the first on a piano, the others on random programs.
 

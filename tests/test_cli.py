@@ -471,6 +471,37 @@ def test_a_card_cannot_drive_the_terminal(stylestream, tmp_path):
     assert "[bold]not markup[/] second line" in out
 
 
+# -------------------------------------------------------------------------------------------------------------------- train
+
+
+def test_a_config_is_read_by_name_or_path_and_errors_are_named(tmp_path, monkeypatch):
+    (tmp_path / "small.toml").write_text("[model]\nsteps = 2\n")
+    monkeypatch.setattr(cli, "CONFIGS", tmp_path)
+    assert cli.read_config("small") == cli.read_config(str(tmp_path / "small.toml")) == {"model": {"steps": 2}}
+    with pytest.raises(ValueError, match="no config 'smal'; give a TOML file, or one of small"):
+        cli.read_config("smal")
+    (tmp_path / "bad.toml").write_text("[model")
+    with pytest.raises(ValueError, match=r"bad\.toml is not TOML"):
+        cli.read_config("bad")
+    (tmp_path / "loose.toml").write_text("steps = 2")
+    with pytest.raises(ValueError, match="steps stands outside a table"):
+        cli.read_config("loose")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--minutes", "1", "--steps", "1"], "give one of them"),
+        (["-c", "no-such-config"], "no config 'no-such-config'"),
+        (["-o", "a.txt"], "ends in .safetensors"),
+    ],
+)
+def test_a_training_that_cannot_begin_is_wrong_usage(stylestream, arguments, message):
+    code, _, err = stylestream("train", "music", "-o", "a.safetensors", *arguments)
+    assert code == 2
+    assert message in err
+
+
 # ------------------------------------------------------------------------------------------------------------- render, demo
 
 

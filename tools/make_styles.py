@@ -22,7 +22,7 @@ from stylestream import dataset, midi, train, views
 from stylestream.dataset import FrameStore
 from stylestream.draw import Draw, DrawConfig
 from stylestream.features import FeatureConfig
-from stylestream.style import Card, Source, save_style
+from stylestream.style import Card, Source, load_style_file, save_style
 
 STYLES = ("rock", "jazz", "electronic", "orchestra", "choir", "strings", "piano", "chiptune")
 
@@ -166,6 +166,35 @@ def pack(options: argparse.Namespace) -> None:
             weights = train.one_style(load_file(plain_file), options.styles.index(style))
             path = options.baselines / f"{style}-plain.safetensors"
             save_style(path, weights, model_config=one, feature_config=features, card=about, fingerprints=heard)
+    pack_base(options)
+
+
+def pack_base(options: argparse.Namespace) -> None:
+    """The base as `train --from base` reads it: what each of its styles was made of is on their cards."""
+    packed = [load_style_file(options.out / f"{style}.safetensors") for style in options.styles]
+    sources: dict[tuple[str, str], Source] = {}
+    for data in packed:
+        for source in data.card.sources:
+            same = sources.get((source.name, source.licence), Source(source.name, source.licence))
+            sources[source.name, source.licence] = replace(same, songs=same.songs + source.songs, hours=round(same.hours + source.hours, 2))
+    row = json.loads((options.work / "base" / "history.json").read_text())[-1]
+    about = Card(
+        title="StyleStream base",
+        description="A network of " + ", ".join(options.styles) + ", to start new styles from.",
+        author="StyleStream contributors",
+        licence="Apache-2.0",
+        sources=tuple(source for _, source in sorted(sources.items())),
+        training_minutes=round(row["seconds"] / 60, 1),
+        training_steps=int(row["step"]),
+        training_device=options.trained_on,
+        notes="Songs that are in several styles are counted in each.",
+    )
+    fingerprints = {song: hashes for data in packed for song, hashes in data.fingerprints.items()}
+    config = asdict(DrawConfig(styles=len(options.styles)))
+    path = options.out / "base" / "base.safetensors"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    weights = load_file(options.work / "base" / "best.safetensors")
+    save_style(path, weights, model_config=config, feature_config=asdict(FeatureConfig()), card=about, fingerprints=fingerprints)
 
 
 def main() -> None:
