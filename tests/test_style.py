@@ -312,7 +312,7 @@ def test_a_bundled_style_is_small_and_says_where_it_comes_from(path):
     assert data.card.description
     assert data.card.licence
     assert data.card.hours > 0
-    # how long, on what: 13.5 minutes of a data-centre GPU see more music than a day of two cores; the card says which it was
+    # how long and on what: minutes alone say nothing, a data-centre GPU sees a hundred times the music that two cores see in one
     assert data.card.training_minutes > 0
     assert data.card.training_steps > 0
     assert data.card.training_device
