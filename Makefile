@@ -9,6 +9,7 @@ BIN := $(VENV)/bin
 DATA ?= $(or $(STYLESTREAM_DATA),$(wildcard ../shared/data))
 PYTEST_ARGS ?=
 WORK ?= build/styles
+PICTURE ?= strings
 
 export PYTHON VENV TORCH_INDEX
 
@@ -37,16 +38,17 @@ styles: $(VENV)/.dev  ## retrain all bundled styles from the collection at DATA
 	@tools/system-packages
 	$(BIN)/python tools/make_styles.py all --data '$(DATA)' --work '$(WORK)'
 
-quality: $(VENV)/.dev  ## measure the bundled styles on held-out pieces of DATA; writes report/, the tables in README.md, the cards
+quality: $(VENV)/.dev  ## measure the bundled styles on held-out pieces of DATA; writes report/, README.md, docs/quality.md, the cards
 	@test -n '$(DATA)' || { echo "make quality DATA=FOLDER   (a folder with midi.csv and midi.tar.xz; see docs/data.md)"; exit 2; }
 	@tools/system-packages
 	$(BIN)/stylestream evaluate '$(DATA)' $(patsubst stylestream/styles/%.safetensors,-s %,$(wildcard stylestream/styles/*.safetensors)) \
 		$(addprefix --baselines ,$(wildcard benchmarks/baselines)) -o report --card --force
-	$(BIN)/python tools/fill README.md quality report/report.md
+	$(BIN)/python tools/fill README.md quality report/summary.md
+	$(BIN)/python tools/fill docs/quality.md quality report/report.md
 
 picture: demo  ## the README's picture, of what make demo just drew
 	mkdir -p docs/images
-	$(BIN)/python -c "from PIL import Image; Image.open('demo/rock.png').convert('RGB').quantize(96).save('docs/images/lamplight-rock.png', optimize=True)"
+	$(BIN)/python -c "from PIL import Image; Image.open('demo/$(PICTURE).png').convert('RGB').quantize(48).save('docs/images/lamplight-$(PICTURE).png', optimize=True)"
 
 bench: $(VENV)/.dev  ## measure speed and memory; writes docs/benchmarks.md
 	$(BIN)/python benchmarks/speed.py --out docs/benchmarks.md
