@@ -467,7 +467,7 @@ class Draw(nn.Module):
     def style_vector(self, style: Tensor) -> tuple[Tensor, Tensor]:
         """Style ids (B,) or blends (B, styles) → embedding (B, style_dim) and first canvas (B, F)."""
         weights = F.one_hot(style, self.config.styles).float() if style.dim() == 1 else style
-        return weights.to(self.style.dtype) @ self.style, weights.float() @ self.mean_frames
+        return weights.to(self.style.dtype) @ self.style, weights.to(self.mean_frames.dtype) @ self.mean_frames
 
     def paint(
         self, view: Tensor, style: Tensor, phase: Tensor, choose: Choose, *, keep: list[Tensor] | None = None
