@@ -686,10 +686,11 @@ def _excerpts(songs: Sequence[Song], config: BuildConfig) -> list[tuple[int, Son
 
 def frames_of(renderer: PieceRenderer, part: Part) -> dict[str, Any]:
     """Arrays of a part: ``frames``, ``phase``, ``seconds``."""
-    if isinstance(part.song.content, Path):
-        arrays = renderer.hear(part.song.content, window=part.window)
+    content, window = part.song.content, part.window
+    if isinstance(content, Path):
+        arrays = renderer.hear(content, window=window)
     else:
-        arrays = renderer.render(part.song.content, own_recipe(renderer.config), seed=part.seed, window=part.window)
+        arrays = renderer.render(content, own_recipe(renderer.config), seed=part.seed, window=window)
     return arrays | {"seconds": len(arrays["phase"]) / renderer.features.config.frames_per_second}
 
 
@@ -702,19 +703,23 @@ def own_recipe(config: BuildConfig) -> StyleRecipe:
 class Prepared:
     """What was made of a training's sources: JSON types only."""
 
-    songs: list[dict[str, Any]]  # name, path, id, split, source, licence, seconds heard, fingerprint: one for each file of frames
+    songs: list[dict[str, Any]]  # name, path, id, split, source, licence, seconds, fingerprint: one for each file of frames
     failures: dict[str, str]  # path → reason
     passed_over: dict[str, str]  # the same, of collections: the recipe refuses them, which is no failure
     seconds: float  # it took
 
     @property
     def music_seconds(self) -> float:
-        """Length of the songs trained on, each counted once."""
-        longest: dict[str, float] = {}
+        """Music trained on; of a song no more than it has, in however many keys it was heard."""
+        return sum(self.heard().values())
+
+    def heard(self) -> dict[str, float]:
+        """Seconds trained on by song id."""
+        seconds: dict[str, float] = {}
         for song in self.songs:
             if song["split"] == "train":
-                longest[song["id"]] = max(song["seconds"], longest.get(song["id"], 0.0))
-        return sum(longest.values())
+                seconds[song["id"]] = min(seconds.get(song["id"], 0.0) + song["seconds"], song["whole_seconds"])
+        return seconds
 
 
 def prepare(
@@ -808,17 +813,20 @@ def _write_part(folder: Path, make: Callable[[PieceRenderer, Part], dict[str, An
     from stylestream.files import whole_file
 
     arrays = make(renderer, part)
-    content = part.song.content
-    heard = melody_fingerprint(midi.load_score(content)) if isinstance(content, bytes) else []
+    whole, heard = float(arrays["seconds"]), []
+    if isinstance(part.song.content, bytes):
+        score = midi.load_score(part.song.content)
+        whole, heard = midi.duration_seconds(score) * (part.window[1] - part.window[0]), melody_fingerprint(score)
     with whole_file(folder / part.name) as temporary, temporary.open("wb") as file:
-        np.savez(file, **arrays, fingerprint=np.array(heard, dtype=np.int64))
+        np.savez(file, **arrays, whole_seconds=whole, fingerprint=np.array(heard, dtype=np.int64))
 
 
 def _entry(folder: Path, part: Part) -> dict[str, Any]:
     import numpy as np
 
     with np.load(folder / part.name, allow_pickle=False) as arrays:
-        heard = {"seconds": round(float(arrays["seconds"]), 2), "fingerprint": [int(h) for h in arrays["fingerprint"]]}
+        heard: dict[str, Any] = {key: round(float(arrays[key]), 2) for key in ("seconds", "whole_seconds")}
+        heard["fingerprint"] = [int(h) for h in arrays["fingerprint"]]
     piece = part.song.piece
     about = {"path": piece.path, "source": piece.source, "licence": piece.licence}
     return {"name": part.name, "id": part.song.id, "split": part.split} | about | heard

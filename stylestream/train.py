@@ -855,12 +855,11 @@ def card(name: str, prepared: dataset.Prepared, device: str) -> Card:
     """What a style was made of."""
     from stylestream.style import Card, Source
 
-    heard: dict[tuple[str, str], dict[str, float]] = {}
-    for song in prepared.songs:
-        if song["split"] == "train":
-            songs = heard.setdefault((song["source"], song["licence"]), {})
-            songs[song["id"]] = max(song["seconds"], songs.get(song["id"], 0.0))
-    sources = tuple(Source(source, licence, len(s), round(sum(s.values()) / 3600, 3)) for (source, licence), s in sorted(heard.items()))
+    whence = {song["id"]: (song["source"], song["licence"]) for song in prepared.songs}
+    seconds: dict[tuple[str, str], list[float]] = {}
+    for song_id, heard in prepared.heard().items():
+        seconds.setdefault(whence[song_id], []).append(heard)
+    sources = tuple(Source(source, licence, len(s), round(sum(s) / 3600, 3)) for (source, licence), s in sorted(seconds.items()))
     hardware = torch.cuda.get_device_name(device) if device.startswith("cuda") else f"{device}, {torch.get_num_threads()} threads"
     return Card(name.replace("-", " ").replace("_", " ").capitalize(), sources=sources, training_device=hardware)
 

@@ -1,8 +1,9 @@
 """Train the bundled styles: render, train a many-style base, fine-tune each style from it, write the style files.
 
-    python tools/make_styles.py all --data DATA --work WORK --out stylestream/styles --minutes 60
+    python tools/make_styles.py all --data DATA --work WORK --out stylestream/styles
 
-Each step resumes when run again. On two CPU cores ``--minutes 240`` a style is worth shipping; a GPU needs a tenth of that.
+The settings are those of stylestream/configs/STYLE.toml: [train] for the base, [tune] for each style; options replace them. Each step
+resumes when run again. The shipped weights: --batch 256 --rate 1.5e-3 --base-minutes 12.5 --style-minutes 1 on an H100.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from stylestream import dataset, midi, train, views
+from stylestream.cli import read_config
 from stylestream.dataset import FrameStore
 from stylestream.draw import Draw, DrawConfig
 from stylestream.features import FeatureConfig
@@ -28,6 +30,7 @@ STYLES = ("rock", "jazz", "electronic", "orchestra", "choir", "strings", "piano"
 
 
 def render(options: argparse.Namespace) -> None:
+    """Frames of all styles' songs."""
     began = time.monotonic()
 
     def progress(done: int, total: int, failure: str) -> None:
@@ -35,9 +38,8 @@ def render(options: argparse.Namespace) -> None:
             print(f"rendered {done}/{total} {time.monotonic() - began:.0f} s {failure}", flush=True)
 
     config = dataset.BuildConfig(views=options.views, max_seconds=options.seconds, soundfont=options.soundfont)
-    failures = dataset.build_frames(
-        options.data, options.work / "frames", options.styles, config=config, per_style=options.per_style, jobs=options.jobs, progress=progress
-    )
+    folder, how = options.work / "frames", {"per_style": options.per_style, "jobs": options.jobs, "progress": progress}
+    failures = dataset.build_frames(options.data, folder, options.styles, config=config, **how)
     (options.work / "failures.json").write_text(json.dumps(failures))
 
 
@@ -45,6 +47,7 @@ Stores = tuple[FrameStore, FrameStore]  # of training songs and of held-out ones
 
 
 def open_stores(options: argparse.Namespace) -> Stores:
+    """What is rendered so far."""
     folder = options.work / "frames"
     return (
         FrameStore(folder, options.styles, split="train", device=options.device),
@@ -62,20 +65,32 @@ def wait_for_songs(options: argparse.Namespace, count: int) -> None:
 
 
 def say(row: dict[str, float]) -> None:
+    """One row of scores, for the log."""
     print(json.dumps({key: round(value, 3) for key, value in row.items()}), flush=True)
 
 
 def compiled(options: argparse.Namespace) -> Draw:
+    """The network of all styles, compiled where that pays."""
     model = Draw(DrawConfig(styles=len(options.styles)))
     if options.device.startswith("cuda"):
         train.compile_model(model)
     return model
 
 
-def base(options: argparse.Namespace, model: Draw, stores: Stores) -> None:
-    config = train.TrainConfig(
-        minutes=options.base_minutes, batch=options.batch, critic_from=1.0, texture_from=0.6, learning_rate=options.rate, score_seconds=options.score_seconds
+def settings(options: argparse.Namespace, style: str, table: str) -> train.TrainConfig:
+    """Of a style's bundled recipe, with what the options replace."""
+    minutes = options.base_minutes if table == "train" else options.style_minutes
+    rate = options.rate if table == "train" or options.rate is None else options.rate / 2
+    given = {"minutes": minutes, "batch": options.batch, "learning_rate": rate}
+    return replace(
+        train.construct(train.TrainConfig, read_config(style)[table], f"{style}.toml [{table}]"),
+        **{key: value for key, value in given.items() if value is not None},
     )
+
+
+def base(options: argparse.Namespace, model: Draw, stores: Stores) -> None:
+    """All styles at once."""
+    config = settings(options, options.styles[0], "train")
     state = train.new_state(model.config, config, device=options.device, model=model)
     train.load_checkpoint(state, options.work / "base")
     train.fit(state, *stores, config, views.ViewConfig(), options.work / "base", report=say, grow=True)
@@ -83,14 +98,12 @@ def base(options: argparse.Namespace, model: Draw, stores: Stores) -> None:
 
 def tune(options: argparse.Namespace, style: str, model: Draw, stores: Stores) -> None:
     """One style from the base; the model keeps the base's table of styles (a compiled one is used again), its file keeps one row."""
-    config = train.TrainConfig(
-        minutes=options.style_minutes, batch=options.batch, critic_from=0.35, texture_from=0.0, learning_rate=options.rate / 2, ema=0.995,
-        kl_warmup=0.0, score_seconds=max(options.score_seconds / 3, 10), final_rate=0.01,
-    )  # fmt: skip
-    folder = options.work / style
-    state = train.new_state(model.config, config, device=options.device, base=load_file(options.work / "base" / "best.safetensors"), model=model)
+    config, folder = settings(options, style, "tune"), options.work / style
+    weights = load_file(options.work / "base" / "best.safetensors")
+    state = train.new_state(model.config, config, device=options.device, base=weights, model=model)
     train.load_checkpoint(state, folder)
-    train.fit(state, *(store.only(style) for store in stores), config, views.ViewConfig(), folder, report=say)
+    how = train.construct(views.ViewConfig, read_config(style)["views"], f"{style}.toml [views]")
+    train.fit(state, *(store.only(style) for store in stores), config, how, folder, report=say)
     index = options.styles.index(style)
     save_file(train.one_style(load_file(folder / "best.safetensors"), index), folder / "style.safetensors")
 
@@ -98,16 +111,11 @@ def tune(options: argparse.Namespace, style: str, model: Draw, stores: Stores) -
 def plain(options: argparse.Namespace) -> None:
     """The baseline: the same network as an autoencoder, shown the target itself."""
     wait_for_songs(options, options.enough)
-    config = train.TrainConfig(
-        minutes=options.base_minutes, batch=options.batch, critic_from=1.0, texture_from=1.0, learning_rate=options.rate, score_seconds=options.score_seconds
-    )
-    neutral = views.ViewConfig(
-        other=0.0, formant_semitones=0.0, equaliser_db=0.0, gain_db=0.0, contrast=0.0, noise_share=0.0, decay_share=0.0
-    )  # fmt: skip
+    config = replace(settings(options, options.styles[0], "train"), critic_from=1.0, texture_from=1.0)
     model = compiled(options)
     state = train.new_state(model.config, config, device=options.device, model=model)
     train.load_checkpoint(state, options.work / "plain")
-    train.fit(state, *open_stores(options), config, neutral, options.work / "plain", report=say, grow=True)
+    train.fit(state, *open_stores(options), config, views.NEUTRAL, options.work / "plain", report=say, grow=True)
 
 
 TITLES = {
@@ -143,7 +151,7 @@ def card(options: argparse.Namespace, style: str, seconds: float, steps: int) ->
             training_minutes=round(seconds / 60, 1),
             training_steps=steps,
             training_device=options.trained_on,
-            notes="Fine-tuned from a base of " + ", ".join(options.styles) + ". Songs rendered with FluidR3 (MIT), transposed by up to 3 semitones.",
+            notes=f"From a base of {', '.join(options.styles)}. Songs rendered with FluidR3 (MIT), transposed by up to 3 semitones.",
         ),
         fingerprints,
     )
@@ -198,6 +206,7 @@ def pack_base(options: argparse.Namespace) -> None:
 
 
 def main() -> None:
+    """Do the step that is asked for."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("step", choices=("render", "plain", "all", "pack"))
     parser.add_argument("--data", type=Path, default=Path("../shared/data"))
@@ -213,11 +222,10 @@ def main() -> None:
     parser.add_argument("--views", type=int, default=3)
     parser.add_argument("--seconds", type=float, default=45.0)
     parser.add_argument("--enough", type=int, default=8, help="songs of each style with which the training may start")
-    parser.add_argument("--base-minutes", type=float, default=60.0)
-    parser.add_argument("--style-minutes", type=float, default=20.0)
-    parser.add_argument("--batch", type=int, default=8)
-    parser.add_argument("--rate", type=float, default=2e-3)
-    parser.add_argument("--score-seconds", type=float, default=60.0)
+    parser.add_argument("--base-minutes", type=float)
+    parser.add_argument("--style-minutes", type=float)
+    parser.add_argument("--batch", type=int)
+    parser.add_argument("--rate", type=float, help="of the base; a style takes half of it")
     options = parser.parse_args()
     options.work.mkdir(parents=True, exist_ok=True)
     if options.step != "all":
