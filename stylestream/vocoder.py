@@ -39,6 +39,7 @@ from .features import LogFrequency
 BLOCK_FRAMES = 96  # frames handled at once: about 1 MB, so that a block stays in the cache
 HANN_GAMMA = 0.25645  # of n_fft²: the Gaussian closest to a Hann window, from [3], table I
 SMOOTH = 2  # frames and bins each way over which the stereo image is read: 46 ms and the main lobe of a partial
+REGION = 8  # bins, with as many on each side, over which a result is no wider than the song: 260 Hz in the low band, 520 Hz in the high
 MAX_ROOM_GAIN = 4.0  # what the mid does not explain may grow by 12 dB with it
 TINY = 1e-30  # under a power, so that nothing is divided by zero; far below what float32 rounding leaves in an empty bin
 
@@ -502,17 +503,29 @@ def _difference(D: Tensor, M: Tensor, X: Tensor, block: slice) -> Tensor:
     """What the styled mid X needs as its channel difference, as the song's mid M has D; frames of one block, (block, bins).
 
     Around each bin the song's difference is p M, panning, and a rest that the mid does not explain, room. Panning goes over to X
-    as it is; the room is brought to the level of X. With X = M this is D.
+    as it is; the room is brought to the level of X. With X = M this is D. Where X is louder than M was, it stands in the song's
+    reverberation and noise, which are wide; so that it is not wider than what was played there, the difference has at most
+    the share of the mid that it has in the song, over some `REGION` bins.
     """
     near = slice(max(block.start - SMOOTH, 0), block.stop + SMOOTH)
     D, M, X = D[near], M[near], X[near]
-    mm = _smooth(_power(M)).add_(1e-10)
+    M_power, X_power = _power(M), _power(X)
+    mm = _smooth(M_power).add_(1e-10)
     p = torch.complex(
         _smooth(torch.addcmul(D.real * M.real, D.imag, M.imag)), _smooth(torch.addcmul(D.imag * M.real, D.real, M.imag, value=-1))
     )
     p = p * torch.minimum(_power(p).add_(TINY).rsqrt_(), 1 / mm)  # |p| ≤ 1: no further out than the loudspeaker
-    g = _smooth(_power(X)).add_(1e-10).div_(mm).sqrt_().clamp_(max=MAX_ROOM_GAIN)
-    return (p * (X - g * M) + g * D)[block.start - near.start :][: block.stop - block.start]
+    g = _smooth(X_power).add_(1e-10).div_(mm).sqrt_().clamp_(max=MAX_ROOM_GAIN)
+    inner = slice(block.start - near.start, block.stop - near.start)
+    styled = (p * (X - g * M) + g * D)[inner]
+    side, mid, song_side, song_mid = map(_region, (_power(styled), X_power[inner], _power(D[inner]), M_power[inner]))
+    allowed = song_side.mul_(mid).div_(side.mul_(song_mid).add_(TINY)).sqrt_().clamp_(max=1.0)
+    return styled.mul_(allowed.repeat_interleave(REGION, 1)[:, : X.shape[1]])
+
+
+def _region(P: Tensor) -> Tensor:
+    """Mean over REGION bins and as many on each side, (T, bins) → (T, bins / REGION, rounded up)."""
+    return F.avg_pool1d(F.pad(P, (0, -P.shape[1] % REGION)).unflatten(1, (-1, REGION)).sum(-1), 3, stride=1, padding=1)
 
 
 def _smooth(P: Tensor) -> Tensor:

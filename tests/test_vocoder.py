@@ -272,6 +272,18 @@ def test_the_room_comes_along(vocoder, rng):
     assert level_db(0.5 * (y[0] - y[1]), y.mean(0)) == pytest.approx(-6, abs=1)
 
 
+def test_what_is_painted_into_the_room_is_no_wider_than_what_was_played_there(vocoder, rng):
+    """A centred tone in a wide, soft room; the style paints a comb of tones between and above, where the song has only room."""
+    t = torch.arange(RATE, dtype=torch.float64) / RATE
+    tones = sum(0.2 * torch.sin(2 * math.pi * hz * t) for hz in range(300, 4000, 100)).float()
+    room_mid, room_side = (0.01 * noise(rng, 2, RATE)).unbind()
+    mid, side = tones + room_mid, room_side
+    styled = sum(0.2 * torch.sin(2 * math.pi * (hz + 50) * t) for hz in range(300, 4000, 100)).float()
+    y = vocoder.synthesise(vocoder.features(styled), vocoder.analyse(torch.stack([mid + side, mid - side])))
+    song_width_db = level_db(side, mid)
+    assert level_db(0.5 * (y[0] - y[1]), y.mean(0)) < song_width_db + 1
+
+
 def test_a_song_without_a_mid_keeps_its_sides(vocoder, rng):
     y = noise(rng, RATE // 2)
     song = torch.stack([y, -y])
