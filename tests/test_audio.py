@@ -76,9 +76,9 @@ def write_with_ffmpeg(path: Path, codec: str, y: np.ndarray, sample_rate: int, *
         frame.sample_rate = sample_rate
         fifo.write(frame)
         sent = 0
-        while (frame := fifo.read(stream.codec_context.frame_size or 1024, partial=True)) is not None:
-            frame.pts, sent = sent, sent + frame.samples
-            container.mux(stream.encode(frame))
+        while (part := fifo.read(stream.codec_context.frame_size or 1024, partial=True)) is not None:
+            part.pts, sent = sent, sent + part.samples
+            container.mux(stream.encode(part))
         container.mux(stream.encode(None))
 
 

@@ -25,9 +25,11 @@ def write_piece(path: Path, *, bars: int = 6, low: int = 40, drums: bool = True)
     """A tune, a bass and a drum at 120 beats a minute."""
     import symusic
 
-    score = symusic.Score(480)
+    score: Any = symusic.Score(480)  # its stubs know less than it does
     score.tempos.append(symusic.Tempo(0, 120.0))
-    tune, bass, kit = symusic.Track("tune", 30, False), symusic.Track("bass", 33, False), symusic.Track("kit", 0, True)
+    tune: Any = symusic.Track("tune", 30, False)
+    bass: Any = symusic.Track("bass", 33, False)
+    kit: Any = symusic.Track("kit", 0, True)
     for beat in range(4 * bars):
         tune.notes.append(symusic.Note(480 * beat, 400, low + 24 + (0, 4, 7, 5)[beat % 4], 90))
         bass.notes.append(symusic.Note(480 * beat, 470, low + (0, 7)[beat % 2], 80))
@@ -133,7 +135,7 @@ def test_the_interval_covers_the_mean_95_times_in_100(rng: np.random.Generator) 
     hits = 0
     for trial in range(200):
         values = rng.normal(size=40)
-        cell = evaluate.interval(values, evaluate.resample([str(i) for i in range(40)], 300, seed=trial), np.mean)
+        cell: dict[str, Any] = evaluate.interval(values, evaluate.resample([str(i) for i in range(40)], 300, seed=trial), np.mean)
         hits += cell["low"] < 0 < cell["high"]
     assert 180 <= hits <= 199  # a percentile bootstrap of 40 is slightly narrow
 
@@ -165,7 +167,15 @@ def report_of(ours: dict[str, Any], *, reached: float = 0.5, ripple_db: float = 
         "truth": cells(),
     }
     ways = {row: {"mean": reached, "low": reached, "high": reached, "n": 5} for row in rows}
-    report = {"style": "rock", "rows": rows, "way": ways, "with_drums": None, "pieces": [{}] * 5, "missing": ["plain"], "failures": {}}
+    report: dict[str, Any] = {
+        "style": "rock",
+        "rows": rows,
+        "way": ways,
+        "with_drums": None,
+        "pieces": [{}] * 5,
+        "missing": ["plain"],
+        "failures": {},
+    }
     return report | {"claims": evaluate.claims(report, "rock")}
 
 

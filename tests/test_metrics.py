@@ -18,7 +18,7 @@ NOTE = np.dtype([("onset_seconds", "f8"), ("offset_seconds", "f8"), ("pitch", "i
 
 def tone(hz: float, seconds: float = 2.0, *, partials: int = 1, amplitude: float = 0.3) -> np.ndarray:
     t = np.arange(round(seconds * RATE)) / RATE
-    return amplitude * sum(np.sin(2 * np.pi * hz * k * t) / k for k in range(1, partials + 1))
+    return amplitude * np.sum([np.sin(2 * np.pi * hz * k * t) / k for k in range(1, partials + 1)], axis=0)
 
 
 def pitch_hz(pitch: float) -> float:

@@ -249,11 +249,11 @@ def test_a_style_is_found_by_path_and_by_installed_name(tmp_path, user_styles):
 
 
 def test_a_style_folder_that_may_not_be_read_hides_no_bundled_style(monkeypatch):
-    class Locked(type(Path())):
-        def glob(self, pattern, **_):
-            raise PermissionError(13, "Permission denied", str(self))
+    class Locked:
+        def glob(self, pattern):
+            raise PermissionError(13, "Permission denied", "/locked")
 
-    monkeypatch.setattr(style, "user_folder", lambda: Locked("/locked"))
+    monkeypatch.setattr(style, "user_folder", Locked)
     assert [entry.name for entry in style.list_styles() if entry.bundled] == [path.stem for path in BUNDLED]
 
 

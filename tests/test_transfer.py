@@ -304,7 +304,7 @@ def test_the_beats_of_the_song_reach_the_network(style, song):
 def test_a_song_file_comes_back_as_the_same_kind_of_file(style, tmp_path, suffix, subtype, sample_rate, channels):
     path, out = tmp_path / f"a song (1) 🎵.{suffix}", tmp_path / f"out.{suffix}"
     soundfile.write(path, music(1.237, sample_rate=sample_rate, channels=channels).T, sample_rate, subtype=subtype)
-    told = []
+    told: list[float] = []
     result = transfer_file(style, path, out, progress=told.append)
     before, after = soundfile.info(path), soundfile.info(out)
     assert (after.samplerate, after.channels, after.frames, after.subtype) == (sample_rate, channels, before.frames, subtype)
@@ -429,7 +429,7 @@ def test_a_file_that_is_no_song_is_one_clear_line_and_nothing_is_left(style, tmp
 
 def test_a_missing_folder_is_known_before_the_work_is_done(style, tmp_path, song):
     soundfile.write(tmp_path / "song.wav", song.T, SAMPLE_RATE)
-    told = []
+    told: list[float] = []
     with pytest.raises(OSError, match="folder"):
         transfer_file(style, tmp_path / "song.wav", tmp_path / "no" / "out.wav", progress=told.append)
     assert told == []
