@@ -36,7 +36,7 @@ def split_of(piece_id: str) -> Split:
     """Split of a group id: 80 % train, 5 % valid, 15 % test, the same on every machine and for ever.
 
     >>> split_of("rock/mma-nottingham/50sRock_hpps42_135_014.mid")
-    'train'
+    'test'
     """
     bucket = int(hashlib.sha256(piece_id.encode()).hexdigest()[:8], 16) % 20
     return "test" if bucket < 3 else "valid" if bucket == 3 else "train"  # 15 %: ten of a style of 123 quartets must be held out
