@@ -107,6 +107,12 @@ def stages(style: StyleTransfer, runs: int) -> Rows:
         tracker.push(frames)
         tracker.beats()
 
+    def network(half: bool, dream: float = 0.0) -> torch.Tensor:
+        style.half, own = half, style.half
+        painted = style._paint(x, None, dream=dream, grain=0.5, seed=0, first_frame=0)
+        style.half = own
+        return painted
+
     margin = 2 * style.overlap_frames / style.config.frames_per_second
     chunk = style._chunk_frames(None) / style.config.frames_per_second
     work: list[tuple[str, Callable[[], Any]]] = [
@@ -114,11 +120,14 @@ def stages(style: StyleTransfer, runs: int) -> Rows:
         ("first pass: frames of the mid", lambda: features(wave.mean(0))),
         ("first pass: beats", beats),
         ("analysis: STFTs of mid and side, frames", lambda: vocoder.frames(vocoder.analyse(wave))),
-        ("network", lambda: style._paint(x, None, dream=0.0, grain=0.5, seed=0, first_frame=0)),
+        ("network", lambda: network(style.half)),
+        ("network, dreaming of half of its latents", lambda: network(style.half, style.draw.config.steps / 2)),
         ("inversion, stereo", lambda: vocoder.synthesise(x_hat, song)),
         ("last pass: loudness and true peak", lambda: (audio.loudness(y, SAMPLE_RATE), audio.true_peak_db(y, SAMPLE_RATE))),
         ("44.1 → 48 kHz, where the song is not at 44.1 kHz", lambda: audio.resample(y, SAMPLE_RATE, 48_000)),
     ]
+    if style.half:
+        work.insert(6, ("network in float32, on CPUs that do not multiply in bfloat16", lambda: network(False)))
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     rows = []
