@@ -640,7 +640,8 @@ def markdown_claims(reports: Sequence[Mapping[str, Any]]) -> str:
 def _claim_cell(claim: Mapping[str, Any]) -> str:
     value, bound = ("NaN" if number is None else f"{number:.2f}" for number in (claim["value"], claim["bound"]))
     sign = {">=": "≥", "<=": "≤"}[claim["sign"]]
-    return f"{value} {sign} {bound}" if claim["holds"] else f"**no:** {value}, not {sign} {bound}"
+    note = f" ({claim['note']})" if claim["note"] else ""
+    return (f"{value} {sign} {bound}" if claim["holds"] else f"**no:** {value}, not {sign} {bound}") + note
 
 
 def card_metrics(report: Mapping[str, Any]) -> dict[str, dict[str, float]]:
@@ -663,7 +664,7 @@ def show(report: Mapping[str, Any], console: Console) -> None:
         mark = "[green]yes[/]" if claim["holds"] else "[red]no [/]"
         value, bound = ("NaN" if number is None else f"{number:.3f}" for number in (claim["value"], claim["bound"]))
         note = f" ({claim['note']})" if claim["note"] else ""
-        console.print(f"{mark} {claim['claim']}: {value} {claim['sign']} {bound}{note}")
+        console.print(f"{mark} {claim['claim']}: {value} {claim['sign']} {bound}{note}", soft_wrap=True)
     for kind in report["missing"]:
         console.print(f"row {kind}: not trained for this style")
     for path, reason in report["failures"].items():

@@ -264,6 +264,7 @@ def test_the_promises_are_a_table_that_says_which_are_not_kept() -> None:
     assert lines[2] == "| part of the way | 0.50 ≥ 0.40 | **no:** 0.30, not ≥ 0.40 |"
     assert "| MFCC distance re equalise | 0.67 ≤ 0.85 | **no:** 0.87, not ≤ 0.85 |" in lines
     assert len(lines) == 2 + len(kept["claims"])
+    assert "≤ 0.00 (2–5 Hz, where the ceiling has +0.00)" in lines[-1]
 
 
 def test_the_summary_has_a_line_a_style_and_the_card_the_means() -> None:
