@@ -26,6 +26,7 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import dataclass
 
 import torch
@@ -64,6 +65,7 @@ class DrawConfig:
     texture_scale_db: float = 1.2  # at 3.2 a texture of 2 dB is not worth its bits
     beta: float = 1.0
     range_db: float = 90.0  # dB in one unit of a frame
+    phase_iterations: int = 2  # of fast Griffin–Lim at transfer; 0 keeps the song's phase and its attacks, for styles of steady tones
 
     def __post_init__(self) -> None:
         if self.attention not in ("conv", "gaussian"):
@@ -595,21 +597,21 @@ class Draw(nn.Module):
         phase = view.new_zeros(B, 4, T) if phase is None else phase
         pad = -T % self.config.grid_frames
         kept: list[Tensor] = []
-        network = self._cast(view.device.type)
+        dtype = autocast_dtype(view.device.type)
+        network = self._cast(dtype or self.style.dtype)
         view, phase = (F.pad(x, (0, pad)).to(network.style.dtype) for x in (view, phase))
-        with torch.autocast(view.device.type, enabled=False):
+        with torch.autocast(view.device.type, enabled=False) if dtype else nullcontext():
             choose = network._dreamer(dream, grain, seed, first_frame // self.config.grid_frames)
             canvas, _ = network.paint(view, style, phase, choose, keep=kept if canvases else None)
             if network.texture is not None:
                 canvas = network._textured(canvas, style, grain, seed, first_frame)
         return torch.stack([*kept, canvas])[..., :T] if canvases else canvas[..., :T]
 
-    def _cast(self, device_type: str) -> Draw:
-        """A copy to transfer with, in the precision that autocast asks for: weights are cast once, not at every step.
+    def _cast(self, dtype: torch.dtype) -> Draw:
+        """A copy to transfer with: weights are cast once, not by autocast at every step.
 
         Its weights lie channels last, and so does all that is computed with them: oneDNN is up to twice as fast there.
         """
-        dtype = torch.get_autocast_dtype(device_type) if torch.is_autocast_enabled(device_type) else self.style.dtype
         network = copy.deepcopy(self)
         for parameter in network.parameters():
             parameter.data = parameter.data.to(dtype)
@@ -633,6 +635,12 @@ class Draw(nn.Module):
             return (1 - share) * self.posterior(h_enc)[0] + share * own, None
 
         return choose
+
+
+def autocast_dtype(device_type: str) -> torch.dtype | None:
+    """What autocast would compute in; None where it is off, or where there is none (MPS before torch 2.5)."""
+    on = torch.amp.is_autocast_available(device_type) and torch.is_autocast_enabled(device_type)
+    return torch.get_autocast_dtype(device_type) if on else None
 
 
 def sample(gaussian: Gaussian) -> Tensor:
