@@ -111,6 +111,7 @@ class StyleTransfer:
     features : LogFrequency, optional
         The front end it was trained with.
     vocoder : Vocoder, optional
+        By default with as many iterations as the style asks for.
     card : Card, optional
     style : int
         Row of the network's style embedding.
@@ -139,7 +140,7 @@ class StyleTransfer:
     ) -> None:
         self.device = torch.device(device)
         self.draw = draw.to(self.device).eval().requires_grad_(False)
-        self.vocoder = (vocoder or Vocoder(features)).to(self.device)
+        self.vocoder = (vocoder or Vocoder(features, iterations=draw.config.phase_iterations)).to(self.device)
         self.config: FeatureConfig = self.vocoder.features.config
         self.card, self.style = card, style
         self.half = _multiplies_in_bfloat16(self.device) if half is None else half

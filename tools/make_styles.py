@@ -119,7 +119,7 @@ def plain(options: argparse.Namespace) -> None:
 
 
 TITLES = {
-    "rock": ("Rock band", "electric guitars, bass, keys and what else game and accompaniment bands carry; the canvas has no drums"),
+    "rock": ("Rock band", "distortion guitars over a finger bass; the canvas has no drums"),
     "jazz": ("Jazz combo", "hollow-body guitar, acoustic bass, piano, saxophone; the canvas has no drums"),
     "electronic": ("Electronic", "synth leads, pads and synth bass of dance accompaniments; the canvas has no drums"),
     "orchestra": ("Orchestra", "strings, winds and brass as Polish orchestral scores assign them"),
