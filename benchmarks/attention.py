@@ -61,15 +61,13 @@ class Row:
         return "| " + " | ".join(cells) + " |"
 
 
-def train_kind(name: str, model_config: DrawConfig, stores: tuple[FrameStore, FrameStore], options: argparse.Namespace) -> tuple[Row, Row]:
-    """Rows before and after ``options.steps`` steps."""
+def train_kind(name: str, model_config: DrawConfig, stores: tuple[FrameStore, FrameStore], options: argparse.Namespace) -> Row:
     config = train.TrainConfig(
         steps=options.steps, batch=options.batch, critic_from=1.0, texture_from=1.0, learning_rate=options.rate, seed=options.seed
     )
     state = train.new_state(model_config, config)
     train.set_mean_frames(state, stores[0])
     parameters, cost = sum(p.numel() for p in state.model.parameters()), state.model.gflop_per_second()
-    fresh = Row(f"{name}, untrained", parameters, cost, 0.0, score(state, stores[1]))
     began = time.process_time()
     for step in range(options.steps):
         losses = train.train_step(state, stores[0], config, views.ViewConfig(), step / options.steps)
@@ -77,7 +75,15 @@ def train_kind(name: str, model_config: DrawConfig, stores: tuple[FrameStore, Fr
             values = "  ".join(f"{key} {float(value):.3f}" for key, value in losses.items() if value.numel() == 1)
             print(f"{name}: step {step + 1}, {time.process_time() - began:.0f} s of CPU  {values}", flush=True)
     seconds = time.process_time() - began
-    return fresh, Row(name, parameters, cost, seconds, score(state, stores[1]))
+    return Row(name, parameters, cost, seconds, score(state, stores[1]))
+
+
+def mean_spectrum(stores: tuple[FrameStore, FrameStore]) -> Row:
+    """What both kinds start from: the first canvas, with nothing written on it."""
+    state = train.new_state(KINDS["convolutional"], train.TrainConfig())
+    train.set_mean_frames(state, stores[0])
+    torch.nn.init.zeros_(state.average.write.write.weight)
+    return Row("the style's mean spectrum", 0, 0.0, 0.0, score(state, stores[1]))
 
 
 def score(state: train.State, held_out: FrameStore) -> dict[str, float]:
@@ -104,8 +110,7 @@ of the copy's distance ({copy_db:.2f} dB) that is gone. Cost is the forward pass
 | --- | --- | --- | --- | --- | --- | --- |
 {table}
 
-An untrained network paints the mean spectrum of the style. One seed and few steps: a point or two between the kinds is no ranking, and
-neither is at its end; more steps say more.
+One seed and few steps: a point or two between the kinds is no ranking, and neither is at its end; more steps say more.
 """
 
 
@@ -122,12 +127,11 @@ def main() -> None:
     options = parser.parse_args()
     torch.set_num_threads(1)
     stores = (FrameStore(options.frames, (options.style,)), FrameStore(options.frames, (options.style,), split="valid"))
-    rows: list[tuple[int, Row]] = []
+    rows = [(0, mean_spectrum(stores))]
     for name, config in KINDS.items():
         if options.only in (None, name):
-            before, after = train_kind(name, config, stores, options)
-            rows += [(0, before), (options.steps, after)]
-            print(after.markdown(options.steps), flush=True)
+            rows.append((options.steps, train_kind(name, config, stores, options)))
+            print(rows[-1][1].markdown(options.steps), flush=True)
     text = page(rows, options, stores[1])
     if options.out is None:
         print(text)
