@@ -48,6 +48,8 @@ LISTEN_SECONDS = 6.0  # of the first passes, which have hardly any overlap
 SECONDS_IN_WORK = 48.0  # of all chunks together: on many cores they are shorter
 BLOCK_SAMPLES = 65_536
 MAX_TRUE_PEAK_DB = -1.0
+LOSSY = ("VORBIS", "OPUS", "MPEG_LAYER_III", "AAC")
+LOSSY_MARGIN_DB = 0.2  # what these codecs add to a true peak at −1 dBTP was measured as up to 0.1
 MAX_GAIN_DB = 60.0  # near-silence is not blown up beyond this
 SHORTEST_SECONDS = 8.0  # below, a chunk would be mostly overlap
 MAX_WORKERS = 4  # chunks in work at once
@@ -549,14 +551,15 @@ def _blocks(y: Array) -> Iterator[Array]:
         yield y[:, start : start + BLOCK_SAMPLES]
 
 
-def final_gain(song: Hearing, loudness_lufs: float, true_peak_db: float, strength: float) -> float:
+def final_gain(song: Hearing, loudness_lufs: float, true_peak_db: float, strength: float, *, margin_db: float = 0.0) -> float:
     """Factor that makes the result as loud as the song, and keeps its true peak under the ceiling.
 
     The ceiling is −1 dBTP. A song above it could then not come back at strength 0, so over the first tenth of the dial the
-    ceiling comes down from the song's own peak. What is too soft to have a loudness does not get louder.
+    ceiling comes down from the song's own peak. What is too soft to have a loudness does not get louder. ``margin_db`` lowers the
+    ceiling, for a codec that moves peaks.
     """
     own = max(1 - strength / PEAK_RAMP, 0.0)
-    ceiling_db = MAX_TRUE_PEAK_DB + (own * max(song.peak_db - MAX_TRUE_PEAK_DB, 0.0) if own > 0 else 0.0)
+    ceiling_db = MAX_TRUE_PEAK_DB - (1 - own) * margin_db + (own * max(song.peak_db - MAX_TRUE_PEAK_DB, 0.0) if own > 0 else 0.0)
     if not math.isfinite(song.loudness_lufs):
         ceiling_db = min(ceiling_db, song.peak_db)
     gain_db = song.loudness_lufs - loudness_lufs if math.isfinite(song.loudness_lufs) and math.isfinite(loudness_lufs) else 0.0
@@ -679,7 +682,8 @@ def transfer_file(
         report.samples = song.samples
         with closing(style.render(file.blocks, song, dials, chunk_seconds=chunk_seconds, progress=report.rendering)) as made:
             loudness_lufs, true_peak_db = _spooled(spool, made, song, output.sample_rate)
-        gain = final_gain(song, loudness_lufs, true_peak_db, strength)
+        margin_db = LOSSY_MARGIN_DB if output.subtype in LOSSY else 0.0
+        gain = final_gain(song, loudness_lufs, true_peak_db, strength, margin_db=margin_db)
         for y in spool.blocks():
             out.write(y * np.float32(gain))
     report.done()

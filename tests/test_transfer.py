@@ -271,6 +271,15 @@ def test_the_true_peak_wins_over_the_loudness(style):
     assert audio.loudness(result, SAMPLE_RATE) < audio.loudness(y, SAMPLE_RATE)
 
 
+@pytest.mark.parametrize("suffix", ["wav", "ogg", "opus", "mp3", "m4a"])
+def test_no_codec_lifts_the_true_peak_over_the_ceiling(style, tmp_path, suffix):
+    y = np.tanh(20 * music(4, peak=1.0)) * 0.99
+    soundfile.write(tmp_path / "song.wav", y.T, SAMPLE_RATE)
+    told = transfer_file(style, tmp_path / "song.wav", tmp_path / f"out.{suffix}")
+    assert told.true_peak_db == pytest.approx(-1.0 if suffix == "wav" else -1.2, abs=1e-3)
+    assert audio.true_peak_db(*audio.load(tmp_path / f"out.{suffix}")) <= -0.99
+
+
 def test_the_level_of_a_song_changes_nothing_but_the_level(style):
     y = music(3, peak=0.5)
     loud, soft = style.transfer(y, SAMPLE_RATE), style.transfer(y / 8, SAMPLE_RATE) * 8
