@@ -165,7 +165,7 @@ def pack(options: argparse.Namespace) -> None:
         row = json.loads((options.work / style / "history.json").read_text())[-1]
         about, heard = card(options, style, base_row["seconds"] + row["seconds"], int(base_row["step"] + row["step"]))
         weights = load_file(options.work / style / "style.safetensors")
-        one = asdict(DrawConfig())
+        one = read_config(style)["model"]
         save_style(options.out / f"{style}.safetensors", weights, model_config=one, feature_config=features, card=about, fingerprints=heard)
         plain_file = options.work / "plain" / "best.safetensors"
         if plain_file.exists():
