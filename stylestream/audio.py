@@ -232,6 +232,8 @@ class _AvSource:
         stream = self._container.streams.best("audio")
         if stream is None:
             raise ValueError("it holds no sound")
+        if stream.codec_context is None:  # FFmpeg has found a stream and no decoder for it
+            raise ValueError("its sound is coded in a way nobody here can read")
         return stream
 
     def _seconds(self) -> float | None:
@@ -1484,6 +1486,8 @@ def _from_vorbis(file: Any, tags: _Tags) -> None:
 
 def _from_sound_file(path: Path, tags: _Tags) -> None:
     """WAV's INFO list and its like."""
+    if _is_mp3_of_unsure_length(path):  # has none, and libsndfile would print its surprise at the length
+        return
     with suppress(soundfile.SoundFileError, TypeError), soundfile.SoundFile(str(path)) as file:
         for name, text in file.copy_metadata().items():
             if name in _INFO_FIELDS:

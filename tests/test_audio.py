@@ -951,6 +951,27 @@ def test_a_song_that_would_fill_the_memory_is_refused(tmp_path, monkeypatch):
         audio.load(tmp_path / "a.wav")
 
 
+def test_reading_a_cut_mp3_and_its_tags_prints_nothing(tmp_path, capfd):
+    audio.save(tmp_path / "a.mp3", tune(4.0), RATE)
+    song = (tmp_path / "a.mp3").read_bytes()
+    (tmp_path / "a.mp3").write_bytes(song[: len(song) // 2])
+    with Reader(tmp_path / "a.mp3") as cut:
+        blocks = list(cut.blocks(10_000))
+        assert any("cut short" in warning for warning in cut.warnings)
+    with Writer(tmp_path / "b.wav", sample_rate=RATE, channels=blocks[0].shape[0], tags_from=tmp_path / "a.mp3") as out:
+        out.write(blocks[0])
+    assert capfd.readouterr() == ("", "")
+
+
+def test_a_coding_nobody_knows_is_one_clear_line(tmp_path):
+    audio.save(tmp_path / "a.wav", tune(0.3), RATE)
+    song = bytearray((tmp_path / "a.wav").read_bytes())
+    song[34] = 0  # bits per sample
+    (tmp_path / "a.wav").write_bytes(song)
+    with pytest.raises(ValueError, match="coded in a way nobody here can read"):
+        audio.load(tmp_path / "a.wav")
+
+
 @settings(max_examples=60, deadline=None)
 @given(data=st.data(), suffix=st.sampled_from(["wav", "flac", "ogg", "mp3", "aiff"]))
 def test_a_damaged_song_gives_finite_samples_or_one_clear_line(tmp_path_factory, data, suffix):
