@@ -691,7 +691,7 @@ def train(
         )
     print(_printable(str(out)))
     if done.failures:
-        print(f"stylestream: {len(done.failures)} songs could not be used", file=sys.stderr)
+        _say(f"{len(done.failures)} of {done.songs} songs could not be used")
     return 1 if done.failures else 0
 
 
@@ -717,11 +717,8 @@ def _say(line: str) -> None:
 
 def _training_line(row: Mapping[str, float]) -> None:
     """Print one line of held-out scores."""
-    print(
-        f"step {row['step']:.0f}  {row['seconds']:.0f} s  L1 {row['loss/l1_db']:.2f} dB  KL {row['loss/kl']:.2f}  "
-        f"held-out way {100 * row['score/way']:.1f} %",
-        file=sys.stderr,
-    )
+    losses = f"L1 {row['loss/l1_db']:.2f} dB, KL {row['loss/kl']:.2f}"
+    _say(f"step {row['step']:.0f}, {row['seconds']:.0f} s: {losses}, held-out way {100 * row['score/way']:.1f} %")
 
 
 def read_config(name_or_path: str) -> dict[str, dict[str, Any]]:

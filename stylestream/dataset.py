@@ -17,6 +17,7 @@ import hashlib
 import itertools
 import re
 import tarfile
+import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -709,6 +710,11 @@ class Prepared:
     seconds: float  # it took
 
     @property
+    def found(self) -> int:
+        """How many songs were found."""
+        return len({song["id"] for song in self.songs}) + len(self.failures) + len(self.passed_over)
+
+    @property
     def music_seconds(self) -> float:
         """Music trained on; of a song no more than it has, in however many keys it was heard."""
         return sum(self.heard().values())
@@ -812,10 +818,16 @@ def _write_part(folder: Path, make: Callable[[PieceRenderer, Part], dict[str, An
     from stylestream import midi
     from stylestream.files import whole_file
 
-    arrays = make(renderer, part)
+    with warnings.catch_warnings(record=True) as caught:  # say which song is truncated
+        warnings.simplefilter("always")
+        arrays = make(renderer, part)
+    for text in sorted({str(warning.message) for warning in caught}):
+        warnings.warn(f"{part.song.piece.path}: {text}", stacklevel=2)
     whole, heard = float(arrays["seconds"]), []
     if isinstance(part.song.content, bytes):
-        score = midi.load_score(part.song.content)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # they have been said
+            score = midi.load_score(part.song.content)
         whole, heard = midi.duration_seconds(score) * (part.window[1] - part.window[0]), melody_fingerprint(score)
     with whole_file(folder / part.name) as temporary, temporary.open("wb") as file:
         np.savez(file, **arrays, whole_seconds=whole, fingerprint=np.array(heard, dtype=np.int64))

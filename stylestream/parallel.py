@@ -9,7 +9,9 @@ from __future__ import annotations
 import multiprocessing
 import os
 import signal
+import sys
 import threading
+import warnings
 from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from dataclasses import dataclass
@@ -82,11 +84,16 @@ def _start(setup: Callable[[], Any]) -> None:
 
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the parent ends us in order
     threading.Thread(target=_follow_parent, daemon=True).start()
+    warnings.showwarning = _print_warning
     torch.set_num_threads(1)  # workers share the cores among themselves
     try:
         _state = setup()
     except (ValueError, OSError) as error:
         _state = _SetupFailed(str(error))
+
+
+def _print_warning(message: Warning | str, *_: Any, **__: Any) -> None:
+    print(f"stylestream: warning: {' '.join(str(message).split())}", file=sys.stderr, flush=True)
 
 
 def _follow_parent() -> None:

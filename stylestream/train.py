@@ -238,7 +238,7 @@ def _stand_in(store: FrameStore, window: slice, target: Tensor, role: int) -> Te
         return songs[role - 1]
     if max(far, default=0.0) > 2.0:
         return songs[far.index(max(far))]
-    return views.perturb(target, views.RECORDINGS, torch.Generator(target.device).manual_seed(window.start))
+    return views.perturb(target, views.STAND_IN, torch.Generator(target.device).manual_seed(window.start))
 
 
 def _distance(a: Tensor, b: Tensor) -> float:
@@ -462,7 +462,7 @@ TUNE = TrainConfig(
 )  # fmt: skip
 RENDER_SHARE = 0.25  # of the minutes given, at most, goes into rendering
 LEAST_SECONDS = 180.0  # of music: with less, a style knows its songs and not their sound
-_LOSS_SETTINGS = ("beta", "scale_db", "texture_scale_db")  # of a network, free to change when its weights are taken over
+_FREE_SETTINGS = ("beta", "scale_db", "texture_scale_db", "phase_iterations")  # of a network: others than that of the weights are no harm
 
 
 @dataclass(frozen=True)
@@ -494,6 +494,7 @@ class Trained:
     """What came of a training."""
 
     path: Path
+    songs: int  # found
     failures: dict[str, str]  # songs that could not be used, and why
     score: dict[str, float]  # the best row of held-out scores
 
@@ -562,7 +563,7 @@ def train(
     about = _card(plan, start, state, prepared, out, device, best)
     _write_style(plan, start, prepared, out, folder, about)
     _tidy(folder)
-    return Trained(out, prepared.failures, best)
+    return Trained(out, prepared.found, prepared.failures, best)
 
 
 def make_plan(
@@ -653,15 +654,15 @@ def _start(base: str | Path | None, wanted: Mapping[str, Any]) -> StyleData | No
 
 def _different(data: StyleData, wanted: Mapping[str, Any]) -> list[str]:
     own = {**asdict(DrawConfig()), **data.model_config}
-    return [key for key, value in wanted.items() if key not in (*_LOSS_SETTINGS, "styles") and value != own.get(key)]
+    return [key for key, value in wanted.items() if key not in (*_FREE_SETTINGS, "styles") and value != own.get(key)]
 
 
 def _adopted(data: StyleData, wanted: Mapping[str, Any], name: str) -> DrawConfig:
-    """The network of a style's weights, with the losses that are asked for."""
+    """The network of a style's weights, with the settings that are asked for and free."""
     for key in _different(data, wanted):
         raise ValueError(f"[model] {key} is {wanted[key]!r}, in {name} it is another; leave it out, or start from nothing with --from none")
     own = construct(DrawConfig, data.model_config, f"--from {name}")
-    return replace(own, **{key: wanted[key] for key in _LOSS_SETTINGS if key in wanted})
+    return replace(own, **{key: wanted[key] for key in _FREE_SETTINGS if key in wanted})
 
 
 def start_weights(weights: Mapping[str, Tensor], mean_frames: Tensor) -> dict[str, Tensor]:
@@ -755,8 +756,11 @@ def _fit_folder(
     if load_checkpoint(state, folder) and state.step:
         say(f"resuming from step {state.step}")
     how = view_config(plan, store)
+    began = time.monotonic()
     with _threads(plan, store, how, device), _logged(folder, state.step, report) as log:
-        return fit(state, store, held_out, plan.config, how, folder, report=log, tick=_Ticker(progress))
+        left = max(plan.config.minutes - (time.monotonic() - began) / 60, plan.config.minutes / 2)
+        config = replace(plan.config, minutes=left)
+        return fit(state, store, held_out, config, how, folder, report=log, tick=_Ticker(progress))
 
 
 @contextlib.contextmanager
@@ -766,7 +770,8 @@ def _threads(plan: Plan, store: FrameStore, how: views.ViewConfig, device: str) 
     wanted = plan.config.threads or before
     if not plan.config.threads and not plan.config.steps and device == "cpu" and before > 1:
         trial = new_state(plan.model, plan.config)
-        wanted = min((before, 1), key=lambda threads: _seconds_per_step(trial, store, plan.config, how, threads))
+        seconds = {threads: _seconds_per_step(trial, store, plan.config, how, threads) for threads in (1, before)}
+        wanted = min(seconds, key=lambda threads: seconds[threads])
     torch.set_num_threads(wanted)
     try:
         yield
@@ -778,8 +783,7 @@ def _seconds_per_step(state: State, store: FrameStore, config: TrainConfig, how:
     torch.set_num_threads(threads)
     train_step(state, store, config, how, 0.0)  # the first one is slower
     began = time.monotonic()
-    for _ in range(2):
-        train_step(state, store, config, how, 0.0)
+    train_step(state, store, config, how, 0.0)
     return time.monotonic() - began
 
 
@@ -917,4 +921,4 @@ def _train_lstm2017(
     settings = {"model": "lstm2017", **asdict(network.config)}
     save_style(out, network.state_dict(), model_config=settings, feature_config={}, card=about, fingerprints=fingerprints(prepared))
     _tidy(folder)
-    return Trained(out, prepared.failures, {})
+    return Trained(out, prepared.found, prepared.failures, {})

@@ -39,6 +39,7 @@ class ViewConfig:
 
 
 RECORDINGS = ViewConfig(other=0.0, whiten_share=0.4)  # of folders of audio: a mixture of whitened and not
+STAND_IN = ViewConfig(other=0.0, whiten_share=1.0, equaliser_db=12.0, noise_share=0.0)  # a recording as another band might sound
 NEUTRAL = ViewConfig(other=0, formant_semitones=0, equaliser_db=0, gain_db=0, contrast=0, noise_share=0, decay_share=0)  # the target itself
 
 
