@@ -143,6 +143,7 @@ class RowMix(nn.Module):
         self.weight = nn.Parameter(torch.randn(self.groups, rows, rows) * (0.1 / math.sqrt(rows)))
 
     def forward(self, h: Tensor) -> Tensor:
+        """(B, C, H, W) → the same shape."""
         B, C, H, W = h.shape
         h = h.contiguous()
         grouped = h.reshape(B, self.groups, C // self.groups, H, W)
@@ -159,6 +160,7 @@ class Residual(nn.Module):
         nn.init.normal_(self.second.weight, std=0.1 / math.sqrt(9 * channels))  # starts near the identity: depth costs nothing early
 
     def forward(self, h: Tensor) -> Tensor:
+        """(B, C, H, W) → the same shape."""
         return h + self.second(F.gelu(self.first(F.gelu(h))))
 
 
@@ -186,6 +188,7 @@ class PatchWrite(nn.ConvTranspose2d):
         nn.init.zeros_(self.bias)
 
     def forward(self, input: Tensor, output_size: list[int] | None = None) -> Tensor:
+        """Cells (B, C, H, W) → frames (B, 1, p H, q W)."""
         B, C, H, W = input.shape
         p, q = self.stride
         patches = (self.weight.reshape(C, -1).T @ input.flatten(2)).reshape(B, 2, p, 2, q, H, W)  # a patch is 2 × 2 quarters of p × q
@@ -221,6 +224,7 @@ class ConvRead(nn.Module):
         return self.static(F.gelu(self.mix(self.blocks(h))))
 
     def forward(self, view: Tensor, canvas: Tensor, h_dec: Tensor) -> Tensor:
+        """Cells of the canvas, (B, canvas_channels, H, W)."""
         return self.canvas(canvas[:, None].to(view.dtype))
 
 
@@ -233,6 +237,7 @@ class ConvWrite(nn.Module):
         self.write = PatchWrite(config.decoder_channels, (config.patch_bins, config.patch_frames))
 
     def forward(self, h_dec: Tensor, film: Tensor) -> Tensor:
+        """What a step adds to the canvas, (B, F, T)."""
         return self.write(self.mix(h_dec * film))[:, 0]
 
 
@@ -323,9 +328,11 @@ class GaussianRead(nn.Module):
         self.phase = nn.Conv1d(4, 4 * config.encoder_channels, config.window_frames, stride=config.window_frames)
 
     def prepare(self, view: Tensor, phase: Tensor) -> Tensor:
+        """What is the same at every step: the beat phase, (B, 4 C_enc, 1, W)."""
         return self.phase(phase)[:, :, None]
 
     def forward(self, view: Tensor, canvas: Tensor, h_dec: Tensor) -> Tensor:
+        """Glimpses of both pictures, (B, 2 N², 1, W)."""
         h, T = map_to_vectors(h_dec), self.grid[1]
         both = [self.attention.read(to_windows(image, T), h) for image in (view, view - canvas)]
         glimpses = torch.cat([g.flatten(1) for g in both], 1)  # (B · W, 2 N²)
@@ -341,6 +348,7 @@ class GaussianWrite(nn.Module):
         self.patch = nn.Linear(config.decoder_channels, config.glimpse**2)
 
     def forward(self, h_dec: Tensor, film: Tensor) -> Tensor:
+        """What a step adds to the canvas, (B, F, T)."""
         h, N = map_to_vectors(h_dec * film), self.attention.glimpse
         return from_windows(self.attention.write(self.patch(h).reshape(-1, N, N), h), h_dec.shape[0])
 
@@ -349,6 +357,7 @@ class GateConv(nn.Conv2d):
     """The four gates of a convolutional LSTM: (B, C_in, H, W) → 4 maps (B, C, H, W), to which their constant shares are added."""
 
     def forward(self, h: Tensor, shares: Gates) -> Gates:  # type: ignore[override]
+        """Gates of the joined inputs, each (B, C, H, W)."""
         if torch.is_grad_enabled():
             return tuple(gate + share for gate, share in zip(super().forward(h).chunk(4, 1), shares, strict=True))
         # one by one: in memory of their own, channels last, the arithmetic of the LSTM is three times as fast as in slices of one map
@@ -375,7 +384,7 @@ class Texture(nn.Module):
     """What the canvas smooths away, as latents with a learned prior: ConvDRAW with one step on finer cells (6 bins × 2 frames).
 
     Trained on the detached canvas with a posterior that sees the target; at transfer z comes from the prior, its spread
-    multiplied by the grain.
+    multiplied by the grain, squared.
     """
 
     PATCH_FRAMES = 2
@@ -401,9 +410,11 @@ class Texture(nn.Module):
         return self.blocks(h + (self.row + self.style(style)[:, :, None, None]).to(h.dtype))
 
     def prior(self, h: Tensor) -> Gaussian:
+        """p(z | canvas, style)."""
         return split_gaussian(self.p(h))
 
     def posterior(self, h: Tensor, residual: Tensor) -> Gaussian:
+        """q(z | canvas, style, what the canvas lacks): training only."""
         return split_gaussian(self.q(torch.cat([h, self.target(residual[:, None])], 1)))
 
     def decode(self, h: Tensor, z: Tensor) -> Tensor:
@@ -412,6 +423,7 @@ class Texture(nn.Module):
 
 
 def split_gaussian(h: Tensor) -> Gaussian:
+    """Channels (B, 2 Z, H, W) → mean and log standard deviation, float32."""
     mean, log_sigma = h.float().chunk(2, 1)
     return mean, log_sigma.clamp(-6, 3)  # beyond e^±6 the KL overflows half precision and means nothing
 
@@ -653,7 +665,7 @@ def _draw(gaussian: Gaussian, grain: float, *, seed: int, step: int, first_cell:
         return gaussian[0]
     mean, log_sigma = gaussian
     noise = cell_noise(tuple(mean.shape), seed=seed, step=step, first_cell=first_cell, device=mean.device)  # type: ignore[arg-type]
-    return mean + grain * torch.exp(log_sigma) * noise
+    return mean + grain**2 * torch.exp(log_sigma) * noise  # squared: half way on the dial, attacks and pitch are still whole
 
 
 class PatchCritic(nn.Module):

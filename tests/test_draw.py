@@ -532,6 +532,12 @@ def test_grain_is_the_spread_of_the_texture():
     assert 0 < far(some, smooth) < far(more, smooth)
 
 
+def test_half_the_grain_is_a_quarter_of_the_spread():
+    still = (torch.zeros(1, 2, 9, 16), torch.zeros(1, 2, 9, 16))
+    half, whole = (draw._draw(still, grain, seed=3, step=0, first_cell=0) for grain in (0.5, 1.0))
+    torch.testing.assert_close(half, whole / 4)
+
+
 def test_canvases_are_kept_and_the_last_is_the_result():
     net, view = network(SMALL), frames(2, 36, 16)
     kept = dials(net, view, canvases=True, dream=1.0)
