@@ -687,7 +687,7 @@ def _open_folder(folder: Path, plan: Plan) -> None:
     """Make the folder, or see that it holds the same training."""
     path = folder / "plan.json"
     tables = json.loads(json.dumps(plan.tables()))
-    if not path.exists():
+    if not path.exists() or not _begun(folder):
         folder.mkdir(parents=True, exist_ok=True)
         with whole_file(path) as temporary:
             temporary.write_text(json.dumps(tables, indent=1))
@@ -699,6 +699,11 @@ def _open_folder(folder: Path, plan: Plan) -> None:
             if was != value:
                 remedy = f"give the same command to go on with it, or remove {folder} to begin anew"
                 raise ValueError(f"{folder} holds another training ({table}{key} was {was!r}, now {value!r}); {remedy}")
+
+
+def _begun(folder: Path) -> bool:
+    """Whether anything would be lost."""
+    return any((folder / "frames").glob("*.npz")) or (folder / "last.safetensors").exists()
 
 
 def _prepare(
@@ -720,7 +725,14 @@ def _prepare(
             say(failure)
 
     make = _spectrum if plan.kind == "lstm2017" else dataset.frames_of
-    prepared = dataset.prepare(plan.sources, folder / "frames", plan.data, make=make, seconds=seconds, jobs=jobs, progress=done)
+    try:
+        prepared = dataset.prepare(plan.sources, folder / "frames", plan.data, make=make, seconds=seconds, jobs=jobs, progress=done)
+    except (ValueError, OSError):
+        if not _begun(folder):  # there was no music
+            _tidy(folder)
+            with contextlib.suppress(OSError):
+                folder.rmdir()
+        raise
     if prepared.music_seconds < LEAST_SECONDS:
         heard, least = prepared.music_seconds, LEAST_SECONDS / 60
         say(f"warning: only {heard:.0f} s of music to train on; with less than {least:.0f} minutes a style learns songs, not a sound")

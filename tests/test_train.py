@@ -502,12 +502,22 @@ def _written(folder: Path) -> Path:
 def test_a_folder_of_another_training_is_not_gone_on_with(tmp_path):
     folder = tmp_path / "a.safetensors.ckpt"
     plan = make_plan(["music"], {}, base="none", steps=10)[0]
-    train._open_folder(folder, plan)
+    train._open_folder(folder, make_plan(["typo"], {}, base="none", steps=10)[0])
+    train._open_folder(folder, plan)  # nothing had been done
+    (folder / "last.safetensors").write_bytes(b"")
     train._open_folder(folder, make_plan(["music"], {}, base="none", steps=10)[0])
     with pytest.raises(ValueError, match=r"holds another training \(\[train\] steps was 10, now 11\); give the same command to go on"):
         train._open_folder(folder, make_plan(["music"], {}, base="none", steps=11)[0])
     with pytest.raises(ValueError, match=r"sources was \['.*music'\], now \['.*other'\]"):
         train._open_folder(folder, make_plan(["other"], {}, base="none", steps=10)[0])
+
+
+def test_where_there_is_no_music_nothing_is_left(tmp_path):
+    (tmp_path / "empty").mkdir()
+    for source, error in (("empty", ValueError), ("missing", FileNotFoundError)):
+        with pytest.raises(error, match=r"no music in|no such file or folder"):
+            train.train([tmp_path / source], tmp_path / "a.safetensors", steps=1, base="none")
+    assert [path.name for path in tmp_path.iterdir()] == ["empty"]
 
 
 def test_minutes_count_rendering_and_leave_some_for_training(recordings, tmp_path, monkeypatch):
