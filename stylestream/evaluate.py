@@ -85,13 +85,17 @@ class Excerpt:
 # --- which passages ----------------------------------------------------------------------------------------------------------------
 
 
-def excerpts(source: str | Path, style: str, protocol: Protocol = Protocol()) -> tuple[list[Excerpt], dict[str, str]]:
+def excerpts(
+    source: str | Path, style: str, protocol: Protocol = Protocol(), *, split: dataset.Split = "test"
+) -> tuple[list[Excerpt], dict[str, str]]:
     """The first held-out passages of a style by hash, and why other pieces were passed over.
 
     Parameters
     ----------
     source : path
         A collection (``midi.csv`` beside ``midi.tar.xz``): its test split. Any other folder of MIDI files: all of them.
+    split : "test", "valid" or "train"
+        Of a collection. Settings are chosen on "valid", so that "test" chooses nothing.
 
     Raises
     ------
@@ -102,7 +106,7 @@ def excerpts(source: str | Path, style: str, protocol: Protocol = Protocol()) ->
     source = source.parent if source.name in ("midi.csv", "midi.tar.xz") else source
     collection = dataset.pieces(source, style)
     recipe = dataset.recipe_of(style)
-    candidates = dataset.select(collection, 4 * protocol.pieces, split="test") if (source / "midi.csv").is_file() else by_hash(collection)
+    candidates = dataset.select(collection, 4 * protocol.pieces, split=split) if (source / "midi.csv").is_file() else by_hash(collection)
     contents = {piece.path: content for piece, content in dataset.read_pieces(source, candidates)}
     chosen: list[Excerpt] = []
     refused: dict[str, str] = {}
