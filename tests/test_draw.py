@@ -415,7 +415,7 @@ def obvious_canvas(net: Draw, view: Tensor, phase: Tensor, style: int) -> Tensor
         "padding": (net.config.patch_bins // 2, net.config.patch_frames // 2),
     }
     h = conv("read.view", view[:, None], **patch) + w["read.row"] + beats_to_cells("read.phase")
-    h = conv("read.static", torch.nn.functional.gelu(net.read.mix(net.read.blocks(h))), padding=1)
+    h = conv("read.static", torch.nn.functional.gelu(net.read.mix(net.read.blocks(h))), padding=1)  # type: ignore[operator]
     static, W = h, h.shape[-1]
     h_dec = (w["start"] + linear("style_start")).expand(view.shape[0], -1, -1, W)
     h_enc = torch.zeros(view.shape[0], net.config.encoder_channels, h_dec.shape[2], W)
@@ -427,7 +427,7 @@ def obvious_canvas(net: Draw, view: Tensor, phase: Tensor, style: int) -> Tensor
         z = conv("q", h_enc)[:, : net.config.latents]
         always = beats_to_cells("phase") + linear("style_gates")
         h_dec, c_dec = lstm(conv("decoder", torch.cat([z, h_dec], 1), padding=1) + always, c_dec)
-        mixed = net.write.mix(h_dec * (1 + linear("style_film")))
+        mixed = net.write.mix(h_dec * (1 + linear("style_film")))  # type: ignore[operator]
         canvas = canvas + torch.nn.functional.conv_transpose2d(mixed, w["write.write.weight"], w["write.write.bias"], **patch)[:, 0]
     return canvas
 
@@ -585,7 +585,7 @@ def test_a_multiply_add_is_two_operations():
     from torch.utils.flop_counter import FlopCounterMode
 
     with FlopCounterMode(display=False) as counter, torch.no_grad():
-        net.write.write(torch.zeros(1, 8, 6, 10))
+        net.write.write(torch.zeros(1, 8, 6, 10))  # type: ignore[operator]
     assert counter.get_total_flops() == 2 * 8 * 96 * 60
 
 

@@ -168,6 +168,7 @@ def packed_path(options: argparse.Namespace, style: str) -> Path:
 def pack(options: argparse.Namespace) -> None:
     """Style files of what is trained so far, with their cards; the base; the plain autoencoders for evaluation."""
     features = asdict(FeatureConfig())
+    options.out.mkdir(parents=True, exist_ok=True)
     base_row = json.loads((options.work / "base" / "history.json").read_text())[-1]
     for style in options.styles:
         row = json.loads((options.work / style / "history.json").read_text())[-1]
