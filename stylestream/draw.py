@@ -65,6 +65,7 @@ class DrawConfig:
     texture_scale_db: float = 1.2  # at 3.2 a texture of 2 dB is not worth its bits
     beta: float = 1.0
     range_db: float = 90.0  # dB in one unit of a frame
+    grain_power: float = 2.0  # draws have grain to this power of the learned spread; chosen for each style (docs/dials.md)
     phase_iterations: int = 2  # of fast Griffin–Lim at transfer; 0 keeps the song's phase and its attacks, for styles of steady tones
 
     def __post_init__(self) -> None:
@@ -384,7 +385,7 @@ class Texture(nn.Module):
     """What the canvas smooths away, as latents with a learned prior: ConvDRAW with one step on finer cells (6 bins × 2 frames).
 
     Trained on the detached canvas with a posterior that sees the target; at transfer z comes from the prior, its spread
-    multiplied by the grain, squared.
+    multiplied by the grain to the style's power.
     """
 
     PATCH_FRAMES = 2
@@ -596,7 +597,7 @@ class Draw(nn.Module):
         dream : float in [0, K]
             How many latents, counted from the last step, are the style's own instead of the song's.
         grain : float in [0, 1]
-            What is drawn from a prior has ``grain`` squared of the learned spread: 0 is the smoothest, 1 what was learned.
+            How much of the learned spread is drawn from a prior, to the style's ``grain_power``: 0 is the smoothest, 1 what was learned.
         first_frame : int
             Absolute frame of column 0, a multiple of the grid: where chunks of a song lie.
         canvases : bool
@@ -609,14 +610,15 @@ class Draw(nn.Module):
         phase = view.new_zeros(B, 4, T) if phase is None else phase
         pad = -T % self.config.grid_frames
         kept: list[Tensor] = []
+        spread = grain**self.config.grain_power
         dtype = autocast_dtype(view.device.type)
         network = self._cast(dtype or self.style.dtype)
         view, phase = (F.pad(x, (0, pad)).to(network.style.dtype) for x in (view, phase))
         with torch.autocast(view.device.type, enabled=False) if dtype else nullcontext():
-            choose = network._dreamer(dream, grain, seed, first_frame // self.config.grid_frames)
+            choose = network._dreamer(dream, spread, seed, first_frame // self.config.grid_frames)
             canvas, _ = network.paint(view, style, phase, choose, keep=kept if canvases else None)
             if network.texture is not None:
-                canvas = network._textured(canvas, style, grain, seed, first_frame)
+                canvas = network._textured(canvas, style, spread, seed, first_frame)
         return torch.stack([*kept, canvas])[..., :T] if canvases else canvas[..., :T]
 
     def _cast(self, dtype: torch.dtype) -> Draw:
@@ -629,21 +631,21 @@ class Draw(nn.Module):
             parameter.data = parameter.data.to(dtype)
         return network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
-    def _textured(self, canvas: Tensor, style: Tensor, grain: float, seed: int, first_frame: int) -> Tensor:
+    def _textured(self, canvas: Tensor, style: Tensor, spread: float, seed: int, first_frame: int) -> Tensor:
         assert self.texture is not None
         h = self.texture.context(canvas.to(self.style.dtype), self.style_vector(style)[0])
         first_cell = first_frame // Texture.PATCH_FRAMES
-        z = _draw(self.texture.prior(h), grain, seed=seed, step=self.config.steps, first_cell=first_cell)
+        z = _draw(self.texture.prior(h), spread, seed=seed, step=self.config.steps, first_cell=first_cell)
         return canvas + self.texture.decode(h, z.to(h.dtype)).float()
 
-    def _dreamer(self, dream: float, grain: float, seed: int, first_cell: int) -> Choose:
+    def _dreamer(self, dream: float, spread: float, seed: int, first_cell: int) -> Choose:
         """The song's latents, the last ``dream`` of them replaced by the style's; a fraction is a mixture, so the dial is smooth."""
 
         def choose(k: int, h_enc: Tensor, h_dec: Tensor) -> tuple[Tensor, None]:
             share = min(max(dream - (self.config.steps - 1 - k), 0.0), 1.0)
             if share == 0:
                 return self.posterior(h_enc)[0], None
-            own = _draw(self.prior(h_dec), grain, seed=seed, step=k, first_cell=first_cell)
+            own = _draw(self.prior(h_dec), spread, seed=seed, step=k, first_cell=first_cell)
             return (1 - share) * self.posterior(h_enc)[0] + share * own, None
 
         return choose
@@ -660,12 +662,12 @@ def sample(gaussian: Gaussian) -> Tensor:
     return gaussian[0] + torch.exp(gaussian[1]) * torch.randn_like(gaussian[0])
 
 
-def _draw(gaussian: Gaussian, grain: float, *, seed: int, step: int, first_cell: int) -> Tensor:
-    if grain == 0:
+def _draw(gaussian: Gaussian, spread: float, *, seed: int, step: int, first_cell: int) -> Tensor:
+    if spread == 0:
         return gaussian[0]
     mean, log_sigma = gaussian
     noise = cell_noise(tuple(mean.shape), seed=seed, step=step, first_cell=first_cell, device=mean.device)  # type: ignore[arg-type]
-    return mean + grain**2 * torch.exp(log_sigma) * noise  # squared: half way on the dial, attacks and pitch are still whole
+    return mean + spread * torch.exp(log_sigma) * noise
 
 
 class PatchCritic(nn.Module):
