@@ -309,7 +309,7 @@ def test_every_bundled_config_is_a_training_that_can_be(path):
     assert (plan.start == "none") == (start is None) == (path.stem == "tiny")
     Draw(plan.model)
     if path.stem != "tiny":
-        assert plan.model == DrawConfig(phase_iterations=plan.model.phase_iterations)
+        assert plan.model == DrawConfig(phase_iterations=plan.model.phase_iterations, grain_power=plan.model.grain_power)
         for table in ("model", "train", "tune", "data"):  # whole files: nothing is hidden
             assert set(tables[table]) == {f.name for f in fields(train.TABLES[table])}
     if path.stem not in ("tiny", "default"):
