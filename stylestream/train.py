@@ -462,7 +462,8 @@ TUNE = TrainConfig(
 )  # fmt: skip
 RENDER_SHARE = 0.25  # of the minutes given, at most, goes into rendering
 LEAST_SECONDS = 180.0  # of music: with less, a style knows its songs and not their sound
-_FREE_SETTINGS = ("beta", "scale_db", "texture_scale_db", "phase_iterations", "grain_power")  # of a network: others than that of the weights are no harm
+# of a network: others than those of the weights are no harm
+_FREE_SETTINGS = ("beta", "scale_db", "texture_scale_db", "phase_iterations", "grain_power")
 
 
 @dataclass(frozen=True)
