@@ -17,11 +17,8 @@ from __future__ import annotations
 
 import math
 import tempfile
-import threading
-from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
-from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import ExitStack, closing, contextmanager, nullcontext
+from contextlib import ExitStack, closing, nullcontext
 from dataclasses import dataclass, field, fields, replace
 from numbers import Real
 from pathlib import Path
@@ -32,6 +29,7 @@ import torch
 from torch import Tensor
 
 from stylestream import audio
+from stylestream.chunks import THREADS, Chunk, Queue, cut_into_chunks, in_order
 from stylestream.draw import Draw, DrawConfig
 from stylestream.features import FeatureConfig, LogFrequency
 from stylestream.rhythm import NO_BEATS, Beats, BeatTracker, phase
@@ -86,21 +84,6 @@ class Transferred:
     true_peak_db: float
     beats: Beats
     warnings: list[str] = field(default_factory=list)
-
-
-@dataclass(frozen=True)
-class Chunk:
-    """A part of a song with its surroundings.
-
-    ``y (C, n)`` starts at frame ``first_frame``; the chain's output is wanted for its frames ``inner``, and of them, what ``keep`` (samples
-    relative to the first inner frame) says is the song's part. ``last``: the song ends with it.
-    """
-
-    y: Array
-    first_frame: int
-    inner: slice
-    keep: slice
-    last: bool
 
 
 class StyleTransfer:
@@ -273,7 +256,7 @@ class StyleTransfer:
         mids = (b.mean(0, keepdims=True) * np.float32(hearing.gain) for b in _working(blocks, hearing, self.config, channels=1))
         margin = self._on_grid(self.config.n_fft_low)
         chunks = cut_into_chunks(mids, self._chunk_frames(LISTEN_SECONDS), margin, 0, self.config.hop_length)
-        for x in _in_order(self._frames_of, chunks, workers=self._workers()):
+        for x in in_order(self._frames_of, chunks, workers=self._workers()):
             tracker.push(x)
         beats = tracker.beats()
         return replace(hearing, beats=beats if beats.reliable else replace(NO_BEATS, confidence=beats.confidence))
@@ -299,7 +282,7 @@ class StyleTransfer:
         """
         own = 1 - np.float32(dials.strength)
         back = audio.Resampler(self.config.sample_rate, song.sample_rate, song.channels)
-        queue = _Queue(song.channels)
+        queue = Queue(song.channels)
 
         def remembered() -> Iterator[Array]:
             for y in blocks():
@@ -321,7 +304,7 @@ class StyleTransfer:
         chunks = cut_into_chunks(
             working, self._chunk_frames(chunk_seconds, song), self.overlap_frames, self.vocoder_frames, self.config.hop_length
         )
-        return _in_order(lambda chunk: self._transfer_chunk(chunk, song.beats, dials), chunks, workers=self._workers())
+        return in_order(lambda chunk: self._transfer_chunk(chunk, song.beats, dials), chunks, workers=self._workers())
 
     @torch.inference_mode()
     def _transfer_chunk(self, chunk: Chunk, beats: Beats, dials: Dials) -> tuple[Array, Array]:
@@ -351,7 +334,7 @@ class StyleTransfer:
 
     def _workers(self) -> int:
         # one thread each: two chunks on two cores are done sooner than two cores on one chunk
-        return min(_threads.count(), MAX_WORKERS) if self.device.type == "cpu" else 1
+        return min(THREADS.count(), MAX_WORKERS) if self.device.type == "cpu" else 1
 
 
 def _multiplies_in_bfloat16(device: torch.device) -> bool:
@@ -372,117 +355,6 @@ def _cut(song: Analysis, inner: slice, config: FeatureConfig) -> Analysis:
         tuple((low[..., start:stop], high[..., start:stop]) for low, high in song.differences),
         song.first_frame + start,
     )
-
-
-# ---------------------------------------------------------------------------------------------------------------- chunks
-
-
-def cut_into_chunks(blocks: Iterable[Array], chunk_frames: int, overlap_frames: int, inner_frames: int, hop_length: int) -> Iterator[Chunk]:
-    """Cut a stream of blocks (C, any) into chunks with their surroundings, holding one chunk at a time.
-
-    Parameters
-    ----------
-    chunk_frames : int
-        Length of the part that a chunk is kept for.
-    overlap_frames : int
-        What the chunk has on each side, as far as the song goes.
-    inner_frames : int
-        What of the overlap belongs to ``Chunk.inner``.
-    """
-    chunk, overlap = chunk_frames * hop_length, overlap_frames * hop_length
-    held: list[Array] = []
-    first, count, begin = 0, 0, 0  # where `held` starts, how much it is, and where the next chunk's own part begins
-    for block in blocks:
-        held.append(block)
-        count += block.shape[1]
-        while first + count >= begin + chunk + overlap + hop_length:  # a hop more: then the song does not end here
-            y = np.concatenate(held, axis=1)
-            end = begin + chunk + overlap - first
-            yield _chunk(y[:, :end], first, begin, begin + chunk, inner_frames, hop_length, last=False)
-            begin += chunk
-            start = max(begin - overlap, 0)
-            held, count, first = [y[:, start - first :].copy()], first + count - start, start
-    if first + count > begin:
-        y = np.concatenate(held, axis=1)
-        yield _chunk(y, first, begin, first + count, inner_frames, hop_length, last=True)
-
-
-def _chunk(y: Array, first: int, begin: int, end: int, inner_frames: int, hop_length: int, *, last: bool) -> Chunk:
-    start = max((begin - first) // hop_length - inner_frames, 0)
-    stop = 1 + y.shape[1] // hop_length if last else (end - first) // hop_length + inner_frames + 1
-    offset = begin - first - start * hop_length
-    return Chunk(np.ascontiguousarray(y), first // hop_length, slice(start, stop), slice(offset, offset + end - begin), last)
-
-
-def _in_order(function: Callable[[Chunk], T], chunks: Iterable[Chunk], *, workers: int) -> Iterator[T]:
-    """Map with a few threads: results in order, a bounded number of chunks in memory, nothing running after the last."""
-    if workers <= 1:
-        yield from map(function, chunks)
-        return
-    with _threads.lent(), ThreadPoolExecutor(workers, initializer=torch.set_num_threads, initargs=(1,)) as pool:
-        pending: deque[Future[T]] = deque()
-        try:
-            for chunk in chunks:
-                pending.append(pool.submit(function, chunk))
-                if len(pending) > workers:  # one waits, so that no worker does
-                    yield pending.popleft().result()
-            while pending:
-                yield pending.popleft().result()
-        finally:
-            for future in pending:
-                future.cancel()
-
-
-class _Threads:
-    """torch's number of threads belongs to the process: transfers that run at once must not take each other's 1 for the user's number."""
-
-    def __init__(self) -> None:
-        self._lock, self._users, self._own = threading.Lock(), 0, 1
-
-    def count(self) -> int:
-        """How many threads torch has when no transfer is running."""
-        with self._lock:
-            return self._own if self._users else torch.get_num_threads()
-
-    @contextmanager
-    def lent(self) -> Iterator[None]:
-        """Let the threads of a pool set theirs to one; afterwards the number is what it was."""
-        with self._lock:
-            self._own = self._own if self._users else torch.get_num_threads()
-            self._users += 1
-        try:
-            yield
-        finally:
-            with self._lock:
-                self._users -= 1
-                torch.set_num_threads(self._own)
-
-
-_threads = _Threads()
-
-
-class _Queue:
-    """Samples pushed and not yet pulled."""
-
-    def __init__(self, channels: int) -> None:
-        self._held: deque[Array] = deque()
-        self._empty = np.zeros((channels, 0), np.float32)
-        self.pulled = 0
-
-    def push(self, y: Array) -> None:
-        self._held.append(y)
-
-    def pull(self, count: int) -> Array:
-        parts = [self._empty]
-        while count > 0 and self._held:
-            y = self._held.popleft()
-            if y.shape[1] > count:
-                self._held.appendleft(y[:, count:])
-                y = y[:, :count]
-            parts.append(y)
-            count -= y.shape[1]
-            self.pulled += y.shape[1]
-        return np.concatenate(parts, axis=1)
 
 
 # ------------------------------------------------------------------------------------------------------- passes and levels

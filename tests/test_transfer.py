@@ -16,11 +16,12 @@ import soundfile
 import torch
 
 from stylestream import audio, transfer
+from stylestream.chunks import cut_into_chunks
 from stylestream.draw import Draw, DrawConfig
 from stylestream.features import FeatureConfig
 from stylestream.rhythm import NO_BEATS
 from stylestream.style import Card, save_style
-from stylestream.transfer import StyleTransfer, cut_into_chunks, load_style, transfer_file
+from stylestream.transfer import StyleTransfer, load_style, transfer_file
 
 SAMPLE_RATE = 44100
 SMALL = DrawConfig(
@@ -421,8 +422,8 @@ def test_transfers_that_run_at_once_do_not_disturb_each_other(style, song):
         results = list(pool.map(lambda _: style.transfer(y, SAMPLE_RATE, chunk_seconds=1.0), range(3)))
         assert pool.submit(torch.get_num_threads).result() == before
     assert torch.get_num_threads() == before
-    np.testing.assert_array_equal(results[0], results[1])
-    np.testing.assert_array_equal(results[0], results[2])
+    for other in results[1:]:  # to rounding: how many threads an FFT had is up to the moment
+        np.testing.assert_allclose(results[0], other, atol=1e-6)
 
 
 @pytest.mark.parametrize(
