@@ -678,15 +678,15 @@ def train(
     with _wrong_usage():
         tables = read_config(config)
 
-    from stylestream import train as training
+    from stylestream import workshop
     from stylestream.transfer import check_device
 
     budget: dict[str, Any] = {"minutes": minutes, "steps": steps, "seed": seed, "base": base, "model": model}
     with _wrong_usage():
         check_device(device)
-        training.make_plan(sources, tables, **budget)
+        workshop.make_plan(sources, tables, **budget)
     with _phases() as progress:
-        done = training.train(
+        done = workshop.train(
             sources, out, config=tables, **budget, device=device, jobs=jobs, report=_training_line, progress=progress, say=_say
         )
     print(_printable(str(out)))

@@ -1,0 +1,473 @@
+"""Folders of music → style file: what is planned, what is prepared, what is written.
+
+`train` is the whole way, and `OUT.ckpt/` its workbench: the plan, the songs' frames, checkpoints and logs. The same call goes on where
+it was interrupted; another one is refused. The loop itself is `stylestream.train.fit`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import shutil
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from stylestream import dataset, views
+from stylestream.dataset import BuildConfig, FrameStore
+from stylestream.draw import DrawConfig
+from stylestream.files import whole_file
+from stylestream.train import State, TrainConfig, construct, fit, load_checkpoint, nearest, new_state, start_weights, train_step
+
+if TYPE_CHECKING:
+    from stylestream.style import Card, StyleData
+
+MODELS = ("draw", "plain", "lstm2017")
+TABLES = {"model": DrawConfig, "train": TrainConfig, "tune": TrainConfig, "views": views.ViewConfig, "data": BuildConfig}
+# What [tune] starts from: training that starts from a style's weights. The encoder hears music already.
+TUNE = TrainConfig(
+    learning_rate=1e-3, final_rate=0.01, kl_warmup=0.0, critic_from=0.35, texture_from=0.0, ema=0.995, freeze_encoder=True
+)  # fmt: skip
+RENDER_SHARE = 0.25  # of the minutes given, at most, goes into rendering
+LEAST_SECONDS = 180.0  # of music: with less, a style knows its songs and not their sound
+# of a network: others than those of the weights are no harm
+_FREE_SETTINGS = ("beta", "scale_db", "texture_scale_db", "phase_iterations", "grain_power")
+
+
+@dataclass(frozen=True)
+class Plan:
+    """All that a training is. The same plan goes on where it was interrupted."""
+
+    kind: str  # of MODELS
+    start: str  # "none", "base", or a style
+    model: DrawConfig
+    config: TrainConfig
+    views: Mapping[str, Any]  # as given; the rest depends on what the sources are
+    data: BuildConfig
+    sources: tuple[str, ...]
+
+    def tables(self) -> dict[str, dict[str, Any]]:
+        """As JSON, under the names that the user knows."""
+        call = {"--model": self.kind, "--from": self.start, "sources": list(self.sources)}
+        return {
+            "": call,
+            "[model] ": asdict(self.model),
+            "[train] ": asdict(self.config),
+            "[views] ": dict(self.views),
+            "[data] ": asdict(self.data),
+        }
+
+
+@dataclass(frozen=True)
+class Trained:
+    """What came of a training."""
+
+    path: Path
+    songs: int  # found
+    failures: dict[str, str]  # songs that could not be used, and why
+    score: dict[str, float]  # the best row of held-out scores
+
+
+def train(
+    sources: Sequence[str | Path],
+    out: str | Path,
+    *,
+    config: Mapping[str, Mapping[str, Any]] | None = None,
+    minutes: float | None = None,
+    steps: int | None = None,
+    seed: int = 0,
+    device: str = "cpu",
+    base: str | Path | None = None,
+    model: str = "draw",
+    jobs: int | None = None,
+    report: Callable[[dict[str, float]], None] = lambda row: None,
+    progress: Callable[[str, float, str], None] = lambda phase, done, text: None,
+    say: Callable[[str], None] = lambda line: None,
+) -> Trained:
+    """Make a style file of music. The same call goes on where it was interrupted.
+
+    Parameters
+    ----------
+    sources : sequence of paths
+        Folders of MIDI or audio, single files, or a collection with ``midi.csv``: of this one the pieces of ``recipe`` in
+        ``config["data"]``, or of the recipe that has the name of ``out``.
+    out : path of a ``.safetensors``
+        Checkpoints, frames and logs lie in ``OUT.ckpt/`` until it is done; then only the logs do.
+    config : mapping of table to mapping of key to value
+        ``model`` (`DrawConfig`), ``train`` and ``tune`` (`TrainConfig`; ``tune`` is taken for a start from weights), ``views``
+        (`ViewConfig`), ``data`` (`BuildConfig`).
+    minutes, steps : one of them, or neither: as the config says
+        Minutes count rendering. Steps are the same on every run.
+    base : "base", "none", or a style's name or file, optional
+        What to start from; the bundled base when not given, unless ``config["model"]`` is a network of another size.
+    model : "draw", "plain", "lstm2017"
+        The latter two are what a style has to beat (`baselines`).
+    jobs : int, optional
+        Processes that render; one a core when not given.
+    report, progress, say : functions
+        Of a row of scores; of (what is done, share of it, text); of a line that the user should read.
+
+    Raises
+    ------
+    ValueError, OSError
+        If there is no music, the config is wrong, ``OUT.ckpt`` holds another training, or a file cannot be written.
+    FloatingPointError
+        If the loss is not finite time and again.
+    """
+    plan, start = make_plan(sources, config or {}, minutes=minutes, steps=steps, seed=seed, base=base, model=model)
+    out = Path(out)
+    if not plan.data.recipe and out.stem in dataset.STYLE_RECIPES and any((Path(source) / "midi.csv").is_file() for source in sources):
+        plan = replace(plan, data=replace(plan.data, recipe=out.stem))  # a collection has many styles: the output says which
+    folder = out.with_name(out.name + ".ckpt")
+    _open_folder(folder, plan)
+    limit = None if plan.config.steps else RENDER_SHARE * 60 * plan.config.minutes
+    prepared = _prepare(plan, folder, limit, jobs, progress, say)
+    if limit is not None:
+        left = max(60 * plan.config.minutes - prepared.seconds, 60 * plan.config.minutes * (1 - 2 * RENDER_SHARE))
+        plan = replace(plan, config=replace(plan.config, minutes=left / 60, score_seconds=min(plan.config.score_seconds, left / 8)))
+    if plan.kind == "lstm2017":
+        return _train_lstm2017(plan, prepared, out, folder, device, progress)
+    state = _fit_folder(plan, start, folder, device, report, progress, say)
+    best = next((row for row in state.history if row["score/way"] == state.best_score), {})
+    about = _card(plan, start, state, prepared, out, device, best)
+    _write_style(plan, start, prepared, out, folder, about)
+    _tidy(folder)
+    return Trained(out, prepared.found, prepared.failures, best)
+
+
+def make_plan(
+    sources: Sequence[str | Path],
+    config: Mapping[str, Mapping[str, Any]],
+    *,
+    minutes: float | None = None,
+    steps: int | None = None,
+    seed: int = 0,
+    base: str | Path | None = None,
+    model: str = "draw",
+) -> tuple[Plan, StyleData | None]:
+    """Check what was asked for before anything is done; the plan, and the style to start from.
+
+    Raises
+    ------
+    ValueError
+        If it cannot be.
+    """
+    for name in config:
+        if name not in TABLES:
+            raise ValueError(f"unknown table [{name}]; {nearest(name, list(TABLES))}")
+    if model not in MODELS:
+        raise ValueError(f"unknown model {model!r}; {nearest(model, MODELS)}")
+    if model != "draw" and base not in (None, "none"):
+        raise ValueError(f"--model {model} is trained from nothing; leave --from out")
+    made: dict[str, Any] = {name: construct(kind, config.get(name, {}), f"[{name}]") for name, kind in TABLES.items()}
+    start = _start(base, config.get("model", {})) if model == "draw" else None
+    network = made["model"] if start is None else _adopted(start, config.get("model", {}), str(base or "base"))
+    settings = made["train"] if start is None else replace(TUNE, **config.get("tune", config.get("train", {})))
+    if model == "plain":  # as a style is trained, but shown the target itself, and nothing that is not in the 2017 way
+        settings = replace(settings, critic_from=1.0, texture_from=1.0)
+    if steps is not None or minutes is not None:
+        settings = replace(settings, steps=steps or 0, minutes=settings.minutes if minutes is None else minutes)
+    settings = replace(settings, seed=seed)
+    if settings.crop_frames % network.grid_frames or settings.crop_frames % 4:
+        raise ValueError(f"[train] crop_frames {settings.crop_frames} is not a multiple of {max(network.grid_frames, 4)}")
+    name = "none" if start is None else "base" if base in (None, "base") else str(base)
+    where = tuple(str(Path(source).resolve()) for source in sources)
+    return Plan(model, name, replace(network, styles=1), settings, dict(config.get("views", {})), made["data"], where), start
+
+
+# -- what to start from ----------------------------------------------------------------------------------------------------
+
+
+def base_file() -> Path:
+    """The bundled base: a network of many styles, to start a new one from. No style of its own."""
+    from stylestream.style import bundled_folder
+
+    return bundled_folder() / "base" / "base.safetensors"
+
+
+def _start(base: str | Path | None, wanted: Mapping[str, Any]) -> StyleData | None:
+    """The style to start from; None: from nothing."""
+    from stylestream.features import FeatureConfig
+    from stylestream.style import find_style, load_style_file
+
+    if base == "none":
+        return None
+    path = base_file() if base in (None, "base") else find_style(base or "")
+    data = load_style_file(path)
+    if "model" in data.model_config or data.feature_config != asdict(FeatureConfig()):
+        raise ValueError(f"--from {base}: not a network that can be trained on; choose another style, or --from none")
+    return None if base is None and _different(data, wanted) else data
+
+
+def _different(data: StyleData, wanted: Mapping[str, Any]) -> list[str]:
+    own = {**asdict(DrawConfig()), **data.model_config}
+    return [key for key, value in wanted.items() if key not in (*_FREE_SETTINGS, "styles") and value != own.get(key)]
+
+
+def _adopted(data: StyleData, wanted: Mapping[str, Any], name: str) -> DrawConfig:
+    """The network of a style's weights, with the settings that are asked for and free."""
+    for key in _different(data, wanted):
+        raise ValueError(f"[model] {key} is {wanted[key]!r}, in {name} it is another; leave it out, or start from nothing with --from none")
+    own = construct(DrawConfig, data.model_config, f"--from {name}")
+    return replace(own, **{key: wanted[key] for key in _FREE_SETTINGS if key in wanted})
+
+
+# -- OUT.ckpt/ -------------------------------------------------------------------------------------------------------------
+
+
+def _open_folder(folder: Path, plan: Plan) -> None:
+    """Make the folder, or see that it holds the same training."""
+    path = folder / "plan.json"
+    tables = json.loads(json.dumps(plan.tables()))
+    if not path.exists() or not _begun(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        with whole_file(path) as temporary:
+            temporary.write_text(json.dumps(tables, indent=1))
+        return
+    before = json.loads(path.read_text())
+    for table, values in tables.items():
+        for key, value in values.items():
+            was = before.get(table, {}).get(key)
+            if was != value:
+                remedy = f"give the same command to go on with it, or remove {folder} to begin anew"
+                raise ValueError(f"{folder} holds another training ({table}{key} was {was!r}, now {value!r}); {remedy}")
+
+
+def _begun(folder: Path) -> bool:
+    """Whether anything would be lost."""
+    return any((folder / "frames").glob("*.npz")) or (folder / "last.safetensors").exists()
+
+
+def _prepare(
+    plan: Plan,
+    folder: Path,
+    seconds: float | None,
+    jobs: int | None,
+    progress: Callable[[str, float, str], None],
+    say: Callable[[str], None],
+) -> dataset.Prepared:
+    """The frames of the sources; remembered in ``songs.json``, so that a song that is added meanwhile does not change the training."""
+    path = folder / "songs.json"
+    if path.exists():
+        return dataset.Prepared(**json.loads(path.read_text()))
+
+    def done(count: int, total: int, failure: str) -> None:
+        progress("rendering", count / total, f"rendering {count}/{total}")
+        if failure:
+            say(failure)
+
+    make = _spectrum if plan.kind == "lstm2017" else dataset.frames_of
+    try:
+        prepared = dataset.prepare(plan.sources, folder / "frames", plan.data, make=make, seconds=seconds, jobs=jobs, progress=done)
+    except (ValueError, OSError):
+        if not _begun(folder):  # there was no music
+            _tidy(folder)
+            with contextlib.suppress(OSError):
+                folder.rmdir()
+        raise
+    if prepared.music_seconds < LEAST_SECONDS:
+        heard, least = prepared.music_seconds, LEAST_SECONDS / 60
+        say(f"warning: only {heard:.0f} s of music to train on; with less than {least:.0f} minutes a style learns songs, not a sound")
+    with whole_file(path) as temporary:
+        temporary.write_text(json.dumps(asdict(prepared)))
+    return prepared
+
+
+def _tidy(folder: Path) -> None:
+    """Leave only the logs: what is done needs no resuming, and another training may have the name."""
+    shutil.rmtree(folder / "frames", ignore_errors=True)
+    for name in ("plan.json", "songs.json", "last.safetensors", "best.safetensors"):
+        (folder / name).unlink(missing_ok=True)
+
+
+# -- the training itself ---------------------------------------------------------------------------------------------------
+
+
+def _fit_folder(
+    plan: Plan,
+    start: StyleData | None,
+    folder: Path,
+    device: str,
+    report: Callable[[dict[str, float]], None],
+    progress: Callable[[str, float, str], None],
+    say: Callable[[str], None],
+) -> State:
+    store, held_out = (FrameStore(folder / "frames", [dataset.OWN_STYLE], split=split, device=device) for split in ("train", "valid"))
+    if not store.starts(plan.config.crop_frames):
+        raise ValueError(f"no song is as long as a crop of {plan.config.crop_frames} frames; lower crop_frames in [train], or add songs")
+    base = None if start is None else start_weights(start.weights, store.mean_frames()[0])
+    state = new_state(plan.model, plan.config, device=device, base=base)
+    if load_checkpoint(state, folder) and state.step:
+        say(f"resuming from step {state.step}")
+    how = view_config(plan, store)
+    began = time.monotonic()
+    with _threads(plan, store, how, device), _logged(folder, state.step, report) as log:
+        left = max(plan.config.minutes - (time.monotonic() - began) / 60, plan.config.minutes / 2)
+        config = replace(plan.config, minutes=left)
+        return fit(state, store, held_out, config, how, folder, report=log, tick=_Ticker(progress))
+
+
+@contextlib.contextmanager
+def _threads(plan: Plan, store: FrameStore, how: views.ViewConfig, device: str) -> Iterator[None]:
+    """As many threads as asked for; where minutes count, one if that is faster: beside other programs two can be slower than one."""
+    before = torch.get_num_threads()
+    wanted = plan.config.threads or before
+    if not plan.config.threads and not plan.config.steps and device == "cpu" and before > 1:
+        trial = new_state(plan.model, plan.config)
+        seconds = {threads: _seconds_per_step(trial, store, plan.config, how, threads) for threads in (1, before)}
+        wanted = min(seconds, key=lambda threads: seconds[threads])
+    torch.set_num_threads(wanted)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+def _seconds_per_step(state: State, store: FrameStore, config: TrainConfig, how: views.ViewConfig, threads: int) -> float:
+    torch.set_num_threads(threads)
+    train_step(state, store, config, how, 0.0)  # the first one is slower
+    began = time.monotonic()
+    train_step(state, store, config, how, 0.0)
+    return time.monotonic() - began
+
+
+def view_config(plan: Plan, store: FrameStore) -> views.ViewConfig:
+    """How this training draws its views: as asked, and the rest by how much of the music is recordings."""
+    if plan.kind == "plain":
+        return views.NEUTRAL
+    windows = [slice(first, first + count) for _, _, first, count in store.songs]
+    recorded = sum(torch.equal(store.frames[-1, window], store.frames[0, window]) for window in windows) / len(windows)
+    usual = replace(views.ViewConfig(), whiten_share=views.RECORDINGS.whiten_share * recorded) if recorded < 1 else views.RECORDINGS
+    return replace(usual, **plan.views)
+
+
+class _Ticker:
+    """Tells how far a training is, a few times a second: reading a loss waits for the device."""
+
+    def __init__(self, progress: Callable[[str, float, str], None]) -> None:
+        self.progress, self.last = progress, 0.0
+
+    def __call__(self, state: State, spent: float, losses: dict[str, Tensor]) -> None:
+        if time.monotonic() - self.last < 0.5:
+            return
+        self.last = time.monotonic()
+        way = f" · way {100 * state.history[-1]['score/way']:.0f} %" if state.history else ""
+        shown = f"L1 {float(losses['loss/l1_db']):.2f} dB · KL {float(losses['loss/kl']):.2f}"
+        self.progress("training", min(spent, 1.0), f"step {state.step} · {shown}{way}")
+
+
+@contextlib.contextmanager
+def _logged(folder: Path, step: int, report: Callable[[dict[str, float]], None]) -> Iterator[Callable[[dict[str, float]], None]]:
+    """Rows go to TensorBoard too, where it is installed."""
+    try:
+        from torch.utils.tensorboard import SummaryWriter
+    except ImportError:
+        yield report
+        return
+    with SummaryWriter(str(folder / "tensorboard"), purge_step=step) as writer:
+
+        def log(row: dict[str, float]) -> None:
+            for key, value in row.items():
+                writer.add_scalar(key, value, int(row["step"]))
+            report(row)
+
+        yield log
+
+
+def _card(
+    plan: Plan, start: StyleData | None, state: State, prepared: dataset.Prepared, out: Path, device: str, best: Mapping[str, float]
+) -> Card:
+    about = replace(card(out.stem, prepared, device), training_minutes=round(state.seconds / 60, 1), training_steps=state.step)
+    if best:
+        scores = {key: round(best[f"score/{key}"], 3) for key in ("way", "l1_db", "copy_db")}
+        about = replace(about, metrics={"held-out frames": scores})
+    if start is not None:
+        about = replace(about, notes=f"Trained on from {start.card.title} ({start.card.licence}).")
+    if plan.kind == "plain":
+        about = replace(about, title=f"{about.title} (plain autoencoder)", description="A baseline: the same network shown its target.")
+    return about
+
+
+def _write_style(plan: Plan, start: StyleData | None, prepared: dataset.Prepared, out: Path, folder: Path, about: Card) -> None:
+    from safetensors.torch import load_file
+
+    from stylestream.features import FeatureConfig
+    from stylestream.style import save_style
+
+    heard = {**(start.fingerprints if start is not None else {}), **fingerprints(prepared)}
+    weights, features = load_file(folder / "best.safetensors"), asdict(FeatureConfig())
+    save_style(out, weights, model_config=asdict(plan.model), feature_config=features, card=about, fingerprints=heard)
+
+
+def card(name: str, prepared: dataset.Prepared, device: str) -> Card:
+    """What a style was made of."""
+    from stylestream.style import Card, Source
+
+    whence = {song["id"]: (song["source"], song["licence"]) for song in prepared.songs}
+    seconds: dict[tuple[str, str], list[float]] = {}
+    for song_id, heard in prepared.heard().items():
+        seconds.setdefault(whence[song_id], []).append(heard)
+    sources = tuple(Source(source, licence, len(s), round(sum(s) / 3600, 3)) for (source, licence), s in sorted(seconds.items()))
+    hardware = torch.cuda.get_device_name(device) if device.startswith("cuda") else f"{device}, {torch.get_num_threads()} threads"
+    return Card(name.replace("-", " ").replace("_", " ").capitalize(), sources=sources, training_device=hardware)
+
+
+def fingerprints(prepared: dataset.Prepared) -> dict[str, list[int]]:
+    """Training songs by id, with the hashes of their melodies."""
+    return {song["id"]: song["fingerprint"] for song in prepared.songs if song["split"] == "train"}
+
+
+# -- the baseline of 2017 --------------------------------------------------------------------------------------------------
+
+
+def _spectrum(renderer: dataset.PieceRenderer, part: dataset.Part) -> dict[str, Any]:
+    """A part as the system of 2017 sees it."""
+    from stylestream import baselines
+
+    content = part.song.content
+    if isinstance(content, Path):
+        y = renderer.recording(content, window=part.window)[None]
+    else:
+        y = renderer.sound(content, dataset.own_recipe(renderer.config), seed=part.seed, window=part.window)
+    return {"spectrum": baselines.spectrum_2017(y).half().numpy(), "seconds": y.shape[1] / baselines.FEATURES.sample_rate}
+
+
+def _train_lstm2017(
+    plan: Plan, prepared: dataset.Prepared, out: Path, folder: Path, device: str, progress: Callable[[str, float, str], None]
+) -> Trained:
+    """Train it; from the beginning, if it was interrupted: it is small."""
+    import numpy as np
+
+    from stylestream import baselines
+    from stylestream.style import save_style
+
+    songs = []
+    for song in prepared.songs:
+        if song["split"] == "train":
+            with np.load(folder / "frames" / song["name"], allow_pickle=False) as arrays:
+                songs.append(torch.from_numpy(arrays["spectrum"]))
+    began, training = time.monotonic(), baselines.Lstm2017Training(seed=plan.config.seed, steps=plan.config.steps or 20)
+    if not plan.config.steps:  # how many steps the minutes are worth
+        baselines.fit_lstm2017(songs, training, device=device)
+        training = replace(training, steps=max(int(20 * 60 * plan.config.minutes / (time.monotonic() - began)), 20))
+
+    def tell(step: int, losses: dict[str, float]) -> None:
+        if losses:
+            progress("training", step / training.steps, f"step {step} · loss {losses['loss/total']:.3f}")
+
+    network = baselines.fit_lstm2017(songs, training, device=device, progress=tell)
+    about = replace(
+        card(out.stem, prepared, device),
+        description="A baseline: the system of 2017, a frame-wise VAE with LSTMs at 4.41 kHz.",
+        training_minutes=round((time.monotonic() - began) / 60, 1),
+        training_steps=training.steps,
+    )
+    settings = {"model": "lstm2017", **asdict(network.config)}
+    save_style(out, network.state_dict(), model_config=settings, feature_config={}, card=about, fingerprints=fingerprints(prepared))
+    _tidy(folder)
+    return Trained(out, prepared.found, prepared.failures, {})

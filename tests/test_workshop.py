@@ -1,0 +1,293 @@
+"""The workshop: folders of music become style files, through interruptions and bad input."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import fields, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import soundfile
+import torch
+
+from stylestream import cli, dataset, views, workshop
+from stylestream.baselines import load_lstm2017
+from stylestream.dataset import BuildConfig, FrameStore
+from stylestream.draw import Draw, DrawConfig
+from stylestream.evaluate import Contenders
+from stylestream.style import load_style_file
+from stylestream.train import TrainConfig
+from stylestream.transfer import load_style
+from stylestream.workshop import make_plan
+
+RATE = 44100
+
+
+class Killed(BaseException):
+    """What no code catches."""
+
+
+@pytest.fixture(autouse=True)
+def one_thread() -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+# --- what is asked for -----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("path", sorted(cli.CONFIGS.glob("*.toml")), ids=lambda path: path.stem)
+def test_every_bundled_config_is_a_training_that_can_be(path):
+    tables = cli.read_config(path.stem)
+    plan, start = make_plan(["music"], tables)
+    assert (plan.start == "none") == (start is None) == (path.stem == "tiny")
+    Draw(plan.model)
+    if path.stem != "tiny":
+        assert plan.model == DrawConfig(phase_iterations=plan.model.phase_iterations, grain_power=plan.model.grain_power)
+        for table in ("model", "train", "tune", "data"):  # whole files: nothing is hidden
+            assert set(tables[table]) == {f.name for f in fields(workshop.TABLES[table])}
+    if path.stem not in ("tiny", "default"):
+        assert plan.data.recipe == path.stem
+        assert set(tables["views"]) == {f.name for f in fields(views.ViewConfig)}
+
+
+def test_there_is_a_config_for_every_bundled_style():
+    from stylestream.style import list_styles
+
+    assert {entry.name for entry in list_styles() if entry.bundled} <= {path.stem for path in cli.CONFIGS.glob("*.toml")}
+
+
+def test_what_cannot_be_is_said_before_anything_is_done():
+    with pytest.raises(ValueError, match=r"unknown table \[trian\]; did you mean 'train'\?"):
+        make_plan(["x"], {"trian": {}})
+    with pytest.raises(ValueError, match=r"unknown model 'drwa'; did you mean 'draw'\?"):
+        make_plan(["x"], {}, model="drwa")
+    with pytest.raises(ValueError, match="plain is trained from nothing; leave --from out"):
+        make_plan(["x"], {}, model="plain", base="base")
+    with pytest.raises(ValueError, match=r"\[model\] latents is 3, in base it is another; leave it out, or start from nothing"):
+        make_plan(["x"], {"model": {"latents": 3}}, base="base")
+    with pytest.raises(ValueError, match="unknown style 'rokc'; did you mean 'rock'"):
+        make_plan(["x"], {}, base="rokc")
+    with pytest.raises(ValueError, match=r"crop_frames 50 is not a multiple of 4"):
+        make_plan(["x"], {"train": {"crop_frames": 50}}, base="none")
+
+
+def test_a_start_from_weights_takes_tune_and_one_from_nothing_train():
+    tables = {"train": {"learning_rate": 0.5, "minutes": 1.0}, "tune": {"learning_rate": 0.25}}
+    assert make_plan(["x"], tables, base="none")[0].config == TrainConfig(learning_rate=0.5, minutes=1.0)
+    assert make_plan(["x"], tables)[0].config == replace(workshop.TUNE, learning_rate=0.25)
+    assert make_plan(["x"], {"train": {"batch": 3}})[0].config == replace(workshop.TUNE, batch=3)  # not ignored
+    assert make_plan(["x"], tables, steps=7, seed=3)[0].config == replace(workshop.TUNE, learning_rate=0.25, steps=7, seed=3)
+    assert make_plan(["x"], {"model": {"beta": 2.0}})[0].model == DrawConfig(beta=2.0)  # a loss may change
+
+
+def test_views_follow_the_sources(rng, tmp_path):
+    frames, phase = rng.integers(0, 240, (2, 64, 324), dtype=np.uint8), np.zeros((64, 4), np.int8)
+    np.savez(tmp_path / "own-train-0-0.npz", frames=frames, phase=phase)
+    store = FrameStore(tmp_path, ["own"])
+    plan = make_plan(["x"], {"views": {"gain_db": 1.0}}, base="none")[0]
+    assert workshop.view_config(plan, store) == views.ViewConfig(gain_db=1.0)
+    store.frames = store.frames[:1]
+    assert workshop.view_config(plan, store) == replace(views.RECORDINGS, gain_db=1.0)
+    assert workshop.view_config(replace(plan, kind="plain"), store) == views.NEUTRAL
+
+
+# --- folders of music ------------------------------------------------------------------------------------------------------
+
+CONFIG = """
+[model]
+steps = 2
+view_channels = 8
+view_blocks = 1
+canvas_channels = 4
+encoder_channels = 8
+decoder_channels = 8
+texture_channels = 0
+
+[train]
+batch = 2
+crop_frames = 32
+critic_from = 1.0
+score_frames = 64
+
+[data]
+views = 1
+max_seconds = 4.0
+excerpts = 1
+"""
+
+
+@pytest.fixture(scope="module")
+def recordings(tmp_path_factory, tone) -> Path:
+    folder = tmp_path_factory.mktemp("recordings")
+    for i, hz in enumerate((220.0, 330.0, 440.0)):
+        soundfile.write(folder / f"{i}.wav", tone(5.0, hz=hz).T, RATE, subtype="PCM_16")
+    return folder
+
+
+def program(*arguments: object) -> list[str]:
+    # a shell's background job, such as these tests may be, is deaf to SIGINT, and so are its children unless they ask
+    code = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler); from stylestream.cli import main; main()"
+    return [sys.executable, "-c", code, *map(str, arguments)]
+
+
+def test_three_scores_become_a_style_through_ctrl_c(tmp_path, tone):
+    symusic = pytest.importorskip("symusic", reason="reading MIDI needs symusic: pip install 'stylestream[midi]'")
+    from stylestream import midi
+
+    try:
+        midi.Synthesizer(midi.find_soundfont("fluidr3")).close()
+    except ValueError as error:
+        pytest.skip(str(error))
+    (tmp_path / "music").mkdir()
+    for i in range(3):
+        score = symusic.Score(480)
+        for part in range(2):
+            score.tracks.append(symusic.Track(program=73 + part))
+            score.tracks[part].notes.extend([symusic.Note(240 * j, 230, 48 + 24 * part + (3 * i + 5 * j) % 17, 90) for j in range(24)])
+        score.dump_midi(str(tmp_path / "music" / f"{i}.mid"))
+    (tmp_path / "music" / "broken.mid").write_bytes(b"MThd and no more")
+    (tmp_path / "small.toml").write_text(CONFIG)
+    command = program("train", "music", "-o", "mine.safetensors", "-c", "small.toml", "--steps", 150, "-j", 1)
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    child = subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment)
+    checkpoint = tmp_path / "mine.safetensors.ckpt" / "last.safetensors"
+    deadline = time.monotonic() + 120
+    while not checkpoint.exists():  # written before the first step
+        assert child.poll() is None, child.communicate()
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    child.send_signal(signal.SIGINT)
+    out, err = child.communicate(timeout=60)
+    assert (child.returncode, out) == (130, ""), err
+    assert err.endswith("stylestream: interrupted\n")
+    assert "Traceback" not in err
+    assert "broken.mid: " in err
+    assert not (tmp_path / "mine.safetensors").exists()
+    assert (tmp_path / "mine.safetensors.ckpt" / "songs.json").exists()
+
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, env=environment)
+    assert (done.returncode, done.stdout) == (1, "mine.safetensors\n"), done.stderr  # 1: a song failed
+    assert "1 of 4 songs could not be used" in done.stderr
+    assert "stylestream: resuming from step " in done.stderr
+    assert "held-out way" in done.stderr
+    data = load_style_file(tmp_path / "mine.safetensors")
+    assert (data.card.training_steps, data.card.sources[0].name, data.card.sources[0].songs) == (150, "music", 2)
+    assert len(data.fingerprints) == 2
+    assert all(data.fingerprints.values())
+    style = load_style(tmp_path / "mine.safetensors")
+    y = tone(1.0)
+    assert np.abs(style.transfer(y, RATE) - y).max() > 0.01
+    assert {path.name for path in (tmp_path / "mine.safetensors.ckpt").iterdir()} <= {"history.json", "tensorboard"}
+
+
+def test_a_style_is_made_from_recordings_and_the_base(recordings, tmp_path):
+    said: list[str] = []
+    phases: list[str] = []
+    config = {"tune": {"batch": 1, "crop_frames": 32, "critic_from": 1.0, "score_frames": 32}}
+    done = workshop.train(
+        [recordings],
+        tmp_path / "bells.safetensors",
+        config=config,
+        steps=2,
+        jobs=1,
+        say=said.append,
+        progress=lambda p, *_: phases.append(p),
+    )
+    assert "only 10 s of music to train on" in said[0]
+    assert {"rendering", "training"} == set(phases)
+    assert done.failures == {}
+    data, base = load_style_file(done.path), load_style_file(workshop.base_file())
+    assert data.weights["style"].shape == (1, 32)
+    assert torch.equal(data.weights["encoder.weight"], base.weights["encoder.weight"])  # frozen
+    assert not torch.equal(data.weights["decoder.weight"], base.weights["decoder.weight"])
+    assert data.card.metrics["held-out frames"]["copy_db"] > 1
+    assert "StyleStream base" in data.card.notes
+    assert len(data.fingerprints) == len(base.fingerprints) + 2
+    assert load_style(done.path).draw.config == DrawConfig()
+
+
+def test_the_baselines_are_trained_on_the_same_sources(recordings, tmp_path):
+    folder = tmp_path / "baselines"
+    tables = cli.read_config(str(_written(tmp_path)))
+    for model in ("plain", "lstm2017"):
+        workshop.train([recordings], folder / f"bells-{model}.safetensors", config=tables, steps=2, jobs=1, model=model)
+    shutil.copy(folder / "bells-plain.safetensors", tmp_path / "bells.safetensors")
+    found = Contenders.find(tmp_path / "bells.safetensors")
+    assert found.missing() == []
+    assert load_style(folder / "bells-plain.safetensors").draw.config.steps == 2
+    lstm = load_style_file(folder / "bells-lstm2017.safetensors")
+    load_lstm2017(lstm)
+    assert (lstm.card.training_steps, lstm.card.sources[0].songs) == (2, 2)
+    with pytest.raises(ValueError, match="not a network that can be trained on"):
+        make_plan(["x"], {}, base=folder / "bells-lstm2017.safetensors")
+
+
+def _written(folder: Path) -> Path:
+    path = folder / "small.toml"
+    path.write_text(CONFIG)
+    return path
+
+
+def test_a_folder_of_another_training_is_not_gone_on_with(tmp_path):
+    folder = tmp_path / "a.safetensors.ckpt"
+    plan = make_plan(["music"], {}, base="none", steps=10)[0]
+    workshop._open_folder(folder, make_plan(["typo"], {}, base="none", steps=10)[0])
+    workshop._open_folder(folder, plan)  # nothing had been done
+    (folder / "last.safetensors").write_bytes(b"")
+    workshop._open_folder(folder, make_plan(["music"], {}, base="none", steps=10)[0])
+    with pytest.raises(ValueError, match=r"holds another training \(\[train\] steps was 10, now 11\); give the same command to go on"):
+        workshop._open_folder(folder, make_plan(["music"], {}, base="none", steps=11)[0])
+    with pytest.raises(ValueError, match=r"sources was \['.*music'\], now \['.*other'\]"):
+        workshop._open_folder(folder, make_plan(["other"], {}, base="none", steps=10)[0])
+
+
+def test_where_there_is_no_music_nothing_is_left(tmp_path):
+    (tmp_path / "empty").mkdir()
+    for source, error in (("empty", ValueError), ("missing", FileNotFoundError)):
+        with pytest.raises(error, match=r"no music in|no such file or folder"):
+            workshop.train([tmp_path / source], tmp_path / "a.safetensors", steps=1, base="none")
+    assert [path.name for path in tmp_path.iterdir()] == ["empty"]
+
+
+def test_minutes_count_rendering_and_leave_some_for_training(recordings, tmp_path, monkeypatch):
+    seen: list[TrainConfig] = []
+
+    def fit_folder(plan: workshop.Plan, *_: Any) -> Any:
+        seen.append(plan.config)
+        raise Killed
+
+    monkeypatch.setattr(workshop, "_fit_folder", fit_folder)
+    prepared = dataset.Prepared([], {}, {}, 30.0)
+    monkeypatch.setattr(dataset, "prepare", lambda *_, seconds, **__: replace(prepared, seconds=min(seconds, prepared.seconds)))
+    for minutes, left in ((4.0, 3.5), (0.5, 0.375)):
+        with pytest.raises(Killed):
+            workshop.train([recordings], tmp_path / f"{minutes}.safetensors", minutes=minutes)
+        assert seen[-1].minutes == pytest.approx(left)
+        assert seen[-1].score_seconds == pytest.approx(60 * left / 8)  # eight scores at least
+
+
+def test_a_recipe_is_named_by_the_output_only_for_a_collection(tmp_path, monkeypatch):
+    asked: list[BuildConfig] = []
+
+    def prepare(sources: Any, folder: Any, config: BuildConfig, **_: Any) -> Any:
+        asked.append(config)
+        raise Killed
+
+    monkeypatch.setattr(dataset, "prepare", prepare)
+    (tmp_path / "collection").mkdir()
+    (tmp_path / "collection" / "midi.csv").write_text("path\n")
+    for source in ("collection", "folder"):
+        with pytest.raises(Killed):
+            workshop.train([tmp_path / source], tmp_path / source / "rock.safetensors", steps=1)
+    assert [config.recipe for config in asked] == ["rock", ""]
