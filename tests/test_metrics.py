@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import warnings
 
 import numpy as np
 import pytest
@@ -50,10 +51,13 @@ def unscaled(y: np.ndarray) -> metrics.Sound:
 
 def test_a_sound_is_perfectly_like_itself(song: tuple[metrics.Sound, np.ndarray]) -> None:
     scores = metrics.compare(song[0], song[0], song[1])
-    zero = ["log_mel_l1", "lsd", "mfcc", "centroid", *(f"modulation_{a:.0f}_{b:.0f}" for a, b in metrics.MODULATION_HZ)]
-    assert {key: scores[key] for key in zero} == dict.fromkeys(zero, 0.0)
-    assert scores["chroma"] == pytest.approx(1)
-    assert scores["flux"] == pytest.approx(1)
+    of_the_score = {"note_auc", "onset_f1", "frame_f1", "frame_jaccard"}
+    one = {"chroma", "cqt_pcc", "flux", "tempo", "beat_f1"}
+    assert {key: scores[key] for key in scores.keys() - of_the_score - one} == dict.fromkeys(scores.keys() - of_the_score - one, 0.0)
+    assert {key: scores[key] for key in one} == pytest.approx(dict.fromkeys(one, 1.0))
+    assert min(scores[key] for key in of_the_score) > 0.8
+    assert metrics.pitch_agreement(song[0], song[0]) == {"frame_f1": 1, "frame_jaccard": 1}
+    assert metrics.onset_agreement(song[0], song[0]) == 1
 
 
 def test_level_and_panning_do_not_count() -> None:
@@ -207,14 +211,45 @@ def test_a_chord_is_one_onset() -> None:
     assert metrics._distinct(np.array([0.0, 0.01, 0.02, 0.5, 0.53]), 0.025).tolist() == [0.0, 0.5, 0.53]
 
 
-def test_silence_is_nan_and_said(song: tuple[metrics.Sound, np.ndarray]) -> None:
+def warned(reference: metrics.Sound, estimate: metrics.Sound, notes: np.ndarray | None = None) -> tuple[dict[str, float], str]:
+    """Scores, and what was warned of."""
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        scores = metrics.compare(reference, estimate, notes)
+    return scores, " ".join(str(warning.message) for warning in caught)
+
+
+AGREEMENTS = ("chroma", "cqt_pcc", "flux", "tempo", "beat_f1", "note_auc", "onset_f1", "frame_f1", "frame_jaccard")
+
+
+def test_where_silence_leaves_nothing_to_agree_on_the_score_is_0_and_a_distance_is_nan(song: tuple[metrics.Sound, np.ndarray]) -> None:
     silent = unscaled(np.zeros(song[0].y.size))
-    with pytest.warns(UserWarning, match="the value is NaN"):
-        scores = metrics.compare(silent, song[0], song[1])
-    assert all(math.isnan(scores[key]) for key in ("centroid", "chroma", "flux", "modulation_2_5"))
-    assert math.isfinite(scores["log_mel_l1"])
+    for pair in ((silent, song[0]), (song[0], silent)):
+        scores, said = warned(*pair, notes=song[1])
+        heard = pair[1] is song[0]  # what asks the score listens to the estimate alone
+        assert {key: scores[key] for key in AGREEMENTS[: 5 if heard else 9]} == dict.fromkeys(AGREEMENTS[: 5 if heard else 9], 0.0)
+        assert all(math.isnan(scores[key]) for key in scores if key.startswith(("centroid", "modulation", "roughness")))
+        assert all(math.isfinite(scores[key]) and scores[key] > 1 for key in ("log_mel_l1", "lsd", "lsd_16k", "mr_stft"))
+        assert f"the {'reference' if heard else 'estimate'} is silent; it is NaN" in said
+        assert "it scores 0" in said
+
+
+def test_two_silences_are_at_no_distance_and_agree_on_nothing() -> None:
+    silent = unscaled(np.zeros(RATE))
+    scores, said = warned(silent, silent)
+    assert "both songs are silent; it is 0" in said
+    assert set(scores.values()) == {0.0}
+
+
+def test_a_song_without_a_sample_is_silence(song: tuple[metrics.Sound, np.ndarray]) -> None:
+    with pytest.warns(UserWarning, match="without a sample"):
+        empty = metrics.prepare(np.zeros((2, 0)))
+    scores, said = warned(song[0], empty, notes=song[1])
+    assert "it scores 0" in said
+    assert scores["log_mel_l1"] > 5
+    assert {scores[key] for key in AGREEMENTS} == {0.0}
     with pytest.warns(UserWarning, match="note_auc: no note is sounding"):
-        assert math.isnan(metrics.note_auc(song[0], song[1][:0]))
+        assert metrics.note_auc(song[0], song[1][:0]) == 0
 
 
 def test_different_lengths_are_cut_and_said() -> None:
@@ -225,12 +260,203 @@ def test_different_lengths_are_cut_and_said() -> None:
     assert "note_auc" not in scores
 
 
-@pytest.mark.parametrize(("y", "match"), [(np.zeros((2, 0)), "no samples"), (np.array([[0.0, np.nan]]), "not finite")])
-def test_what_cannot_be_measured_is_refused(y: np.ndarray, match: str) -> None:
-    with pytest.raises(ValueError, match=match):
-        metrics.prepare(y)
+@pytest.mark.parametrize("wrong", [np.nan, np.inf])
+def test_what_cannot_be_measured_is_refused(wrong: float) -> None:
+    with pytest.raises(ValueError, match="not finite"):
+        metrics.prepare(np.array([[0.0, wrong]]))
 
 
 def test_very_short_songs_are_measured() -> None:
     sound = metrics.prepare(noise(0.01))
     assert metrics.log_mel_l1(sound, sound) == 0
+
+
+# --- spectra, as others measure them
+
+
+def test_the_distance_of_ss_vq_vae_is_its_formula() -> None:
+    librosa, soxr = pytest.importorskip("librosa"), pytest.importorskip("soxr")
+    a, b = noise(), tone(440, partials=10)
+
+    def spectrum(y: np.ndarray) -> np.ndarray:
+        y = soxr.resample(y, RATE, 16000)
+        return librosa.power_to_db(librosa.feature.melspectrogram(y=y / np.sqrt(np.mean(y**2)), sr=16000))
+
+    expected = np.mean([np.sqrt(np.mean((x - z) ** 2)) for x, z in zip(spectrum(a), spectrum(b), strict=True)])
+    assert metrics.lsd_16k(unscaled(a), unscaled(b)) == pytest.approx(expected, rel=1e-4)
+
+
+def test_the_distance_of_ss_vq_vae_hears_no_level_and_nothing_above_8_khz() -> None:
+    low = tone(500, partials=5) + 0.01 * noise()
+    assert metrics.lsd_16k(unscaled(low), unscaled(3 * low)) == pytest.approx(0, abs=1e-3)
+    assert metrics.lsd_16k(unscaled(low), unscaled(low + tone(12000))) < 0.5  # where the tone starts it clicks
+    assert metrics.lsd_16k(unscaled(low), unscaled(low + tone(3000))) > 1
+
+
+def test_the_multi_resolution_distance_is_scipy_s_spectra_by_its_formula() -> None:
+    from scipy.signal import stft
+
+    a, b = noise(1), tone(440, 1, partials=10)
+
+    def distance(*sizes: int) -> float:
+        n_fft, hop, length = (round(size * RATE / 24000) for size in sizes)
+        n_fft += n_fft % 2
+        window = np.zeros(n_fft)
+        start = (n_fft - length) // 2
+        window[start : start + length] = np.hanning(length + 1)[:-1]
+        kept = (slice(None), slice(0, 1 + RATE // hop))
+        x, z = (np.abs(stft(y, window=window, nperseg=n_fft, noverlap=n_fft - hop)[2])[kept] * window.sum() * 4 / length for y in (a, b))
+        x, z = np.maximum(x, 10**-3.5), np.maximum(z, 10**-3.5)
+        return float(np.sqrt(((x - z) ** 2).sum()) / np.sqrt((x**2).sum()) + np.abs(np.log(x) - np.log(z)).mean())
+
+    expected = np.mean([distance(*sizes) for sizes in metrics.RESOLUTIONS])
+    assert metrics.mr_stft(unscaled(a), unscaled(b)) == pytest.approx(expected, rel=1e-3)
+
+
+def test_ten_times_the_magnitude_is_ln_ten_nepers_and_nine_of_convergence() -> None:
+    assert metrics.mr_stft(unscaled(noise()), unscaled(10 * noise())) == pytest.approx(math.log(10) + 9, rel=1e-3)
+
+
+# --- pitch
+
+
+def test_the_constant_q_correlation_is_scipy_s_and_hears_wrong_notes(song: tuple[metrics.Sound, np.ndarray]) -> None:
+    from scipy.stats import pearsonr
+
+    brighter, wrong = (metrics.prepare(melody(p, partials=h)[0]) for p, h in (([60, 64, 67, 72, 71, 67, 65, 62], 8), ([61] * 8, 5)))
+    expected = pearsonr(song[0].constant_q.ravel(), brighter.constant_q.ravel()).statistic
+    assert metrics.cqt_pcc(song[0], brighter) == pytest.approx(expected)
+    assert metrics.cqt_pcc(song[0], brighter) > 0.9
+    assert metrics.cqt_pcc(song[0], wrong) < 0.3
+
+
+def chords() -> tuple[metrics.Sound, np.ndarray]:
+    """Three notes at a time, eight partials each."""
+    triads = [(60, 64, 67), (57, 60, 65), (55, 59, 62), (48, 64, 72)]
+    y = np.concatenate([sum(tone(pitch_hz(p), 1.0, partials=8, amplitude=0.1) for p in triad) for triad in triads])
+    table = [(i, i + 1, p, 90, False) for i, triad in enumerate(triads) for p in triad]
+    return metrics.prepare(y), np.array(table, dtype=NOTE)
+
+
+def test_the_notes_of_chords_are_heard() -> None:
+    sound, notes = chords()
+    scores = metrics.pitch_scores(sound, notes)
+    assert scores["frame_f1"] > 0.85
+    assert scores["frame_jaccard"] > 0.75
+    wrong = notes.copy()
+    wrong["pitch"] += 1
+    assert metrics.pitch_scores(sound, wrong)["frame_f1"] < 0.15
+
+
+def test_frame_f1_is_mir_eval_s() -> None:
+    from mir_eval.multipitch import metrics as theirs
+
+    rng = np.random.default_rng(0)
+    rolls = [rng.random((len(metrics.PITCHES), 50)) < 0.05 for _ in range(2)]
+    times = np.arange(50) / metrics.FRAMES_PER_SECOND
+    lists = [[np.array([pitch_hz(p + 24) for p in np.flatnonzero(roll[:, t])]) for t in range(50)] for roll in rolls]
+    precision, recall = theirs(times, lists[0], times, lists[1])[:2]
+    assert metrics.frame_f1(*rolls) == pytest.approx(2 * precision * recall / (precision + recall))
+
+
+def test_frame_jaccard_is_scikit_learn_s() -> None:
+    sklearn = pytest.importorskip("sklearn.metrics")
+    rng = np.random.default_rng(0)
+    a, b = (rng.random((len(metrics.PITCHES), 50)) < 0.02 for _ in range(2))
+    assert metrics.frame_jaccard(a, b) == pytest.approx(sklearn.jaccard_score(a.T, b.T, average="samples", zero_division=1.0))
+
+
+# --- rhythm
+
+
+def clicks(bpm: float, seconds: float = 12.0) -> metrics.Sound:
+    y = np.zeros(round(seconds * RATE))
+    for start in np.arange(0, seconds - 0.1, 60 / bpm):
+        y[round(start * RATE) :][:2000] += noise(1)[:2000] * np.exp(-np.arange(2000) / 300)
+    return metrics.prepare(y)
+
+
+def test_the_same_beat_is_found_under_another_sound_and_another_tempo_is_another() -> None:
+    beat, filtered = clicks(120), clicks(120)
+    filtered = metrics.prepare(np.convolve(filtered.y, np.hanning(31), "same"))
+    assert metrics.beat_agreement(beat, filtered) == {"tempo": 1, "beat_f1": pytest.approx(1, abs=0.05)}
+    assert metrics.beat_agreement(beat, clicks(93)) == {"tempo": 0, "beat_f1": pytest.approx(0.2, abs=0.25)}
+    assert beat.beats[0] == pytest.approx(120, rel=0.03)
+
+
+def test_beat_f1_is_mir_eval_s() -> None:
+    from mir_eval.beat import f_measure
+
+    a, b = clicks(120), clicks(125)
+    assert metrics.beat_agreement(a, b)["beat_f1"] == f_measure(a.beats[1], b.beats[1])
+
+
+# --- texture
+
+
+def test_half_the_fine_structure_is_six_decibels_less_roughness() -> None:
+    fine = noise(3)
+    smooth = metrics.prepare(tone(1000, 3)).log_mel.mean()
+    level = smooth + np.random.default_rng(1).normal(size=(128, 300))
+    half, whole = (unscaled(fine) for _ in range(2))
+    half.__dict__["log_mel"], whole.__dict__["log_mel"] = smooth + 0.5 * (level - smooth), level
+    assert metrics.roughness_difference(whole, half) == {
+        "roughness_time": pytest.approx(-6.02, abs=0.01),
+        "roughness_frequency": pytest.approx(-6.02, abs=0.01),
+    }
+
+
+def test_a_steady_tone_is_smooth_and_noise_is_rough() -> None:
+    rough, steady = unscaled(noise()), unscaled(tone(200, partials=40))
+    assert metrics.roughness_difference(rough, steady)["roughness_time"] < -5
+
+
+# --- level and seams
+
+
+def test_the_loudness_error_is_pyloudnorm_s() -> None:
+    pyloudnorm = pytest.importorskip("pyloudnorm")
+    a, b = np.stack([noise(), noise(seed=1)]), 0.3 * np.stack([noise(seed=2), noise(seed=3)])
+    meter = pyloudnorm.Meter(RATE)
+    expected = abs(meter.integrated_loudness(a.T) - meter.integrated_loudness(b.T))
+    assert metrics.loudness_error(a, b, RATE) == pytest.approx(expected, abs=0.05)
+    assert metrics.loudness_error(a, 0.5 * a, RATE) == pytest.approx(6.02, abs=0.01)
+    assert metrics.loudness_error(a, a, RATE) == 0
+
+
+def test_the_loudness_error_of_silence_is_said() -> None:
+    silent = np.zeros((1, RATE))
+    with pytest.warns(UserWarning, match="both songs are silent"):
+        assert metrics.loudness_error(silent, silent, RATE) == 0
+    with pytest.warns(UserWarning, match="one song is silent"):
+        assert math.isnan(metrics.loudness_error(noise()[None], silent, RATE))
+
+
+def test_the_true_peak_between_samples_counts_and_below_the_ceiling_nothing_is_wrong() -> None:
+    between = np.sin(np.pi / 2 * np.arange(4000) + np.pi / 4)[None] * np.hanning(4000)  # samples at −3 dB, peaks at 0 dB
+    assert metrics.true_peak_error(between, RATE) == pytest.approx(1.0, abs=0.05)
+    assert metrics.true_peak_error(0.5 * between, RATE) == 0
+
+
+def test_a_click_at_a_border_is_heard_and_music_is_not() -> None:
+    y = tone(330, 3, partials=8) + 0.002 * noise(3)
+    borders = [RATE, 2 * RATE]
+    clicked = y.copy()
+    clicked[RATE:] += 0.05
+    assert metrics.seam_energy(y[None], borders, RATE) == pytest.approx(0, abs=2)
+    assert metrics.seam_energy(clicked[None], borders[:1], RATE) > 10
+    assert metrics.seam_energy(clicked[None], [RATE + 5000], RATE) < 2  # a click elsewhere is no seam
+    with pytest.warns(UserWarning, match="no chunk border"):
+        assert metrics.seam_energy(y[None], [], RATE) == 0
+
+
+def test_the_difference_at_a_border_is_measured_against_the_whole() -> None:
+    whole = noise(2)[None]
+    chunked = whole.copy()
+    chunked[:, RATE - 100 : RATE + 100] *= 1.1
+    inside = (whole[:, RATE - 2205 : RATE + 2205] ** 2).sum()
+    expected = 10 * math.log10(0.01 * (whole[:, RATE - 100 : RATE + 100] ** 2).sum() / inside)
+    assert metrics.seam_difference(whole, chunked, [RATE], RATE) == pytest.approx(expected, abs=0.01)
+    assert metrics.seam_difference(whole, chunked, [RATE // 2], RATE) == -150
+    with pytest.raises(ValueError, match="differ in shape"):
+        metrics.seam_difference(whole, chunked[:, 1:], [RATE], RATE)
