@@ -1,957 +1,406 @@
-"""Which music a style is made of: pieces listed, split, read, and given the style's instruments.
+"""Thousands of songs as frames on disk: what a dataset is, and how it is read.
 
-A *piece* is one MIDI file, known by its path inside the collection. Its *group* is shared by pieces that are the same music
-(editions of one work, arrangements of one tune); the split is a hash of the group, so no test piece was heard in training.
-A *recipe* says what a style's songs are: folders of the collection, and which General MIDI programs play them. Training and
-evaluation render their targets by the same recipe.
+A dataset is a folder: ``dataset.json`` (format, feature and build configuration, styles, the shards' checksums), ``index.parquet`` (one
+row a song, failures included) and ``shards/*.npz`` (``shards.py``). ``docs/formats.md`` has every field, and how to read it without
+StyleStream. ``builder.py`` makes datasets; this module reads them, from a folder or from any address that fsspec knows.
 
-A collection is a folder with ``midi.csv`` beside ``midi.tar.xz`` (or the archive's content extracted there), or any folder of
-MIDI files.
+Conventions: a *song* is one row of the index, known by its ``song_id`` (a hash of its file) or by its place among the songs that did not
+fail. View 0 is the song itself, views 1 to N are re-orchestrations of it, aligned. Frames on disk are uint8, (T, F), in steps of
+``step_db`` above ``floor_db``; frames as the model sees them are float32, (F, T), about [0, 1].
 """
 
 from __future__ import annotations
 
-import csv
 import functools
-import hashlib
-import itertools
-import re
-import tarfile
-import warnings
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+import json
+import os
+from collections import OrderedDict
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any
 
-Split = Literal["train", "valid", "test"]
-Programs = Callable[[Sequence[Any]], list[int]]
-MIDI_SUFFIXES = (".mid", ".midi")
-SCORE_SUFFIXES = (*MIDI_SUFFIXES, ".kar", ".rmi")  # of a folder that a style is trained on
-AUDIO_SUFFIXES = (
-    *(".wav", ".wave", ".w64", ".rf64", ".aif", ".aiff", ".aifc", ".au", ".snd", ".caf", ".flac", ".ogg", ".oga", ".opus"),
-    *(".mp3", ".mp2", ".m4a", ".m4b", ".aac", ".wma", ".wv", ".ape", ".mka", ".mkv", ".mp4", ".mov", ".webm", ".avi"),
+import numpy as np
+
+from stylestream import shards
+from stylestream.corpus import (
+    LEVELS,
+    OWN_STYLE,
+    BuildConfig,
+    FrameStore,
+    Part,
+    PieceRenderer,
+    Prepared,
+    Song,
+    StoredSong,
+    build_frames,
+    find_music,
+    frames_of,
+    own_recipe,
+    plan,
+    prepare,
+    to_bytes,
 )
+from stylestream.recipes import (
+    AUDIO_SUFFIXES,
+    SCORE_SUFFIXES,
+    STYLE_RECIPES,
+    Piece,
+    Split,
+    StyleRecipe,
+    chiptune_programs,
+    choir_programs,
+    given_programs,
+    group_of,
+    licence_allowed,
+    melody_fingerprint,
+    piano_programs,
+    pieces,
+    quartet_programs,
+    read_pieces,
+    recipe_of,
+    rock_programs,
+    select,
+    song_id,
+    split_of,
+    target_score,
+    text_hash,
+)
+from stylestream.shards import CHUNK_FRAMES
 
+if TYPE_CHECKING:
+    from stylestream.features import FeatureConfig
 
-def split_of(piece_id: str) -> Split:
-    """Split of a group id: 80 % train, 5 % valid, 15 % test, the same on every machine and for ever.
+__all__ = [
+    "AUDIO_SUFFIXES", "FORMAT_VERSION", "LEVELS", "OWN_STYLE", "SCORE_SUFFIXES", "STYLE_RECIPES", "BuildConfig", "Dataset", "DatasetConfig",
+    "Description", "FrameStore", "Part", "Piece", "PieceRenderer", "Prepared", "Song", "Split", "StyleRecipe", "build_frames",
+    "chiptune_programs", "choir_programs", "find_music", "frames_of", "given_programs", "group_of", "index_schema", "licence_allowed",
+    "melody_fingerprint", "own_recipe", "piano_programs", "pieces", "plan", "prepare", "quartet_programs", "read_pieces", "recipe_of",
+    "rock_programs", "select", "song_id", "split_of", "target_score", "text_hash", "to_bytes",
+]  # fmt: skip
 
-    >>> split_of("rock/mma-nottingham/50sRock_hpps42_135_014.mid")
-    'test'
-    """
-    bucket = int(hashlib.sha256(piece_id.encode()).hexdigest()[:8], 16) % 20
-    return "test" if bucket < 3 else "valid" if bucket == 3 else "train"  # 15 %: ten of a style of 123 quartets must be held out
-
-
-@dataclass(frozen=True)
-class Piece:
-    """One MIDI file of a collection. ``path`` is its id."""
-
-    path: str
-    style: str = ""  # folder of the collection, not a style of ours
-    title: str = ""
-    source: str = ""
-    licence: str = ""
-    seconds: float = 0.0  # 0: not known
-    notes: int = 0  # 0: not known
-    drums: bool = False
-    generated: bool = False
-
-    @property
-    def group(self) -> str:
-        """Id shared by pieces that are the same music."""
-        return group_of(self.path, generated=self.generated)
-
-    @property
-    def split(self) -> Split:
-        """Split of the group."""
-        return split_of(self.group)
-
-
-def group_of(path: str, *, generated: bool = False) -> str:
-    """Group id of a piece, read off its file name; the path itself where the name says nothing.
-
-    Generated accompaniments (``GROOVE_TUNE_TEMPO_NUMBER``) are grouped by tune, Chopin's first editions
-    (``OPUS-PIECE-PUBLISHER-NUMBER``) by opus, Mutopia's files (``NAME__NUMBER``) by score.
-
-    >>> group_of("rock/mma-nottingham/50sRock_hpps42_135_014.mid", generated=True)
-    'tune/hpps42'
-    """
-    name = Path(path).stem
-    if generated and len(name.rsplit("_", 3)) == 4:
-        return "tune/" + name.rsplit("_", 3)[1]
-    if "humdrum-chopin-first-editions" in path:
-        return "chopin/" + name.split("-")[0]
-    return re.sub(r"__\d+$", "", path.rsplit(".", 1)[0]) if "mutopia" in path else path
-
-
-def licence_allowed(licence: str) -> bool:
-    """Whether music under this licence may go into shipped weights.
-
-    Public domain, CC0, CC-BY, CC-BY-SA, BSD, Artistic, and generated accompaniments (new music under traditional tunes).
-    Not GPL, not non-commercial, and not the MIT collection of pop songs, whose compositions are commercial.
-    """
-    text = licence.lower()
-    if text.startswith("generated"):
-        return True
-    if "-nc" in text or "gpl" in text or "third-party" in text:
-        return False
-    return text.startswith(("public domain", "cc0", "cc-by", "cc by", "bsd", "artistic", "mit"))
-
-
-# Program rules: the tracks of a score that sound and are not drums -> one program each.
-
-
-def given_programs(tracks: Sequence[Any]) -> list[int]:
-    """As the score says."""
-    return [track.program for track in tracks]
-
-
-def piano_programs(tracks: Sequence[Any]) -> list[int]:
-    """All on the grand piano."""
-    return [0 for _ in tracks]
-
-
-def choir_programs(tracks: Sequence[Any]) -> list[int]:
-    """As the score says, but parts left on program 0 are voices: choir aahs."""
-    return [track.program or 52 for track in tracks]
-
-
-def quartet_programs(tracks: Sequence[Any]) -> list[int]:
-    """Violin, violin, viola, cello by mean pitch; other numbers of parts by range.
-
-    The collection's own programs are no guide: of 123 quartets many have a cello on every part, or a bass on program 0.
-    """
-    pitch = [_mean_pitch(track) for track in tracks]
-    if len(tracks) == 4:
-        from_top = sorted(range(4), key=lambda i: -pitch[i])
-        return [(40, 40, 41, 42)[from_top.index(i)] for i in range(4)]
-    return [40 if p >= 64 else 41 if p >= 56 else 42 for p in pitch]
-
-
-def chiptune_programs(tracks: Sequence[Any]) -> list[int]:
-    """Highest part square lead (80), lowest part synth bass (38), the others saw lead (81)."""
-    pitch = [_mean_pitch(track) for track in tracks]
-    programs = [81 for _ in tracks]
-    if tracks:
-        programs[pitch.index(min(pitch))] = 38
-        programs[pitch.index(max(pitch))] = 80  # a single part is the tune
-    return programs
-
-
-def rock_programs(tracks: Sequence[Any]) -> list[int]:
-    """Lowest part finger bass (33), the others distortion guitar (30).
-
-    The rock folders' own programs are no style: of 345 pieces two in three give guitars and basses less than half of the playing time
-    outside one arranger's output, and a piece for pads and an ocean wave (87, 100, 122) is nothing to aim at.
-    """
-    pitch = [_mean_pitch(track) for track in tracks]
-    return [33 if len(tracks) > 1 and i == pitch.index(min(pitch)) else 30 for i in range(len(tracks))]
-
-
-def _mean_pitch(track: Any) -> float:
-    return sum(note.pitch for note in track.notes) / max(1, len(track.notes))
+FORMAT_VERSION = 1
+DESCRIPTION, INDEX, SHARDS = "dataset.json", "index.parquet", "shards"
+UNFINISHED = "build.json"  # there as long as a build is not done
+STEP_DB = 1.0  # 0.25 dB mean error; 12 KB a second. 0.75 dB would be 0.19 dB and 13.5 KB: noisy songs would pass 14 KB
+SHARD_SONGS = 64
 
 
 @dataclass(frozen=True)
-class StyleRecipe:
-    """What the songs of a style are."""
+class DatasetConfig:
+    """What is made of every song. Two builds that differ here do not mix."""
 
-    folders: tuple[str, ...]  # of the collection
-    programs: Programs = given_programs  # what plays them
-    source: Literal["piano", "orchestration"] = "piano"  # what an evaluation starts from: a piano reduction, or other instruments
-    skip_all_piano: bool = False  # a score with every part on program 0 lost its instruments
-    allow: Callable[[str], bool] = field(default=licence_allowed)  # of a licence
-
-
-STYLE_RECIPES: dict[str, StyleRecipe] = {
-    "rock": StyleRecipe(("rock", "rock-metal-game", "pop-rock-game"), programs=rock_programs),
-    "jazz": StyleRecipe(("jazz", "jazz-blues")),
-    "electronic": StyleRecipe(("electronic",)),
-    "orchestra": StyleRecipe(("orchestral",), skip_all_piano=True),
-    "choir": StyleRecipe(("choral",), programs=choir_programs),
-    "strings": StyleRecipe(("string-quartet",), programs=quartet_programs),
-    "piano": StyleRecipe(("romantic-piano", "classical-piano", "etude"), programs=piano_programs, source="orchestration"),
-    "chiptune": StyleRecipe(("baroque", "rock", "rock-metal-game", "pop-rock-game"), programs=chiptune_programs),
-}
+    max_seconds: float = 0.0  # of a song at most, from its beginning; 0: all of it, up to two hours
+    views: int = 0  # re-orchestrations of each score, aligned with it
+    drums: bool = True  # of scores; `stylestream train` paints music without them
+    soundfont: str = "fluidr3"
+    keep_audio: str = ""  # flac or opus: what was transformed is kept, too
+    timeout_seconds: float = 600.0  # of one song, then it is given up
+    memory_mib: int = 4096  # that one song may take
 
 
-def recipe_of(style: str) -> StyleRecipe:
-    """Recipe of a style's name; ValueError names the known ones."""
-    if style not in STYLE_RECIPES:
-        raise ValueError(f"no recipe for style {style!r}; known: {', '.join(STYLE_RECIPES)}")
-    return STYLE_RECIPES[style]
+@dataclass(frozen=True)
+class Description:
+    """What ``dataset.json`` says."""
+
+    features: dict[str, Any]  # arguments of FeatureConfig
+    build: dict[str, Any]  # arguments of DatasetConfig
+    styles: tuple[str, ...]  # of the songs that did not fail, in order of name
+    songs: int
+    failures: int
+    shards: tuple[dict[str, Any], ...]  # name, songs, bytes, sha256
+    step_db: float = STEP_DB
+    chunk_frames: int = CHUNK_FRAMES
+    shard_songs: int = SHARD_SONGS
+    format_version: int = FORMAT_VERSION
+    package_version: str = ""
+
+    def to_json(self) -> str:
+        """Text of ``dataset.json``."""
+        return json.dumps(asdict(self), ensure_ascii=False, indent=1, sort_keys=True) + "\n"
 
 
-def target_score(score: Any, recipe: StyleRecipe, *, drums: bool = False) -> Any:
-    """The score as the style plays it: silent tracks out, programs by the recipe, drums only if asked. The argument is kept.
+def describe(text: str | bytes, *, where: str = "the dataset") -> Description:
+    """Read ``dataset.json``.
 
     Raises
     ------
     ValueError
-        If nothing is left to play, or the recipe refuses the score.
+        If it is not such a description, or of a newer format.
     """
-    melodic = [track for track in score.tracks if len(track.notes) and not track.is_drum]
-    if not melodic:
-        raise ValueError("the score has no melodic notes")
-    if recipe.skip_all_piano and all(track.program == 0 for track in melodic):
-        raise ValueError("every part is on program 0: the score does not name its instruments")
-    result = score.copy()
-    result.tracks = [track for track in result.tracks if len(track.notes) and (drums or not track.is_drum)]
-    programs = iter(recipe.programs(melodic))
-    for track in result.tracks:
-        if not track.is_drum:
-            track.program = next(programs)
-    return result
+    try:
+        entries = json.loads(text)
+        version = entries["format_version"]
+    except (ValueError, TypeError, KeyError):
+        raise ValueError(f"{where}: its {DESCRIPTION} is damaged or not StyleStream's; build it again") from None
+    if not isinstance(version, int) or version != FORMAT_VERSION:
+        remedy = "upgrade with pip install -U stylestream" if isinstance(version, int) and version > FORMAT_VERSION else "build it again"
+        raise ValueError(f"{where}: a dataset of format {version!r}, and this StyleStream reads format {FORMAT_VERSION}; {remedy}")
+    known = {f.name for f in fields(Description)}
+    kept: dict[str, Any] = {key: tuple(value) if isinstance(value, list) else value for key, value in entries.items() if key in known}
+    try:
+        return Description(**kept)
+    except TypeError as error:
+        raise ValueError(f"{where}: its {DESCRIPTION} lacks something ({error}); build it again") from None
 
 
-def melody_fingerprint(score: Any, *, notes: int = 8, hashes: int = 24) -> list[int]:
-    """Hashes by which a melody is known again in another key, tempo or instrument.
+def index_schema() -> Any:
+    """Columns of ``index.parquet``, a pyarrow schema."""
+    import pyarrow as pa
 
-    The upper line's intervals, in runs of ``notes``, hashed; the smallest ``hashes`` of them are kept (MinHash, Broder 1997), so that
-    two pieces share as large a part of their fingerprints as of their melodies.
-    """
-    upper: dict[int, int] = {}
-    for track in score.tracks:
-        for note in () if track.is_drum else track.notes:
-            upper[note.time] = max(note.pitch, upper.get(note.time, 0))
-    line = [pitch for _, pitch in sorted(upper.items())]
-    steps = [b - a for a, b in itertools.pairwise(line) if b != a]
-    runs = {tuple(steps[i : i + notes]) for i in range(max(1, len(steps) - notes + 1))}
-    return sorted(int(_hash(repr(run))[:12], 16) for run in runs)[:hashes]
+    text, real = pa.string(), pa.float32()
+    columns = {
+        "song_id": text, "group_id": text, "style": text, "split": text, "source": text, "licence": text, "title": text, "path": text,
+        "kind": text, "seconds": real, "whole_seconds": real, "loudness_lufs": real, "peak": real, "frames": pa.int32(),
+        "views": pa.int8(), "shard": text, "offset": pa.int64(), "bytes": pa.int64(), "sizes": pa.list_(pa.int32()), "checksum": text,
+        "beats": pa.list_(real), "downbeats": pa.list_(real), "fingerprint": pa.list_(pa.int64()), "warning": text, "failure": text,
+    }  # fmt: skip
+    return pa.schema(list(columns.items()))
 
 
-def pieces(data_root: str | Path, style: str | None = None) -> list[Piece]:
-    """Pieces of a style in a collection, in the order of their paths.
+# --- where the bytes lie ---------------------------------------------------------------------------------------------------------------
+
+
+@dataclass
+class _Folder:
+    """Files of a local folder, kept open: byte ranges by name."""
+
+    root: str
+    _open: OrderedDict[str, int] = field(default_factory=OrderedDict)
+    MAX_OPEN = 200
+
+    def read(self, name: str) -> bytes:
+        return Path(self.root, name).read_bytes()
+
+    def read_range(self, name: str, start: int, size: int) -> bytes:
+        if name not in self._open:
+            if len(self._open) >= self.MAX_OPEN:
+                os.close(self._open.popitem(last=False)[1])
+            self._open[name] = os.open(os.path.join(self.root, name), os.O_RDONLY)
+        self._open.move_to_end(name)
+        return os.pread(self._open[name], size, start)
+
+    def exists(self, name: str) -> bool:
+        return Path(self.root, name).exists()
+
+    def __getstate__(self) -> dict[str, Any]:  # a worker opens its own
+        return {"root": self.root, "_open": OrderedDict()}
+
+    def __del__(self) -> None:
+        for handle in self._open.values():
+            os.close(handle)
+
+
+class _Remote:
+    """Files at an address that fsspec knows: byte ranges by name."""
+
+    def __init__(self, url: str) -> None:
+        try:
+            import fsspec
+        except ModuleNotFoundError:
+            raise ValueError(f"{url}: reading from an address needs fsspec: pip install 'stylestream[train]'") from None
+        self.system, self.root = fsspec.core.url_to_fs(url)
+
+    def _at(self, name: str) -> str:
+        return f"{self.root.rstrip('/')}/{name}"
+
+    def read(self, name: str) -> bytes:
+        return bytes(self.system.cat_file(self._at(name)))
+
+    def read_range(self, name: str, start: int, size: int) -> bytes:
+        return bytes(self.system.cat_file(self._at(name), start=start, end=start + size))
+
+    def exists(self, name: str) -> bool:
+        return bool(self.system.exists(self._at(name)))
+
+
+# --- the reader ------------------------------------------------------------------------------------------------------------------------
+
+
+class Dataset:
+    """A built dataset, open for reading. Can be pickled: a loader's workers open it anew.
 
     Parameters
     ----------
-    data_root : path
-        A collection (see the module's docstring).
-    style : str, optional
-        A name in ``STYLE_RECIPES``: its folders, its licences. None, or a folder without ``midi.csv``: everything there.
+    location : path or str
+        Its folder, or an address that fsspec knows (``s3://…``, ``memory://…``, ``simplecache::https://…``).
+
+    Attributes
+    ----------
+    description : Description
+    index : pyarrow.Table
+        All rows, failures included.
+    songs : pyarrow.Table
+        The rows of the songs that are there, in the order of the index.
 
     Raises
     ------
-    ValueError
-        If the style is unknown.
-    FileNotFoundError
-        If there is nothing at ``data_root``, or no MIDI file in it.
+    FileNotFoundError, ValueError
+        If there is no dataset, or only the beginning of one, or one of another format.
+
+    Examples
+    --------
+    >>> data = Dataset("music/")                                              # doctest: +SKIP
+    >>> x = data.read("0a1b2c3d4e5f6071", 128, 64)     # (324, 64)            # doctest: +SKIP
     """
-    root = Path(data_root)
-    if not root.is_dir():
-        raise FileNotFoundError(f"no such folder: {root}")
-    if not (root / "midi.csv").is_file():
-        return _files(root)
-    listed = sorted(_listed(root / "midi.csv"), key=lambda piece: piece.path)
-    if style is None:
-        return listed
-    recipe = recipe_of(style)
-    return [piece for piece in listed if piece.style in recipe.folders and recipe.allow(piece.licence)]
 
+    def __init__(self, location: str | Path) -> None:
+        self.location = str(location)
+        self._files: _Folder | _Remote = _Remote(self.location) if "://" in self.location else _Folder(self.location)
+        self._check_there()
+        self.description = describe(self._files.read(DESCRIPTION), where=self.location)
+        self.index = self._read_index()
+        self._prepare()
 
-def _listed(manifest: Path) -> Iterator[Piece]:
-    with manifest.open(newline="", encoding="utf-8") as lines:
-        for row in csv.DictReader(lines):
-            yield Piece(
-                path=row["path"],
-                style=row["style"],
-                title=row["title"],
-                source=row["source"],
-                licence=row["licence"],
-                seconds=float(row["seconds"] or 0),
-                notes=int(row["notes"] or 0),
-                drums=row["drums"] == "1",
-                generated=row["generated"] == "1",
-            )
+    def _check_there(self) -> None:
+        if self._files.exists(UNFINISHED):
+            raise ValueError(f"{self.location}: a dataset that is not finished; run its `stylestream dataset build` again")
+        if not self._files.exists(DESCRIPTION):
+            raise FileNotFoundError(f"{self.location}: no dataset there; make one with `stylestream dataset build SOURCE -o DATA`")
 
+    def _read_index(self) -> Any:
+        try:
+            import pyarrow as pa
+            import pyarrow.parquet as pq
+        except ModuleNotFoundError:
+            raise ValueError("reading a dataset needs pyarrow: pip install 'stylestream[train]'") from None
+        try:
+            table = pq.read_table(pa.BufferReader(self._files.read(INDEX)))
+            return table.select(index_schema().names)
+        except (pa.ArrowException, KeyError) as error:
+            raise ValueError(f"{self.location}: its {INDEX} is damaged ({' '.join(str(error).split())[:80]}); build it again") from None
 
-def _files(root: Path) -> list[Piece]:
-    found = sorted(path for path in root.rglob("*") if path.suffix.lower() in MIDI_SUFFIXES and path.is_file())
-    if not found:
-        raise FileNotFoundError(f"no MIDI file in {root}; give a folder with .mid files, or one with midi.csv and midi.tar.xz")
-    return [Piece(path=path.relative_to(root).as_posix(), style=path.parent.name) for path in found]
+    def _prepare(self) -> None:
+        """Plain arrays of what a read needs: a look-up in a table takes longer than the read."""
+        import pyarrow.compute as pc
 
+        self.songs = self.index.filter(pc.equal(self.index["failure"], "")).combine_chunks()
+        column = {name: self.songs[name].to_numpy() for name in ("frames", "views", "offset")}
+        self._frames, self._views, self._offset = (column[name].astype(np.int64) for name in ("frames", "views", "offset"))
+        shard = self.songs["shard"].dictionary_encode().combine_chunks()
+        self._shard, self._shard_names = shard.indices.to_numpy(), shard.dictionary.to_pylist()
+        sizes = self.songs["sizes"].combine_chunks()
+        self._first_size = sizes.offsets.to_numpy()
+        self._size = sizes.values.to_numpy()
+        self._begin = np.concatenate([[0], np.cumsum(self._size + shards.MEMBER_OVERHEAD, dtype=np.int64)])  # as if in one file
+        self._rows = {song: row for row, song in enumerate(self.songs["song_id"].to_pylist())}
 
-def read_pieces(data_root: str | Path, wanted: Iterable[Piece]) -> Iterator[tuple[Piece, bytes]]:
-    """The wanted pieces with the bytes of their MIDI files, in the order of the archive (one pass) or of the paths.
+    def __getstate__(self) -> dict[str, Any]:
+        return {"location": self.location}
 
-    Pieces that are not there are left out.
-    """
-    root = Path(data_root)
-    by_path = {piece.path: piece for piece in wanted}
-    on_disk = [path for path in sorted(by_path) if (root / path).is_file()]
-    for path in on_disk:
-        yield by_path.pop(path), (root / path).read_bytes()
-    archive = root / "midi.tar.xz"
-    if by_path and archive.is_file():
-        yield from _read_archive(archive, by_path)
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__init__(state["location"])  # type: ignore[misc]
 
+    def __len__(self) -> int:
+        """How many songs are there."""
+        return len(self._frames)
 
-def _read_archive(archive: Path, by_path: dict[str, Piece]) -> Iterator[tuple[Piece, bytes]]:
-    remaining = dict(by_path)
-    with tarfile.open(archive, "r|xz") as members:  # a stream: xz has no random access
-        for member in members:
-            piece = remaining.pop(member.name.removeprefix("./"), None)
-            content = members.extractfile(member) if piece else None
-            if piece and content:
-                yield piece, content.read()
-            if not remaining:
-                return
-
-
-# --- frames on disk ----------------------------------------------------------------------------------------------------------------
-
-LEVELS = 240.0  # a frame is stored as a byte of this many steps to one unit: 0.375 dB each, 0.19 dB at most off
-
-
-@dataclass(frozen=True)
-class BuildConfig:
-    """What is rendered of a piece."""
-
-    views: int = 4  # other orchestrations beside the target
-    max_seconds: float = 45.0
-    min_seconds: float = 4.0
-    transpose_semitones: int = 3  # drawn in ±: a style has more keys than its tunes
-    soundfont: str = "fluidr3"
-    # What `plan` takes of a training's sources; `build_frames` is told by its arguments.
-    recipe: str = ""  # whose folders and instruments (a key of STYLE_RECIPES); empty: the scores' own
-    songs: int = 200  # files of frames to train on, at most
-    held_out: int = 4  # and to score on
-    excerpts: int = 4  # of one score at most, in other keys
-    audio_seconds: float = 600.0  # of one recording at most: one long mix must not be the style
-
-
-Window = tuple[float, float]  # part of a song, as shares of its length
-
-
-def song_id(content: bytes) -> str:
-    """Id of a song: a hash of its bytes."""
-    return hashlib.sha256(content).hexdigest()[:16]
-
-
-def to_bytes(x: Any) -> Any:
-    """Frames (0 … about 1.06) → uint8."""
-    import numpy as np
-
-    return np.clip(np.rint(np.asarray(x) * LEVELS), 0, 255).astype(np.uint8)
-
-
-class PieceRenderer:
-    """MIDI bytes → aligned frames of target and views. Holds the SoundFont and the front end; one per process."""
-
-    def __init__(self, config: BuildConfig) -> None:
-        from stylestream.features import LogFrequency
-
-        self.config, self.features = config, LogFrequency()
+    def __repr__(self) -> str:
+        return f"Dataset({self.location!r}: {len(self)} songs of {len(self.description.styles)} styles)"
 
     @functools.cached_property
-    def synthesizer(self) -> Any:
-        """Loaded when the first score comes: folders of audio need none."""
-        from stylestream import midi
+    def features(self) -> FeatureConfig:
+        """What a frame is."""
+        from stylestream.features import FeatureConfig
 
-        return midi.Synthesizer(midi.find_soundfont(self.config.soundfont))
+        return FeatureConfig(**self.description.features)
 
-    def render(self, content: bytes, recipe: StyleRecipe, *, seed: int, window: Window = (0.0, 1.0)) -> dict[str, Any]:
-        """``frames`` (1 + views, T, F) uint8, target first, and ``phase`` (T, 4) int8 (127 is 1).
+    def row(self, song: str | int) -> int:
+        """A song's place among the songs; ValueError if there is none of this id."""
+        if isinstance(song, str):
+            if song not in self._rows:
+                raise ValueError(f"{self.location}: no song {song!r}")
+            return self._rows[song]
+        if not 0 <= song < len(self):
+            raise ValueError(f"{self.location}: no song {song}; there are {len(self)}")
+        return int(song)
+
+    def frames(self, song: str | int) -> int:
+        """How many frames a song has."""
+        return int(self._frames[self.row(song)])
+
+    def views(self, song: str | int) -> int:
+        """How many views are stored beside a song."""
+        return int(self._views[self.row(song)])
+
+    def read_levels(self, song: str | int, first: int = 0, count: int | None = None, *, view: int = 0) -> shards.Array:
+        """Frames as they are stored: (count, F) uint8, in steps of ``description.step_db`` above the floor. Arguments as in `read`."""
+        row = self.row(song)
+        total = int(self._frames[row])
+        count = total - first if count is None else count
+        if min(first, count) < 0 or first + count > total:
+            raise ValueError(f"frames {first} to {first + count} of a song that has {total}")
+        if not 0 <= view <= self._views[row]:
+            raise ValueError(f"view {view} of a song that has {self._views[row]} beside itself (view 0)")
+        if count == 0:
+            return np.zeros((0, self.features.n_bins), np.uint8)
+        a, b = first // CHUNK_FRAMES, shards.chunks_of(first + count)
+        levels = self._chunks(row, view * shards.chunks_of(total) + a, b - a)
+        return levels[first - a * CHUNK_FRAMES :][:count]
+
+    def _chunks(self, row: int, first: int, count: int) -> shards.Array:
+        """So many members of a song from the given one on, read at once."""
+        base = self._first_size[row]
+        begin = self._begin[base + first] - self._begin[base]
+        size = self._begin[base + first + count] - self._begin[base + first]
+        name = self._shard_names[self._shard[row]]
+        data = self._files.read_range(name, int(self._offset[row] + begin), int(size))
+        try:
+            sizes = self._size[base + first : base + first + count].tolist()
+            return shards.decode(data, sizes, bins=self.features.n_bins)
+        except ValueError as error:
+            song = self.songs["song_id"][row].as_py()
+            raise ValueError(f"{self.location}: {name}, song {song}: {error}; see `stylestream dataset verify`") from None
+
+    def read(self, song: str | int, first: int = 0, count: int | None = None, *, view: int = 0) -> shards.Array:
+        """Frames of a song, or of a crop of it.
 
         Parameters
         ----------
-        window : (float, float) in [0, 1]
-            Part of the piece that the excerpt is drawn from.
+        song : str or int
+            Its id, or its place among the songs.
+        first, count : int
+            The crop; to the end where ``count`` is not given. Only what it needs is read.
+        view : int
+            0: the song; 1 to `views`: a re-orchestration of the same passage.
+
+        Returns
+        -------
+        ndarray [shape=(F, count), float32, about [0, 1]]
 
         Raises
         ------
         ValueError
-            If the piece is not MIDI, or too short, or its recipe refuses it.
+            If there is no such song, view or passage, or its bytes are damaged.
         """
-        import numpy as np
+        levels = self.read_levels(song, first, count, view=view)
+        return levels.T * np.float32(self.description.step_db / -self.features.floor_db)
 
-        from stylestream import midi, rhythm, views
-
-        rng = np.random.default_rng([seed, *hashlib.sha256(content).digest()[:8]])
-        target = target_score(midi.load_score(content), recipe)
-        target = target.shift_pitch(int(rng.integers(-self.config.transpose_semitones, self.config.transpose_semitones + 1)))
-        start, seconds = self._excerpt(midi.duration_seconds(target), window, rng)
-        scores = [target, *views.orchestrations(target, rng, self.config.views)]
-        frames = np.stack([self._frames(score, start, seconds) for score in scores])
-        rate = self.features.config.frames_per_second
-        beat_seconds, downbeat_seconds = midi.beats(target)
-        phase = rhythm.phase(beat_seconds - start, downbeat_seconds - start, frames=frames.shape[1], frames_per_second=rate)
-        return {"frames": frames, "phase": np.rint(phase.T * 127).astype(np.int8)}
-
-    def sound(self, content: bytes, recipe: StyleRecipe, *, seed: int, window: Window = (0.0, 1.0)) -> Any:
-        """Waveform (2, N) of an excerpt as the style plays it: what `render` makes the first of its frames of, in its own key."""
-        import numpy as np
-
-        from stylestream import midi
-
-        target = target_score(midi.load_score(content), recipe)
-        rng = np.random.default_rng([seed, *hashlib.sha256(content).digest()[:8]])
-        start, seconds = self._excerpt(midi.duration_seconds(target), window, rng)
-        return self.synthesizer.render(target, start_seconds=start, max_seconds=seconds, tail_seconds=0.0)
-
-    def _excerpt(self, duration_seconds: float, window: Window, rng: Any) -> tuple[float, float]:
-        """Start and length in seconds, drawn within a window of the piece."""
-        first, last = (share * duration_seconds for share in window)
-        seconds = min(self.config.max_seconds, last - first)
-        self._check_length(seconds, window)
-        return float(rng.uniform(first, last - seconds)), seconds
-
-    def _check_length(self, seconds: float, window: Window) -> None:
-        least = self.config.min_seconds * (window[1] - window[0])
-        if seconds < least:
-            raise ValueError(f"{seconds:.1f} s long; at least {least:g} s are needed")
-
-    def recording(self, path: Path, *, window: Window = (0.0, 1.0)) -> Any:
-        """Mono waveform (N,) at 44.1 kHz of a window of a recording's first ``audio_seconds``.
-
-        Raises
-        ------
-        ValueError, OSError
-            If it cannot be read, or is too short.
-        """
-        from stylestream import audio
-
-        rate = self.features.config.sample_rate
-        y = audio.load(path, sample_rate=rate, mono=True, max_seconds=self.config.audio_seconds)[0][0]
-        first, last = (round(share * len(y)) for share in window)
-        self._check_length((last - first) / rate, window)
-        return y[first:last]
-
-    def hear(self, path: Path, *, window: Window = (0.0, 1.0)) -> dict[str, Any]:
-        """``frames`` (1, T, F) and ``phase`` (T, 4) of a recording, as `render` gives them; beats are tracked.
-
-        Raises
-        ------
-        ValueError, OSError
-            If it cannot be read, or is too short, or silent.
-        """
-        import numpy as np
-
+    def phase(self, song: str | int) -> shards.Array:
+        """Beat and bar phase (``rhythm.phase``) of a whole song: (4, T) float32, zeros where no beats are known."""
         from stylestream import rhythm
 
-        y, config = self.recording(path, window=window), self.features.config
-        x = self.features_of(y)
-        tracker = rhythm.BeatTracker(frames_per_second=config.frames_per_second, bins_per_octave=config.bins_per_octave)
-        tracker.push(x)
-        beats = tracker.beats()
-        known = beats if beats.reliable else rhythm.NO_BEATS
-        phase = rhythm.phase(known.beat_seconds, known.downbeat_seconds, frames=x.shape[1], frames_per_second=config.frames_per_second)
-        return {"frames": to_bytes(x.T)[None], "phase": np.rint(phase.T * 127).astype(np.int8)}
-
-    def features_of(self, y: Any, *, block_frames: int = 2048) -> Any:
-        """Frames (F, T) of a waveform (N,) at the working loudness, block by block: an STFT of ten minutes is a gigabyte."""
-        import numpy as np
-        import torch
-
-        from stylestream.audio import loudness
-
-        config = self.features.config
-        level = loudness(y[None], config.sample_rate)
-        if level < -60:
-            raise ValueError("it is silent")
-        levelled = torch.from_numpy(y * np.float32(10 ** ((config.loudness_lufs - level) / 20)))
-        hop, margin = config.hop_length, 16  # frames each side: half the longest window and the decimation filter
-        parts = []
-        for first in range(0, 1 + len(y) // hop, block_frames):
-            start = max(first - margin, 0)
-            x = self.features(levelled[start * hop : (first + block_frames + margin) * hop])
-            parts.append(x[:, first - start : first - start + block_frames].numpy())
-        return np.concatenate(parts, axis=1)[:, : 1 + len(y) // hop]
-
-    def _frames(self, score: Any, start_seconds: float, seconds: float) -> Any:
-        import torch
-
-        from stylestream.audio import loudness
-
-        y = self.synthesizer.render(score, start_seconds=start_seconds, max_seconds=seconds, tail_seconds=0.0).mean(0, keepdims=True)
-        config = self.features.config
-        samples = round(seconds * config.sample_rate)
-        mono = torch.zeros(samples)
-        mono[: y.shape[1]] = torch.from_numpy(y[0, :samples])
-        level = loudness(y, config.sample_rate)
-        if level < -60:
-            raise ValueError("an orchestration of it is silent")
-        return to_bytes(self.features(mono * 10 ** ((config.loudness_lufs - level) / 20)).T.numpy())
-
-
-def select(collection: Sequence[Piece], count: int, *, split: Split = "train") -> list[Piece]:
-    """The first ``count`` pieces of a split by hash of their path, one group after another, so that no tune fills the style."""
-    by_group: dict[str, list[Piece]] = {}
-    for piece in sorted((p for p in collection if p.split == split), key=lambda p: _hash(p.path)):
-        by_group.setdefault(piece.group, []).append(piece)
-    rounds = [(depth, _hash(group), piece) for group, members in by_group.items() for depth, piece in enumerate(members)]
-    return [piece for _, _, piece in sorted(rounds, key=lambda r: r[:2])[:count]]
-
-
-def _hash(text: str) -> str:
-    return hashlib.sha256(text.encode()).hexdigest()
-
-
-@dataclass(frozen=True)
-class _Task:
-    piece: Piece
-    style: str
-    content: bytes
-    seed: int
-
-    @property
-    def name(self) -> str:
-        return f"{self.style}-{self.piece.split}-{song_id(self.content)}-{self.seed}.npz"
-
-
-def build_frames(
-    data_root: str | Path,
-    folder: str | Path,
-    styles: Sequence[str],
-    *,
-    config: BuildConfig = BuildConfig(),
-    per_style: int = 200,
-    per_style_valid: int = 8,
-    jobs: int | None = None,
-    progress: Callable[[int, int, str], None] = lambda done, total, failure: None,
-) -> list[tuple[str, str]]:
-    """Render the pieces of some styles and write their frames, one ``.npz`` a song; what is already there is left.
-
-    A style with fewer than ``per_style`` pieces gives several excerpts of each, in other keys.
-
-    Returns
-    -------
-    list of (path, reason)
-        Pieces that could not be rendered.
-    """
-    import functools
-
-    from stylestream import parallel
-
-    folder = Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
-    tasks = _tasks(data_root, styles, per_style, per_style_valid)
-    missing = [task for task in tasks if not (folder / task.name).exists()]
-    failures, done = [], len(tasks) - len(missing)
-    work = functools.partial(_render_to, folder)
-    for task, result in parallel.over_songs(work, missing, setup=functools.partial(PieceRenderer, config), jobs=jobs):
-        done += 1
-        if isinstance(result, ValueError):
-            failures.append((task.piece.path, str(result)))
-        progress(done, len(tasks), failures[-1][1] if isinstance(result, ValueError) else "")
-    return failures
-
-
-def _tasks(data_root: str | Path, styles: Sequence[str], per_style: int, per_style_valid: int) -> list[_Task]:
-    chosen: dict[str, list[tuple[Piece, str, int]]] = {}
-    for style in styles:
-        collection = pieces(data_root, style)
-        train, valid = select(collection, per_style), select(collection, per_style_valid, split="valid")
-        for index in range(per_style if train else 0):
-            piece = train[index % len(train)]
-            chosen.setdefault(piece.path, []).append((piece, style, index // len(train)))
-        for piece in valid:
-            chosen.setdefault(piece.path, []).append((piece, style, 0))
-    wanted = [entry[0][0] for entry in chosen.values()]
-    read = read_pieces(data_root, wanted)
-    tasks = [_Task(piece, style, content, seed) for found, content in read for piece, style, seed in chosen[found.path]]
-    return sorted(tasks, key=lambda task: (task.piece.split == "train", _hash(task.name)))  # mixed: a run cut short has some of every style
-
-
-def _render_to(folder: Path, renderer: PieceRenderer, task: _Task) -> None:
-    import numpy as np
-
-    from stylestream.files import whole_file
-
-    arrays = renderer.render(task.content, recipe_of(task.style), seed=task.seed)
-    with whole_file(folder / task.name) as temporary, temporary.open("wb") as file:
-        np.savez(file, **arrays)
-
-
-# --- the music of a training -------------------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class Song:
-    """One song of a training's sources, found and read."""
-
-    piece: Piece
-    id: str
-    content: bytes | Path  # a MIDI file's bytes; where a recording lies
-
-
-@dataclass(frozen=True)
-class Part:
-    """What one file of frames is made of."""
-
-    song: Song
-    split: Split
-    seed: int = 0
-    window: Window = (0.0, 1.0)
-
-    @property
-    def name(self) -> str:
-        """Name of the file; ``FrameStore`` reads style and split off it."""
-        return f"{OWN_STYLE}-{self.split}-{self.song.id}-{self.seed}{'' if self.window == (0.0, 1.0) else '-window'}.npz"
-
-
-OWN_STYLE = "own"  # of files of frames whose style has no name yet
-HELD_OUT_SHARE = 0.2  # of the only song
-
-
-def find_music(sources: Sequence[str | Path], config: BuildConfig) -> list[Song]:
-    """Songs to train on and to score on, drawn by hash from folders, files and collections.
-
-    A collection (a folder with ``midi.csv``) gives the pieces of ``config.recipe``, without its test split. Of other folders all MIDI
-    and audio files count; the same file under two names counts once.
-
-    Raises
-    ------
-    FileNotFoundError
-        If a source does not exist.
-    ValueError
-        If no music is there.
-    """
-    found: dict[str, Song] = {}
-    for source in map(Path, sources):
-        for song in _collected(source, config) if (source / "midi.csv").is_file() else _lying_about(source, config):
-            found.setdefault(song.id, song)
-    if not found:
-        looked_for = " ".join(suffix for suffix in (*SCORE_SUFFIXES, *AUDIO_SUFFIXES))
-        raise ValueError(f"no music in {', '.join(map(str, sources))} (looked for {looked_for})")
-    return list(found.values())
-
-
-def _collected(root: Path, config: BuildConfig) -> Iterator[Song]:
-    if not config.recipe:
-        raise ValueError(f"{root} holds many styles; name the output after one ({', '.join(STYLE_RECIPES)}), or set recipe in [data]")
-    collection = pieces(root, config.recipe)
-    chosen = [*select(collection, config.songs), *select(collection, config.held_out, split="valid")]
-    return (Song(piece, song_id(content), content) for piece, content in read_pieces(root, chosen))
-
-
-def _lying_about(source: Path, config: BuildConfig) -> Iterator[Song]:
-    if not source.exists():
-        raise FileNotFoundError(f"no such file or folder: {source}")
-    files = sorted(source.rglob("*")) if source.is_dir() else [source]
-    files = [path for path in files if path.suffix.lower() in (*SCORE_SUFFIXES, *AUDIO_SUFFIXES) and path.is_file() and path.name[0] != "."]
-    chosen = sorted(files, key=lambda path: _hash(path.name))[: config.songs + config.held_out]
-    licences = _licences(source)
-    for path in sorted(chosen):
-        name = path.relative_to(source).as_posix() if path != source else path.name
-        origin, licence = licences.get(path.resolve(), (source.resolve().name, "not stated"))
-        with path.open("rb") as file:
-            content = file.read() if path.suffix.lower() in SCORE_SUFFIXES else None
-            hashed = song_id(content) if content is not None else _digest(file)
-        yield Song(Piece(path=name, source=origin, licence=licence), hashed, path if content is None else content)
-
-
-def _digest(file: Any) -> str:
-    digest = hashlib.sha256()
-    for block in iter(lambda: file.read(1 << 20), b""):
-        digest.update(block)
-    return digest.hexdigest()[:16]
-
-
-def _licences(source: Path) -> dict[Path, tuple[str, str]]:
-    """Source and licence of recordings, from an ``audio.csv`` in the folder or up to two above it."""
-    for folder in (source.resolve(), *source.resolve().parents[:2]):
-        if (folder / "audio.csv").is_file():
-            with (folder / "audio.csv").open(newline="", encoding="utf-8") as lines:
-                rows = list(csv.DictReader(lines))
-            return {folder / row.get("path", ""): (row.get("source") or folder.name, row.get("licence") or "not stated") for row in rows}
-    return {}
-
-
-def plan(songs: Sequence[Song], config: BuildConfig) -> list[Part]:
-    """What is rendered of these songs, in this order, so that a run cut short has something to train on and something to score on.
-
-    Songs whose group falls in the valid split are held out; if none does, the group with the smallest hash; if there is only one group,
-    the end of each of its songs. A score gives several excerpts, in other keys; a recording comes whole.
-    """
-    groups = sorted({song.piece.group for song in songs}, key=_hash)
-    if len(groups) == 1:
-        windows: dict[Split, Window] = {"train": (0.0, 1 - HELD_OUT_SHARE), "valid": (1 - HELD_OUT_SHARE, 1.0)}
-        train = [Part(song, "train", seed, windows["train"]) for seed, song in _excerpts(songs, config)]
-        valid = [Part(song, "valid", 0, windows["valid"]) for song in songs]
-    else:
-        held = [group for group in groups if split_of(group) == "valid"]
-        held = held if 0 < len(held) < len(groups) else groups[:1]
-        train = [Part(song, "train", seed) for seed, song in _excerpts([s for s in songs if s.piece.group not in held], config)]
-        valid = [Part(song, "valid") for song in sorted(songs, key=lambda s: _hash(s.piece.path)) if song.piece.group in held]
-    ranked = [(5 * i, part) for i, part in enumerate(valid[: config.held_out])] + list(enumerate(train[: config.songs]))
-    return [part for _, part in sorted(ranked, key=lambda pair: pair[0])]
-
-
-def _excerpts(songs: Sequence[Song], config: BuildConfig) -> list[tuple[int, Song]]:
-    by_hash = sorted(songs, key=lambda song: _hash(song.piece.path))
-    return [(seed, song) for seed in range(config.excerpts) for song in by_hash if seed == 0 or isinstance(song.content, bytes)]
-
-
-def frames_of(renderer: PieceRenderer, part: Part) -> dict[str, Any]:
-    """Arrays of a part: ``frames``, ``phase``, ``seconds``."""
-    content, window = part.song.content, part.window
-    if isinstance(content, Path):
-        arrays = renderer.hear(content, window=window)
-    else:
-        arrays = renderer.render(content, own_recipe(renderer.config), seed=part.seed, window=window)
-    return arrays | {"seconds": len(arrays["phase"]) / renderer.features.config.frames_per_second}
-
-
-def own_recipe(config: BuildConfig) -> StyleRecipe:
-    """The recipe that is named, or the scores' own instruments."""
-    return recipe_of(config.recipe) if config.recipe else StyleRecipe(())
-
-
-@dataclass(frozen=True)
-class Prepared:
-    """What was made of a training's sources: JSON types only."""
-
-    songs: list[dict[str, Any]]  # name, path, id, split, source, licence, seconds, fingerprint: one for each file of frames
-    failures: dict[str, str]  # path → reason
-    passed_over: dict[str, str]  # the same, of collections: the recipe refuses them, which is no failure
-    seconds: float  # it took
-
-    @property
-    def found(self) -> int:
-        """How many songs were found."""
-        return len({song["id"] for song in self.songs}) + len(self.failures) + len(self.passed_over)
-
-    @property
-    def music_seconds(self) -> float:
-        """Music trained on; of a song no more than it has, in however many keys it was heard."""
-        return sum(self.heard().values())
-
-    def heard(self) -> dict[str, float]:
-        """Seconds trained on by song id."""
-        seconds: dict[str, float] = {}
-        for song in self.songs:
-            if song["split"] == "train":
-                seconds[song["id"]] = min(seconds.get(song["id"], 0.0) + song["seconds"], song["whole_seconds"])
-        return seconds
-
-
-def prepare(
-    sources: Sequence[str | Path],
-    folder: str | Path,
-    config: BuildConfig,
-    *,
-    make: Callable[[PieceRenderer, Part], dict[str, Any]] = frames_of,
-    seconds: float | None = None,
-    jobs: int | None = None,
-    progress: Callable[[int, int, str], None] = lambda done, total, failure: None,
-) -> Prepared:
-    """Write the frames of a training's sources, one ``.npz`` a part; what is already there is left.
-
-    Parameters
-    ----------
-    make : function at the top of a module
-        What becomes of a part, ``seconds`` among it; ``frames_of``, but a baseline sees its songs in another way.
-    seconds : float, optional
-        Stop after so long, with something to train on and something to score on.
-    progress : function of (done, total, "" or the reason of a failure)
-
-    Raises
-    ------
-    ValueError
-        If there is no music, or none that can be used.
-    """
-    import time
-
-    folder = Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
-    began = time.monotonic()
-    songs = find_music(sources, config)
-    failures: dict[str, str] = {}
-    done: list[Part] = []
-    while {part.split for part in done} != {"train", "valid"}:  # again without the songs that failed, if they were all of a split
-        usable = [song for song in songs if song.piece.path not in failures]
-        if not usable:
-            raise ValueError("no song can be used: " + "; ".join(f"{path}: {reason}" for path, reason in list(failures.items())[:3]))
-        parts = plan(usable, config)
-        done = _render_parts(parts, folder, config, make, failures, None if seconds is None else began + seconds, jobs, progress)
-    for path in set(folder.glob("*.npz")) - {folder / part.name for part in done}:
-        path.unlink()  # of a plan that failed
-    listed = {song.piece.path for song in songs if song.piece.style}
-    passed_over = {path: failures.pop(path) for path in listed & set(failures)}
-    return Prepared([_entry(folder, part) for part in done], failures, passed_over, time.monotonic() - began)
-
-
-def _render_parts(
-    parts: Sequence[Part],
-    folder: Path,
-    config: BuildConfig,
-    make: Callable[[PieceRenderer, Part], dict[str, Any]],
-    failures: dict[str, str],
-    until: float | None,
-    jobs: int | None,
-    progress: Callable[[int, int, str], None],
-) -> list[Part]:
-    """Render what is missing, until the time is up; ``failures`` is filled in. Returns the parts that are there."""
-    import contextlib
-    import time
-
-    from stylestream import parallel
-
-    there = [part for part in parts if (folder / part.name).exists()]
-    missing = [part for part in parts if not (folder / part.name).exists()]
-    if not missing:
-        return there
-    work, setup = functools.partial(_write_part, folder, make), functools.partial(PieceRenderer, config)
-    jobs = min(jobs or parallel.cores(), len(missing))
-    with contextlib.closing(parallel.over_songs(work, missing, setup=setup, jobs=jobs)) as results:
-        for part, result in results:
-            reason = str(result) if isinstance(result, ValueError) else ""
-            if reason:
-                failures[part.song.piece.path] = reason
-            else:
-                there.append(part)
-            progress(len(there), len(parts), f"{part.song.piece.path}: {reason}" if reason else "")
-            if until is not None and time.monotonic() > until and {part.split for part in there} == {"train", "valid"}:
-                break
-    for path in {part.song.piece.path for part in there} & set(failures):
-        del failures[path]  # an excerpt of it was silent, others are music
-    order = {part.name: i for i, part in enumerate(parts)}
-    return sorted(there, key=lambda part: order[part.name])
-
-
-def _write_part(folder: Path, make: Callable[[PieceRenderer, Part], dict[str, Any]], renderer: PieceRenderer, part: Part) -> None:
-    import numpy as np
-
-    from stylestream import midi
-    from stylestream.files import whole_file
-
-    with warnings.catch_warnings(record=True) as caught:  # say which song is truncated
-        warnings.simplefilter("always")
-        arrays = make(renderer, part)
-    for text in sorted({str(warning.message) for warning in caught}):
-        warnings.warn(f"{part.song.piece.path}: {text}", stacklevel=2)
-    whole, heard = float(arrays["seconds"]), []
-    if isinstance(part.song.content, bytes):
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # they have been said
-            score = midi.load_score(part.song.content)
-        whole, heard = midi.duration_seconds(score) * (part.window[1] - part.window[0]), melody_fingerprint(score)
-    with whole_file(folder / part.name) as temporary, temporary.open("wb") as file:
-        np.savez(file, **arrays, whole_seconds=whole, fingerprint=np.array(heard, dtype=np.int64))
-
-
-def _entry(folder: Path, part: Part) -> dict[str, Any]:
-    import numpy as np
-
-    with np.load(folder / part.name, allow_pickle=False) as arrays:
-        heard: dict[str, Any] = {key: round(float(arrays[key]), 2) for key in ("seconds", "whole_seconds")}
-        heard["fingerprint"] = [int(h) for h in arrays["fingerprint"]]
-    piece = part.song.piece
-    about = {"path": piece.path, "source": piece.source, "licence": piece.licence}
-    return {"name": part.name, "id": part.song.id, "split": part.split} | about | heard
-
-
-class FrameStore:
-    """Songs' frames in one tensor on a device, and batches of random crops of them.
-
-    Parameters
-    ----------
-    folder : path
-        As written by ``build_frames``.
-    styles : sequence of str
-        Which styles, in the order of their ids.
-    """
-
-    def __init__(self, folder: str | Path, styles: Sequence[str], *, split: Split = "train", device: str = "cpu") -> None:
-        self.folder, self.styles, self.split, self.device = Path(folder), tuple(styles), split, device
-        self.songs: list[tuple[str, int, int, int]] = []  # (name, style id, first frame, frames)
-        self.frames: Any = None  # (R, T, F) uint8 of all songs, one after another
-        self.phase: Any = None  # (T, 4) int8
-        self.refresh()
-
-    def refresh(self) -> None:
-        """Take in songs written since."""
-        import numpy as np
-        import torch
-
-        known = {song[0] for song in self.songs}
-        frames: list[Any] = [] if self.frames is None else [self.frames]
-        phases: list[Any] = [] if self.frames is None else [self.phase]
-        total = sum(song[3] for song in self.songs)
-        for path in sorted(self.folder.glob(f"*-{self.split}-*.npz")):
-            style = path.name.split("-")[0]
-            if path.name in known or style not in self.styles:
-                continue
-            with np.load(path, allow_pickle=False) as arrays:
-                song, phase = torch.from_numpy(arrays["frames"]), torch.from_numpy(arrays["phase"])
-            self.songs.append((path.name, self.styles.index(style), total, song.shape[1]))
-            total += song.shape[1]
-            frames.append(song.to(self.device))
-            phases.append(phase.to(self.device))
-        if not frames:
-            raise ValueError(f"{self.folder}: no songs of {', '.join(self.styles)} ({self.split})")
-        roles = max(part.shape[0] for part in frames)  # a recording has no other orchestration: it stands in for its own
-        frames = [part if part.shape[0] == roles else torch.cat([part, part[:1].expand(roles - part.shape[0], -1, -1)]) for part in frames]
-        self.frames, self.phase = torch.cat(frames, 1), torch.cat(phases)
-        self._starts: dict[int, list[Any]] = {}
-
-    def only(self, style: str) -> FrameStore:
-        """The songs of one style, under the same ids, sharing the frames."""
-        import copy
-
-        store = copy.copy(self)
-        store.songs, store._starts = [song for song in self.songs if song[1] == self.styles.index(style)], {}
-        return store
-
-    def starts(self, crop_frames: int) -> list[Any]:
-        """For each style that has songs, the first frames of its possible crops."""
-        import torch
-
-        if crop_frames not in self._starts:
-            per_style: dict[int, list[Any]] = {}
-            for _, style, first, count in self.songs:
-                if count >= crop_frames:
-                    per_style.setdefault(style, []).append(torch.arange(first, first + count - crop_frames + 1, dtype=torch.int32))
-            self._starts[crop_frames] = [(style, torch.cat(parts)) for style, parts in sorted(per_style.items())]
-        return self._starts[crop_frames]
-
-    def mean_frames(self) -> Any:
-        """Mean spectrum of each style's targets, (styles, F)."""
-        import torch
-
-        mean = torch.zeros(len(self.styles), self.frames.shape[2], device=self.device)
-        for style in range(len(self.styles)):
-            parts = [self.frames[0, first : first + count].float().mean(0) for _, s, first, count in self.songs if s == style]
-            if parts:
-                mean[style] = torch.stack(parts).mean(0) / LEVELS
-        return mean
-
-    def batch(self, size: int, crop_frames: int, *, other: float, generator: Any) -> dict[str, Any]:
-        """Random crops, styles equally often.
-
-        Parameters
-        ----------
-        other : float
-            Share of crops whose view is another orchestration; the others are shown the target.
-        generator : torch.Generator [CPU]
-
-        Returns
-        -------
-        dict
-            ``view``, ``target`` (B, F, T) float, ``style`` (B,), ``phase`` (B, 4, T) float, on the device.
+        row = self.row(song)
+        beats, downbeats = (np.array(self.songs[name][row].as_py(), np.float64) for name in ("beats", "downbeats"))
+        frames, rate = int(self._frames[row]), self.features.frames_per_second
+        return np.asarray(rhythm.phase(beats, downbeats, frames=frames, frames_per_second=rate), np.float32)
+
+    def frame_store(self, styles: Sequence[str] | None = None, *, split: Split = "train", device: str = "cpu") -> FrameStore:
+        """The songs of a split in one tensor on a device, with their views: what a training draws its batches from.
+
+        Raises
+        ------
+        ValueError
+            If the dataset has no such song.
         """
-        import torch
+        styles = self.description.styles if styles is None else styles
+        return FrameStore.of(self._stored(styles, split), styles, split=split, device=device)
 
-        starts = self.starts(crop_frames)
-        pick = torch.randint(len(starts), (size,), generator=generator)
-        where = torch.rand(size, generator=generator, dtype=torch.float64)
-        start, style = torch.zeros(size, dtype=torch.int32), torch.zeros(size, dtype=torch.int64)
-        for i, (style_id, candidates) in enumerate(starts):
-            mine = pick == i
-            start[mine] = candidates[(where[mine] * len(candidates)).long()]
-            style[mine] = style_id
-        roles = self.frames.shape[0]
-        is_other = torch.rand(size, generator=generator) < (other if roles > 1 else 0.0)
-        role = torch.where(is_other, torch.randint(1, max(roles, 2), (size,), generator=generator), 0)
-        index = (start[:, None] + torch.arange(crop_frames)).long().to(self.device)
-        role = role.to(self.device)
-        view, target = self.frames[role[:, None], index], self.frames[0][index]
-        return {
-            "view": view.transpose(1, 2).float() / LEVELS,
-            "target": target.transpose(1, 2).float() / LEVELS,
-            "style": style.to(self.device),
-            "phase": self.phase[index].transpose(1, 2).float() / 127,
-        }
+    def _stored(self, styles: Sequence[str], split: Split) -> Iterator[StoredSong]:
+        scale = LEVELS * self.description.step_db / -self.features.floor_db
+        table = np.clip(np.rint(np.arange(256) * scale), 0, 255).astype(np.uint8)
+        listed = zip(*(self.songs[name].to_pylist() for name in ("song_id", "style", "split")), strict=True)
+        for row, (song, style, own_split) in enumerate(listed):
+            if style in styles and own_split == split:
+                roles = np.stack([self.read_levels(row, view=view) for view in range(self.views(row) + 1)])
+                yield song, style, table[roles], np.rint(self.phase(row).T * 127).astype(np.int8)
