@@ -647,6 +647,41 @@ def _draw_pair(job: Job) -> None:
         plots.plot_pair(temporary, song, result, sample_rate, titles=titles)
 
 
+# --------------------------------------------------------------------------------------------------------------------- doctor
+
+
+@app.command()
+def doctor(
+    sources: Annotated[list[str], typer.Argument(metavar="SOURCE...", help="Folders, files, archives or manifests of audio and MIDI.")],
+    jobs: Annotated[int | None, typer.Option("-j", "--jobs", help="Processes. Default: one a core.", min=1)] = None,
+    timeout: Annotated[float, typer.Option(help="Seconds that one file may take.", min=0.1, callback=_finite)] = 300.0,
+    brief: Annotated[bool, typer.Option("--brief", help="Leave out the files that nothing is wrong with.")] = False,
+    json_: Json = False,
+) -> int:
+    """Say what is wrong with music before it is used: a line for each file, a verdict on the whole."""
+    from stylestream import doctor as practice
+
+    with _progress_bar(1) as advance:
+        checkups, diagnosis = practice.check(
+            sources, jobs=jobs, timeout_seconds=timeout, progress=lambda done, total, name: advance(done / max(total, 1), name)
+        )
+    if json_:
+        print(json.dumps(practice.as_json(checkups, diagnosis), ensure_ascii=False, indent=1))
+    else:
+        for checkup in checkups:
+            if not brief or checkup.findings:
+                print(_printable_columns(practice.line(checkup)))
+        print()
+        for line in practice.verdict_lines(diagnosis):
+            print(_printable_columns(line))
+    return 1 if diagnosis.usable < diagnosis.files or diagnosis.severity == "fault" else 0
+
+
+def _printable_columns(line: str) -> str:
+    """A line fit for a terminal, its columns kept."""
+    return "".join(_printable(part) or part for part in re.split(r"( {2,})", line))
+
+
 # ---------------------------------------------------------------------------------------------------------------------- train
 
 CONFIGS = Path(__file__).parent / "configs"

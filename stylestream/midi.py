@@ -123,6 +123,18 @@ def load_score(source: str | Path | bytes) -> Any:
     return _checked(name, _score(name, symusic, tracks, *division))
 
 
+def stuck_notes(source: str | Path | bytes) -> int:
+    """How many notes of a MIDI file never end; ``load_score`` ends them with the score. Errors of the header are as there."""
+    name, data = _read_bytes(source)
+    _header(name, data)
+    events = _merged([_read_track(chunk, size) for chunk, size in _track_chunks(data)])
+    sounding: dict[tuple[int, int, int], int] = {}
+    for _, track, kind, channel, pitch, velocity in events[events[:, 2] <= _NOTE_ON].tolist():
+        key, begins = (track, channel, pitch), kind == _NOTE_ON and velocity > 0
+        sounding[key] = max(sounding.get(key, 0) + (1 if begins else -1), 0)
+    return sum(sounding.values())
+
+
 def _symusic() -> Any:
     try:
         import symusic
@@ -565,6 +577,12 @@ def find_soundfont(name: str | Path | None = None) -> Path:
             if (folder / file).is_file():
                 return folder / file
     raise ValueError(f"SoundFont {wanted!r} not found ({files[0]}): {install}, or set STYLESTREAM_SOUNDFONT to a SoundFont's path")
+
+
+def check_synthesizer(soundfont: str | Path | None = None) -> None:
+    """Fail, saying what to install, where FluidSynth or the SoundFont (see ``find_soundfont``) is missing."""
+    find_soundfont(soundfont)
+    _open_library()
 
 
 def _soundfont_folders() -> list[Path]:
