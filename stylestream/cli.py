@@ -125,7 +125,7 @@ _REMEDIES = {
 }
 
 # Which extra brings a package; the others come with StyleStream itself.
-_EXTRAS = {"symusic": "midi", "tensorboard": "train", "librosa": "eval", "mir_eval": "eval", "sklearn": "eval"}
+_EXTRAS = {"symusic": "midi", "tensorboard": "train", "accelerate": "scale", "librosa": "eval", "mir_eval": "eval", "sklearn": "eval"}
 
 
 def reason(error: BaseException, *, written: Path | None = None) -> str:

@@ -437,6 +437,7 @@ class Draw(nn.Module):
     def __init__(self, config: DrawConfig) -> None:
         super().__init__()
         self.config = config
+        self.noise: Callable[[Tensor], Tensor] = torch.randn_like  # of training; processes that train as one draw each its rows of it
         E, D, S = config.encoder_channels, config.decoder_channels, config.style_dim
         conv = config.attention == "conv"
         self.read: ConvRead | GaussianRead = ConvRead(config) if conv else GaussianRead(config)
@@ -560,14 +561,14 @@ class Draw(nn.Module):
 
     def _sampled(self, k: int, h_enc: Tensor, h_dec: Tensor) -> tuple[Tensor, Tensor]:
         q = self.posterior(h_enc)
-        return sample(q), gaussian_kl(q, self.prior(h_dec)).sum((1, 2, 3))
+        return sample(q, self.noise), gaussian_kl(q, self.prior(h_dec)).sum((1, 2, 3))
 
     def _texture_loss(self, canvas: Tensor, target: Tensor, style: Tensor) -> dict[str, Tensor]:
         assert self.texture is not None
         h = self.texture.context(canvas, self.style_vector(style)[0].detach())
         p, q = self.texture.prior(h), self.texture.posterior(h, target - canvas)
         kl = gaussian_kl(q, p)
-        error_db = (canvas + self.texture.decode(h, sample(q)) - target).abs().mean() * self.config.range_db
+        error_db = (canvas + self.texture.decode(h, sample(q, self.noise)) - target).abs().mean() * self.config.range_db
         return {"loss/texture_db": error_db, "loss/texture_kl": kl.sum(1).mean()}
 
     # -- transfer ---------------------------------------------------------------------------------------------------
@@ -657,9 +658,9 @@ def autocast_dtype(device_type: str) -> torch.dtype | None:
     return torch.get_autocast_dtype(device_type) if on else None
 
 
-def sample(gaussian: Gaussian) -> Tensor:
+def sample(gaussian: Gaussian, noise: Callable[[Tensor], Tensor] = torch.randn_like) -> Tensor:
     """One reparameterised draw."""
-    return gaussian[0] + torch.exp(gaussian[1]) * torch.randn_like(gaussian[0])
+    return gaussian[0] + torch.exp(gaussian[1]) * noise(gaussian[0])
 
 
 def _draw(gaussian: Gaussian, spread: float, *, seed: int, step: int, first_cell: int) -> Tensor:

@@ -21,7 +21,7 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -32,8 +32,12 @@ from stylestream import dataset, views
 from stylestream.dataset import FrameStore
 from stylestream.draw import Draw, DrawConfig, PatchCritic
 from stylestream.files import whole_file
+from stylestream.team import ALONE, Team
 
 CHECKPOINT_SECONDS = 25.0  # at most this much work is lost
+LEAST_BATCH = 8  # crops in a step of one process, where nothing else is said
+LAST_STAGE = 0.85  # of the budget; from here on the learning rate is small
+LEAST_GAIN = 0.002  # of the way: less is no better
 Config = TypeVar("Config")
 
 
@@ -43,7 +47,7 @@ class TrainConfig:
 
     steps: int = 0
     minutes: float = 10.0
-    batch: int = 8
+    batch: int = 8  # crops in a step, of all processes together; 0: 8, and on a GPU as many as are worth it
     crop_frames: int = 128  # 1.5 s: the context of the network
     learning_rate: float = 2e-3
     final_rate: float = 0.02  # of learning_rate, reached by a cosine
@@ -55,6 +59,7 @@ class TrainConfig:
     texture_from: float = 0.5
     ema: float = 0.998
     freeze_encoder: bool = False
+    patience: int = 0  # scores without a better one, and the next stage begins, after the last the end; 0: never. Where minutes count
     score_seconds: float = 60.0  # between two scores; under a budget of steps, a twentieth of them lies between (at least 100)
     score_songs: int = 4  # of each style
     score_frames: int = 1024  # of each song at most: 12 s. A score costs as much as one or two steps
@@ -75,7 +80,10 @@ class State:
     seconds: float = 0.0
     best_score: float = -1e9
     retries: int = 0  # how often a loss was not finite and the last good state was taken up again
+    batch: int = 0  # crops in a step, where the machine has chosen; 0: as the config says
+    skipped: float = 0.0  # share of the budget passed over because nothing got better
     history: list[dict[str, float]] = field(default_factory=list)
+    team: Team = ALONE
 
 
 def new_state(
@@ -85,6 +93,7 @@ def new_state(
     device: str = "cpu",
     base: Mapping[str, Tensor] | None = None,
     model: Draw | None = None,
+    team: Team = ALONE,
 ) -> State:
     """Fresh optimisers and model (or the given one, compiled perhaps, taken over); weights from ``base`` where given."""
     torch.manual_seed(config.seed)
@@ -100,7 +109,8 @@ def new_state(
     trained = [p for p in model.parameters() if p.requires_grad]
     optimizer = torch.optim.AdamW(trained, lr=config.learning_rate, betas=(0.9, 0.99), weight_decay=1e-3, fused=device.startswith("cuda"))
     critic_optimizer = torch.optim.AdamW([p for p in critic.parameters() if p.requires_grad], lr=1e-3, betas=(0.5, 0.9))
-    return State(model, average, optimizer, critic, critic_optimizer)
+    model.noise = team.noise
+    return State(model, average, optimizer, critic, critic_optimizer, team=team)
 
 
 def compile_model(model: Draw) -> None:
@@ -129,19 +139,22 @@ def train_step(state: State, store: FrameStore, config: TrainConfig, view_config
     for group in state.optimizer.param_groups:
         group["lr"] = learning_rate(progress, config)
     beta = min(1.0, 0.05 + progress / max(config.kl_warmup, 1e-9))
+    view, target, phase, name = state.team.rows((view, batch["target"], batch["phase"] * known, batch["style"]))
     with autocast(device):
-        out = state.model(view, batch["target"], batch["style"], batch["phase"] * known, texture=progress >= config.texture_from, beta=beta)
+        out = state.model(view, target, name, phase, texture=progress >= config.texture_from, beta=beta)
     loss = out["loss/total"]
     if progress >= config.critic_from:
         ramp = min(1.0, (progress - config.critic_from) / 0.05)
-        few = slice(config.critic_batch)
+        few, size = slice(max(config.critic_batch // state.team.size, 1)), state.team.size
         canvas = out["canvas"][few]
-        share = config.critic_share * ramp * (canvas.shape[0] / config.batch) ** 0.5
-        pull, critic_loss = critic_gradient(state, canvas, batch["target"][few], batch["style"][few], share / out["canvas"].numel() ** 0.5)
-        loss = loss + (canvas * pull).sum()
+        share = config.critic_share * ramp * (canvas.shape[0] / target.shape[0]) ** 0.5
+        norm = share / (size * out["canvas"].numel()) ** 0.5
+        pull, critic_loss = critic_gradient(state, canvas, target[few], name[few], norm)
+        loss = loss + size * (canvas * pull).sum()  # a sum over the batch, where the rest is a mean
         out["loss/critic"] = critic_loss
     state.optimizer.zero_grad(set_to_none=True)
     loss.backward()
+    state.team.mean_([p.grad for p in state.model.parameters() if p.grad is not None])
     nn.utils.clip_grad_norm_((p for p in state.model.parameters() if p.grad is not None), 1.0)
     state.optimizer.step()
     update_average(state, min(config.ema, (1 + state.step) / (10 + state.step)))
@@ -166,17 +179,21 @@ def critic_gradient(state: State, canvas: Tensor, target: Tensor, style: Tensor,
     assert isinstance(hinge, Tensor)
     state.critic_optimizer.zero_grad(set_to_none=True)
     hinge.backward()
+    state.team.mean_([p.grad for p in critic.parameters() if p.grad is not None])
     state.critic_optimizer.step()
     with autocast(canvas.device.type):
         scores, features = critic(fake, style)
         real_features = [f.detach() for f in real_features]
+        sizes = [r.float().abs().mean() for r in real_features]
+        state.team.mean_(sizes)
         adversarial = -sum(s.float().mean() for s in scores)
-        matching = sum((f - r).float().abs().mean() / r.float().abs().mean() for f, r in zip(features, real_features, strict=True))
+        matching = sum((f - r).float().abs().mean() / size for f, r, size in zip(features, real_features, sizes, strict=True))
         wanted = adversarial + 2 * matching / len(features)
     assert isinstance(wanted, Tensor)
     (pull,) = torch.autograd.grad(wanted, fake)
     model = state.model.config
-    return pull * (norm * model.range_db / model.scale_db / pull.norm().clamp(min=1e-12)), hinge.detach()
+    length = state.team.total(pull.square().sum()).sqrt()
+    return pull * (norm * model.range_db / model.scale_db / length.clamp(min=1e-12)), hinge.detach()
 
 
 @torch.no_grad()
@@ -245,7 +262,7 @@ def _distance(a: Tensor, b: Tensor) -> float:
 # --- checkpoints -------------------------------------------------------------------------------------------------------------------
 
 
-_PLAIN = ("step", "seconds", "best_score", "retries", "history")  # of a State, what JSON holds
+_PLAIN = ("step", "seconds", "best_score", "retries", "batch", "skipped", "history")  # of a State, what JSON holds
 
 
 def save_checkpoint(state: State, folder: Path) -> None:
@@ -287,7 +304,7 @@ def load_checkpoint(state: State, folder: Path) -> bool:
         for parameter, slots in optimizer.state.items():  # laid out in memory as at first, so that sums round as at first
             slots |= {key: torch.empty_like(parameter).copy_(v) for key, v in slots.items() if v.shape == parameter.shape and v.dim() == 4}
     for name in _PLAIN:
-        setattr(state, name, plain[name])
+        setattr(state, name, plain.get(name, getattr(state, name)))
     return True
 
 
@@ -304,16 +321,22 @@ def fit(
     *,
     report: Callable[[dict[str, float]], None] = lambda row: None,
     tick: Callable[[State, float, dict[str, Tensor]], None] = lambda state, progress, losses: None,
+    show: Callable[[State], None] = lambda state: None,
+    show_seconds: float = math.inf,
+    say: Callable[[str], None] = lambda line: None,
     grow: bool = False,
 ) -> State:
     """Train until the budget is spent; checkpoints and the best weights (``best.safetensors``) lie in ``folder``.
 
-    Ctrl-C, and being told to end, are obeyed between two steps, when a checkpoint has been written.
+    Ctrl-C, and being told to end, are obeyed between two steps, when a checkpoint has been written. Of a team only the first process
+    scores and writes; all of them call the functions.
 
     Parameters
     ----------
     report : function of a row of scores
     tick : function of (state, share of the budget that is spent, losses), after every step
+    show : function of the state, called every ``show_seconds``, after the first score and at the end
+    say : function of a line that the user should read
     grow : bool
         Take in songs that were written since, at every score (rendering may go on beside the training).
 
@@ -321,37 +344,95 @@ def fit(
     ------
     FloatingPointError
         If the loss is not finite time and again.
+    ValueError
+        If the batch is not a multiple of the team, or one crop does not fit into memory.
     """
-    began, last_saved, last_scored = time.monotonic() - state.seconds, time.monotonic(), time.monotonic()
-    if state.step == 0:
+    team, clock, ending = state.team, _Clock(state), 0.0
+    batch_of(state, config)
+    if state.step == 0 and not (folder / "last.safetensors").exists():
         set_mean_frames(state, store)
-        save_checkpoint(state, folder)
+        _save(state, folder, clock)
     with _ending_between_steps() as asked:
-        while (progress := _progress(state, config, time.monotonic() - began)) < 1 and not asked:
-            losses = train_step(state, store, config, view_config, progress)
-            now = time.monotonic()
-            state.seconds = now - began
-            spent = _progress(state, config, state.seconds)
-            to_score = spent >= 1 or _score_is_due(state, config, now - last_scored)
-            to_save = spent >= 1 or now - last_saved > CHECKPOINT_SECONDS or asked
-            if (to_score or to_save) and not torch.isfinite(losses["loss/total"]):
-                go_back(state, folder)
+        while not ending and (progress := spent_share(state, config)) < 1:
+            try:
+                losses = train_step(state, store, replace(config, batch=batch_of(state, config)), view_config, progress)
+            except RuntimeError as error:
+                halve_batch(state, config, error, folder, say)
+                continue
+            state.seconds, ending, bad = clock.agree(bool(asked), _is_bad(losses, store.device, state.step))
+            spent = spent_share(state, config)
+            to_score, to_save = spent >= 1 or clock.score_is_due(state, config), spent >= 1 or bool(ending) or clock.save_is_due(state)
+            if (to_score or to_save) and store.device != "cpu":
+                bad = team.agree(0.0, _is_bad(losses, "cpu", state.step))[1]
+            if bad:
+                go_back(state, folder, losses, say)
+                clock.saved = clock.scored = state.seconds
                 continue
             if to_score:
                 if grow:
                     store.refresh()
-                report(score(state, held_out, config, losses, spent, folder))
-                last_scored = time.monotonic()
-            if to_save:
-                save_checkpoint(state, folder)
-                last_saved = now
+                report(_score_in_team(state, held_out, config, losses, spent, folder, clock))
+                if line := pass_plateau(state, config):
+                    say(line)
+            to_show = bool(state.history) and (spent >= 1 or state.seconds - clock.shown >= show_seconds)
+            if to_save or to_show:  # showing takes a while
+                _save(state, folder, clock)
             tick(state, spent, losses)
+            if to_show:
+                show(state)
+                clock.shown = state.seconds
     if asked:
         signal.raise_signal(asked[0])
+    if ending:
         raise KeyboardInterrupt
-    if not (folder / "best.safetensors").exists():  # the budget was spent on a loss that was not finite
+    if team.leads and not (folder / "best.safetensors").exists():  # the budget was spent on a loss that was not finite
         save_best(state, folder)
     return state
+
+
+class _Clock:
+    """When what is due, by the seconds that the first process of a team counts."""
+
+    def __init__(self, state: State) -> None:
+        self.team, self.shown, self.score_took = state.team, -math.inf, 0.0
+        self.began = time.monotonic() - state.seconds
+        self.saved = self.scored = state.seconds
+
+    def agree(self, *flags: bool) -> tuple[float, ...]:
+        """Seconds of training so far, and for each flag how many processes raise it."""
+        return self.team.agree(time.monotonic() - self.began, *flags)
+
+    def score_is_due(self, state: State, config: TrainConfig) -> bool:
+        """By steps alone where steps count: which weights are kept must not depend on how fast they were trained."""
+        if config.steps:
+            return state.step % max(config.steps // 20, 100) == 0
+        return state.seconds - self.scored > config.score_seconds
+
+    def save_is_due(self, state: State) -> bool:
+        """So early that a score, which must come first, does not make it late."""
+        return state.seconds - self.saved > CHECKPOINT_SECONDS - min(self.score_took, 15.0)
+
+
+def _score_in_team(
+    state: State, held_out: FrameStore, config: TrainConfig, losses: Mapping[str, Tensor], progress: float, folder: Path, clock: _Clock
+) -> dict[str, float]:
+    """Score in the first process, and tell the others."""
+    values = {key: value.float() for key, value in losses.items() if value.numel() == 1}
+    state.team.mean_(list(values.values()))
+    row = score(state, held_out, config, values, progress, folder) if state.team.leads else {}
+    row, state.best_score = state.team.share((row, state.best_score))
+    if not state.team.leads:
+        state.history.append(row)
+    before, state.seconds = state.seconds, clock.agree()[0]
+    clock.score_took, clock.scored = state.seconds - before, state.seconds
+    return row
+
+
+def _save(state: State, folder: Path, clock: _Clock) -> None:
+    if state.team.leads:
+        save_checkpoint(state, folder)
+    clock.saved = state.seconds
+    state.team.agree(0.0)  # the others may take it up from here on
 
 
 @contextlib.contextmanager
@@ -379,12 +460,6 @@ def _ending_between_steps() -> Iterator[list[int]]:
             signal.signal(number, before[number])
 
 
-def _score_is_due(state: State, config: TrainConfig, seconds_since: float) -> bool:
-    if config.steps:  # by steps alone: which weights are kept must not depend on how fast they were trained
-        return state.step % max(config.steps // 20, 100) == 0
-    return seconds_since > config.score_seconds
-
-
 def score(
     state: State, held_out: FrameStore, config: TrainConfig, losses: Mapping[str, Tensor], progress: float, folder: Path
 ) -> dict[str, float]:
@@ -403,7 +478,73 @@ def score(
     return row
 
 
-def go_back(state: State, folder: Path) -> None:
+def pass_plateau(state: State, config: TrainConfig) -> str:
+    """Pass over the rest of a stage in which the last ``patience`` scores are no better than those before: what to say, if so.
+
+    The stages are those of the schedule: content, sharpening, and the end, where the learning rate is small. After the last the training
+    is over. The weights that are kept are the best ones in any case.
+    """
+    progress, patience = state.history[-1]["progress"], config.patience
+    ends = sorted({min(config.critic_from, 1.0), LAST_STAGE, 1.0})
+    end = next(end for end in ends if progress < end or end == 1.0)
+    begin = max((e for e in ends if e <= progress and e < end), default=0.0)
+    ways = [row["score/way"] for row in state.history if row["progress"] >= begin]
+    if config.steps or not patience or progress >= 1 or len(ways) <= patience or max(ways[-patience:]) > max(ways[:-patience]) + LEAST_GAIN:
+        return ""
+    state.skipped += end - progress
+    best = f"no better for {patience} scores (best {100 * state.best_score:.1f} %)"
+    if end == 1.0:
+        return f"step {state.step}: {best}: more would not help; stopping here"
+    return f"step {state.step}: {best}: going on to {'sharpening' if end == config.critic_from else 'the last, small steps'}"
+
+
+def batch_of(state: State, config: TrainConfig) -> int:
+    """Crops in a step.
+
+    Raises
+    ------
+    ValueError
+        If the processes of a team cannot share them evenly.
+    """
+    size, processes = state.batch or config.batch or LEAST_BATCH * state.team.size, state.team.size
+    if size % processes:
+        raise ValueError(f"a batch of {size} is not shared evenly by {processes} processes; set batch in [train] and [tune] to a multiple")
+    return size
+
+
+def halve_batch(state: State, config: TrainConfig, error: RuntimeError, folder: Path, say: Callable[[str], None]) -> None:
+    """Where memory has run out, take up the last checkpoint with half the batch: the step may have been half done.
+
+    Raises
+    ------
+    RuntimeError
+        The error itself, if it is another.
+    ValueError
+        If the batch cannot be halved.
+    """
+    text = str(error).lower()
+    if not isinstance(error, torch.cuda.OutOfMemoryError) and "out of memory" not in text and "can't allocate memory" not in text:
+        raise error
+    batch = batch_of(state, config)
+    if batch == 1 or state.team.size > 1:  # of a team, the others wait for a step that this one has not done
+        remedy = "lower crop_frames" if batch == 1 else f"lower batch (it is {batch})"
+        raise ValueError(f"out of memory at step {state.step}; {remedy} in [train] and [tune]") from None
+    step = state.step
+    state.optimizer.zero_grad(set_to_none=True)
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
+    load_checkpoint(state, folder)
+    state.batch = batch // 2
+    save_checkpoint(state, folder)
+    say(f"out of memory at step {step}: going on from step {state.step} with {state.batch} crops in a step instead of {batch}")
+
+
+def _is_bad(losses: Mapping[str, Tensor], device: str, step: int) -> bool:
+    """Whether the loss is not finite. Reading it waits for a GPU, which is asked only now and then."""
+    return (device == "cpu" or step % 50 == 0) and not bool(torch.isfinite(losses["loss/total"]))
+
+
+def go_back(state: State, folder: Path, losses: Mapping[str, Tensor], say: Callable[[str], None] = lambda line: None) -> None:
     """Take up the last good state, with other random numbers from here on.
 
     Raises
@@ -411,14 +552,19 @@ def go_back(state: State, folder: Path) -> None:
     FloatingPointError
         If there is none, or it has been tried three times.
     """
-    step, retries = state.step, state.retries + 1
+    where = ", ".join(key for key, value in losses.items() if not bool(value.isfinite().all()))
+    broken = next((name for name, p in state.model.named_parameters() if not bool(p.isfinite().all())), "")
+    text = f"the loss is not finite at step {state.step} ({where or 'loss/total'}{'; weights: ' + broken if broken else ''})"
+    retries = state.retries + 1
     if retries > 3 or not load_checkpoint(state, folder):
-        raise FloatingPointError(f"the loss is not finite at step {step}; lower the learning rate (learning_rate in [train])")
+        raise FloatingPointError(f"{text}; lower the learning rate (learning_rate in [train] and [tune])")
     state.retries = retries
+    say(f"{text}: back to step {state.step}, with other random numbers ({retries} of 3)")
 
 
-def _progress(state: State, config: TrainConfig, seconds: float) -> float:
-    return state.step / config.steps if config.steps else seconds / (60 * config.minutes)
+def spent_share(state: State, config: TrainConfig) -> float:
+    """Share of the budget that is spent, or passed over."""
+    return state.step / config.steps if config.steps else state.seconds / (60 * config.minutes) + state.skipped
 
 
 def set_mean_frames(state: State, store: FrameStore) -> None:

@@ -262,7 +262,7 @@ def test_a_loss_that_is_not_finite_goes_back_to_the_last_good_state(frames, tmp_
     assert (state.step, state.retries) == (SHORT.steps, 1)
     assert all(p.isfinite().all() for p in state.average.parameters())
     monkeypatch.setattr(train, "train_step", lambda state, *rest: {"loss/total": torch.tensor(math.nan)})
-    with pytest.raises(FloatingPointError, match=r"the loss is not finite at step 0; lower the learning rate"):
+    with pytest.raises(FloatingPointError, match=r"the loss is not finite at step 0 \(loss/total\); lower the learning rate"):
         fit(tmp_path / "again", frames)
 
 

@@ -1,0 +1,117 @@
+"""Several processes are one: two of them, started as a user starts them, reckon what one does."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from stylestream import dataset
+from stylestream.team import ALONE, Team
+
+# What every process runs: three steps with critic and texture, then a training with scores and checkpoints in a folder of its own.
+TRAINING = """
+import contextlib, sys
+from pathlib import Path
+import torch
+from safetensors.torch import save_file
+from stylestream import train, views
+from stylestream.dataset import FrameStore
+from stylestream.draw import DrawConfig
+from stylestream.team import assemble
+
+torch.set_num_threads(1)
+train.autocast = lambda device: contextlib.nullcontext()  # bfloat16 rounds by the shape of a batch
+frames, out = map(Path, sys.argv[1:])
+tiny = DrawConfig(steps=2, view_channels=8, view_blocks=1, canvas_channels=4, encoder_channels=8, decoder_channels=16, texture_channels=8)
+config = train.TrainConfig(steps=8, batch=4, crop_frames=32, critic_from=0.0, critic_batch=2, texture_from=0.0, score_frames=64)
+store, held_out = (FrameStore(frames, ["own"], split=split) for split in ("train", "valid"))
+team = assemble()
+state = train.new_state(tiny, config, team=team)
+train.set_mean_frames(state, store)
+kept = {}
+for step in range(3):
+    losses = train.train_step(state, store, config, views.ViewConfig(), 0.5)
+    for name in ("model", "critic"):
+        grads = {key: p.grad for key, p in getattr(state, name).named_parameters() if p.grad is not None}
+        kept |= {f"gradient {step}/{name}/{key}": grad.clone() for key, grad in grads.items()}
+for name in ("model", "average", "critic"):
+    kept |= {f"weights/{name}/{key}": value.clone() for key, value in getattr(state, name).state_dict().items()}
+if team.leads:
+    save_file({key: value.contiguous() for key, value in kept.items()}, out / "kept.safetensors")
+train.CHECKPOINT_SECONDS = -1.0
+said = []
+state = train.new_state(tiny, config, team=team)
+train.fit(state, store, held_out, config, views.ViewConfig(), out / f"rank{team.rank}", report=said.append)
+assert state.step == 8 and len(said) == 1 and state.history == said, (state.step, said)
+"""
+
+
+@pytest.fixture(scope="module")
+def frames(tmp_path_factory) -> Path:
+    folder, rng = tmp_path_factory.mktemp("frames"), np.random.default_rng(0)
+    for index, split in enumerate(("train", "train", "valid")):
+        smooth = rng.random((3, 200, 27)).repeat(12, 2)  # three roles of a song
+        phase = rng.integers(-127, 127, (200, 4), dtype=np.int8)
+        np.savez(folder / f"own-{split}-{index}-0.npz", frames=dataset.to_bytes(smooth * 0.8), phase=phase)
+    return folder
+
+
+def run(launcher: list[str], frames: Path, out: Path) -> None:
+    out.mkdir()
+    (out / "training.py").write_text(TRAINING)
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    command = [*launcher, str(out / "training.py"), str(frames), str(out)]
+    done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=300)
+    assert done.returncode == 0, done.stderr
+
+
+def test_two_processes_have_the_gradients_of_one_and_only_the_first_writes(frames, tmp_path):
+    pytest.importorskip("accelerate", reason="several processes need accelerate: pip install 'stylestream[scale]'")
+    launch = [sys.executable, "-m", "accelerate.commands.launch", "--cpu", "--num_processes", "2", "--num_machines", "1"]
+    run([sys.executable], frames, tmp_path / "one")
+    run([*launch, "--mixed_precision", "no", "--dynamo_backend", "no"], frames, tmp_path / "two")
+    one, two = (load_file(tmp_path / name / "kept.safetensors") for name in ("one", "two"))
+    assert one.keys() == two.keys()
+    assert {key.split("/")[1] for key in one} == {"model", "average", "critic"}
+    for key, value in one.items():
+        if key.startswith("gradient"):
+            assert float((two[key] - value).norm()) <= 1e-3 * float(value.norm()) + 1e-7, key
+        else:  # Adam divides each gradient by its own size: of one that is rounding, only the sign is left
+            assert torch.isclose(two[key], value, rtol=1e-3, atol=1e-5).float().mean() > 0.97, key
+    assert (tmp_path / "two" / "rank0" / "best.safetensors").exists()
+    assert not (tmp_path / "two" / "rank1").exists()
+
+
+def test_rows_of_a_team_are_the_batch():
+    batch = torch.arange(12).reshape(6, 2)
+    shares = [Team(rank, 3).rows((batch, batch[:, 0])) for rank in range(3)]
+    assert torch.equal(torch.stack([share[0] for share in shares], 1).reshape(6, 2), batch)
+    assert [share[1].tolist() for share in shares] == [[0, 6], [2, 8], [4, 10]]
+    assert ALONE.rows(batch) is batch
+
+
+@pytest.mark.parametrize("memory_format", [torch.contiguous_format, torch.channels_last])
+def test_noise_of_a_team_is_the_noise_of_one(memory_format):
+    like = torch.zeros(4, 3, 5, 2).to(memory_format=memory_format)
+    torch.manual_seed(7)
+    alone = ALONE.noise(like)
+    for rank in (0, 1):
+        torch.manual_seed(7)
+        assert torch.equal(Team(rank, 2).noise(like[rank::2]), alone[rank::2])
+
+
+def test_alone_nothing_is_waited_for():
+    assert ALONE.agree(2.5, True, False) == (2.5, 1.0, 0.0)
+    assert ALONE.share("x") == "x"
+    assert ALONE.first(lambda: 3) == 3
+    assert float(ALONE.total(torch.tensor(2.0))) == 2.0
+    x = torch.tensor([1.0])
+    ALONE.mean_([x])
+    assert x.tolist() == [1.0]
