@@ -2,16 +2,20 @@
 
     python benchmarks/ablations.py train --frames FRAMES --out RUNS --style strings --minutes 8 --jobs 12
     python benchmarks/ablations.py lstm2017 --data DATA --out RUNS --style strings --minutes 8
+    python benchmarks/ablations.py score --runs RUNS --data DATA --out docs/ablations.md
 
 FRAMES is a folder of a style's rendered songs, as ``tools/make_styles.py render`` leaves it in WORK/frames; DATA a collection with
 midi.csv. Every run is a process of its own with one thread of one core, on the CPU even where there is a GPU, and has the same minutes.
 A finished run is a style file and a JSON beside it; it is not trained again. One that was interrupted goes on from its checkpoint.
-`lstm2017` hears waveforms, not frames, so it renders DATA itself.
+`lstm2017` hears waveforms, not frames, so it renders DATA itself. `score` plays held-out test pieces by the reduction
+protocol; a run's scores are kept beside it, and it is not played again.
 """
 
 from __future__ import annotations
 
 import argparse
+import functools
+import hashlib
 import itertools
 import json
 import os
@@ -21,19 +25,20 @@ import subprocess
 import sys
 import time
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
-from stylestream import train, views
+from stylestream import dataset, train, views
 from stylestream.dataset import FrameStore
 from stylestream.draw import DrawConfig
 from stylestream.features import FeatureConfig
 from stylestream.files import whole_file
-from stylestream.style import Card, save_style
+from stylestream.style import Card, load_style_file, save_style
 
 # --- what is trained ---------------------------------------------------------------------------------------------------------------
 
@@ -210,6 +215,8 @@ def train_one(options: argparse.Namespace) -> None:
     if finished(run, options):
         return
     torch.set_num_threads(1)
+    if hasattr(os, "nice"):  # not on Windows
+        os.nice(10)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # `fit` obeys it between two steps, when it has saved
     folder = work_folder(options) / run.name
     open_folder(folder, settings(run, options))
@@ -315,32 +322,406 @@ def train_lstm2017(options: argparse.Namespace) -> None:
 
 
 def fit_lstm2017(run: Run, songs: Sequence[torch.Tensor], options: argparse.Namespace) -> None:
-    """As many steps as the minutes are worth, by the time of twenty."""
+    """As many steps as the minutes are worth, by the time of twenty; the time of the processor, for it is one process beside others."""
     from stylestream import baselines
 
     trial = baselines.Lstm2017Training(seed=run.seed, steps=20)
-    began = time.monotonic()
+    began = time.process_time()
     baselines.fit_lstm2017(songs, trial)
-    training = replace(trial, steps=max(20, round(20 * 60 * options.minutes / (time.monotonic() - began))))
-    began, cpu, history = time.monotonic(), time.process_time(), list[dict[str, float]]()
+    training = replace(trial, steps=max(20, round(20 * 60 * options.minutes / (time.process_time() - began))))
+    began, history = time.process_time(), list[dict[str, float]]()
 
     def tell(step: int, losses: Mapping[str, float]) -> None:
         if losses and step % max(50, training.steps // 8 // 50 * 50) == 0:
-            history.append({"step": step, "seconds": round(time.monotonic() - began, 1), **{k: round(v, 5) for k, v in losses.items()}})
+            history.append({"step": step, "seconds": round(time.process_time() - began, 1), **{k: round(v, 5) for k, v in losses.items()}})
 
     network = baselines.fit_lstm2017(songs, training, progress=tell)
-    seconds = time.monotonic() - began
-    about = {
-        "steps": training.steps,
-        "minutes": round(seconds / 60, 3),
-        "weights": sum(p.numel() for p in network.parameters()),
-        "songs": len(songs),
-        "history": history,
-        "core_share": round((time.process_time() - cpu) / seconds, 3),
-    }
+    minutes = (time.process_time() - began) / 60
+    weights = sum(p.numel() for p in network.parameters())
+    about = {"steps": training.steps, "minutes": round(minutes, 3), "weights": weights, "songs": len(songs), "history": history}
     model = {"model": "lstm2017", **asdict(network.config)}
     write_run(run, options, network.state_dict(), model, {}, about, {}, LSTM_COMMAND)
-    print(f"{run.name}: {training.steps} steps, {seconds / 60:.1f} minutes", flush=True)
+    print(f"{run.name}: {training.steps} steps, {minutes:.1f} minutes", flush=True)
+
+
+# --- scoring -----------------------------------------------------------------------------------------------------------------------
+
+METRICS = {"log_mel_l1", "mfcc", "note_auc", "flux", "modulation_2_5", "modulation_5_10", "modulation_10_20"}
+REFERENCES = ("copy", "equalise", "mean spectrum", "ceiling", "truth")
+Scores = dict[str, dict[str, float]]  # piece → metric → value
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A finished run."""
+
+    run: Run
+    about: dict[str, Any]
+    path: Path
+
+
+@dataclass(frozen=True)
+class Scene:
+    """A held-out piece: the song, what it should become, and its notes."""
+
+    name: str
+    group: str
+    song: Any
+    truth: Any
+    notes: Any
+
+
+def score_all(options: argparse.Namespace) -> None:
+    """Play every run that has not been played, then write the page."""
+    found = trained(options.runs)
+    torch.set_num_threads(1)
+    scenes = functools.cache(lambda: list(scenes_of(found, options)))  # rendered if anything is left to play
+    scores = {"references": kept(options, "references", found[0].path, lambda: reference_scores(found, scenes()))}
+    for number, one in enumerate(found, 1):
+        scores[one.run.name] = kept(options, one.run.name, one.path, functools.partial(played, one, scenes))
+        print(f"{number}/{len(found)} {one.run.name}", flush=True)
+    text = page(found, scores, options)
+    options.out.parent.mkdir(parents=True, exist_ok=True)
+    write_text(options.out, text)
+
+
+def trained(folder: Path) -> list[Trained]:
+    """The finished runs of a folder, in the order of the list.
+
+    Raises
+    ------
+    ValueError
+        If there are none, or they differ in style or minutes, or those of the headline row are missing.
+    """
+    there = {run.name: folder / f"{run.name}.json" for run in [*RUNS, *LSTM]}
+    found = [
+        Trained(run, json.loads(path.read_text()), path.with_suffix(".safetensors"))
+        for run, path in zip([*RUNS, *LSTM], there.values(), strict=True)
+        if path.exists()
+    ]
+    for key in ("style", "minutes"):
+        values = sorted({one.about["settings"][key] for one in found})
+        if len(values) > 1:
+            raise ValueError(f"the runs in {folder} differ in {key}: {', '.join(map(str, values))}; score them apart")
+    if not any(one.run.row == FIRST for one in found):
+        raise ValueError(f"no finished run of {FIRST} in {folder}; train it with `ablations.py train`")
+    return found
+
+
+def kept(options: argparse.Namespace, name: str, path: Path, make: Callable[[], Any]) -> Any:
+    """What ``make`` gives, remembered in RUNS/scores under the name, as long as file and protocol are the same."""
+    digest = hashlib.sha256(path.read_bytes()).hexdigest()[:16]
+    key = {"file": digest, "pieces": options.pieces, "seconds": options.seconds, "version": 1}
+    place = options.runs / "scores" / f"{name}.json"
+    if place.exists():
+        before = json.loads(place.read_text())
+        if before["key"] == key:
+            return before["value"]
+    value = make()
+    place.parent.mkdir(exist_ok=True)
+    write_text(place, json.dumps({"key": key, "value": value}) + "\n")
+    return value
+
+
+def scenes_of(found: Sequence[Trained], options: argparse.Namespace) -> Iterator[Scene]:
+    """Songs and truths of the first held-out test pieces.
+
+    Raises
+    ------
+    ValueError
+        If a run was trained on one of them.
+    """
+    from stylestream import evaluate, metrics, midi
+
+    style = found[0].about["settings"]["style"]
+    recipe, protocol = dataset.recipe_of(style), evaluate.Protocol(pieces=options.pieces, seconds=options.seconds)
+    renderer = evaluate.Renderer(evaluate.default_cache())
+    heard = {song for one in found for song in load_style_file(one.path).fingerprints}
+    for excerpt in evaluate.excerpts(options.data, style, protocol)[0]:
+        if dataset.song_id(excerpt.content) in heard:
+            raise ValueError(f"{excerpt.piece.path} was trained on; score on songs that were not heard")
+        target = dataset.target_score(midi.load_score(excerpt.content), recipe)
+        song = renderer.render(evaluate.song_score(target, excerpt.content, recipe), protocol.song_soundfont, excerpt)
+        truth = renderer.render(target, protocol.truth_soundfont, excerpt)
+        yield Scene(excerpt.piece.path, excerpt.piece.group, song, metrics.prepare(truth), evaluate.notes_of(target, excerpt))
+
+
+def compare(scene: Scene, result: Any) -> dict[str, float]:
+    """What is measured of a result, (C, N)."""
+    from stylestream import metrics
+
+    truth, heard = metrics.matched(scene.truth, metrics.prepare(result))
+    return {
+        "log_mel_l1": metrics.log_mel_l1(truth, heard),
+        "mfcc": metrics.mfcc_distance(truth, heard),
+        "note_auc": metrics.note_auc(heard, scene.notes),
+        "flux": metrics.flux_correlation(truth, heard),
+        **{key: value for key, value in metrics.modulation_difference(truth, heard).items() if key in METRICS},
+    }
+
+
+def played(one: Trained, scenes: Callable[[], Sequence[Scene]]) -> dict[str, Scores]:
+    """What is kept of a run."""
+    return {"scores": play(one, scenes())}
+
+
+def play(one: Trained, scenes: Sequence[Scene]) -> Scores:
+    """A run on every piece."""
+    from stylestream import baselines, evaluate
+    from stylestream.transfer import load_style
+
+    if one.run.kind == "lstm2017":
+        network = baselines.load_lstm2017(load_style_file(one.path))
+        return {scene.name: compare(scene, baselines.lstm2017(scene.song, network)) for scene in scenes}
+    style = load_style(one.path)
+    return {scene.name: compare(scene, style.transfer(scene.song, evaluate.SAMPLE_RATE)) for scene in scenes}
+
+
+def reference_scores(found: Sequence[Trained], scenes: Sequence[Scene]) -> dict[str, Any]:
+    """What the runs lie between, and what they all start from: the mean spectrum with nothing written on it."""
+    from stylestream import baselines, evaluate
+    from stylestream.transfer import load_style
+
+    first = next(one for one in found if one.run.row == FIRST)
+    blank = load_style(first.path)
+    for name, parameter in blank.draw.named_parameters():
+        if name.startswith("write.write."):
+            torch.nn.init.zeros_(parameter)
+    mean = load_style_file(first.path).weights["mean_frames"][0].numpy()
+    rows: dict[str, Callable[[Any, Any], Any]] = {
+        "copy": lambda song, truth: song,
+        "equalise": lambda song, truth: baselines.equalise(song, mean),
+        "mean spectrum": lambda song, truth: blank.transfer(song, evaluate.SAMPLE_RATE),
+        "ceiling": lambda song, truth: baselines.ceiling(song, truth),
+        "truth": lambda song, truth: truth,
+    }
+    scores = {row: {scene.name: compare(scene, make(scene.song, scene.truth.y[None])) for scene in scenes} for row, make in rows.items()}
+    return {"scores": scores, "groups": {scene.name: scene.group for scene in scenes}}
+
+
+# --- the page ----------------------------------------------------------------------------------------------------------------------
+
+FIRST = "conv-both-k8"  # what every row is measured against
+SECTIONS = {
+    "Views: what the encoder is shown": [f"conv-{seen}-k8" for seen in VIEWS],
+    "Kinds of network": [
+        *(FIRST, "attention-both-k8", "autoencoder-both-k1"),
+        *("conv-none-k8", "attention-none-k8", "autoencoder-none-k1", "lstm2017-none-k1"),
+    ],
+    "K: how many steps paint the canvas": [f"conv-both-k{steps}" for steps in (1, 2, 4, 8)],
+}
+HEADINGS = {
+    "way": "of the way, %",
+    "log_mel_l1": "log-mel L1, dB",
+    "mfcc": "MFCC",
+    "note_auc": "note AUC",
+    "flux": "flux corr.",
+    "modulation_2_5": "2–5 Hz, dB",
+    "modulation_5_10": "5–10 Hz, dB",
+    "modulation_10_20": "10–20 Hz, dB",
+}
+
+
+class Results:
+    """Scores of all runs, and the statistics of the page."""
+
+    def __init__(self, found: Sequence[Trained], scores: Mapping[str, Any]) -> None:
+        from stylestream import evaluate
+
+        self.references, groups = scores["references"]["scores"], scores["references"]["groups"]
+        self.pieces = sorted(groups)
+        self.rows: dict[str, list[Trained]] = {}
+        for one in found:
+            self.rows.setdefault(one.run.row, []).append(one)
+        self.of = {one.run.name: scores[one.run.name]["scores"] for one in found}
+        self.resampled = evaluate.resample([groups[piece] for piece in self.pieces], 2000)
+        self.ends = [self.vector(self.references[row], "log_mel_l1") for row in ("copy", "ceiling")]
+
+    def vector(self, scores: Scores, metric: str) -> Any:
+        """Values of the pieces."""
+        return np.array([scores[piece][metric] for piece in self.pieces])
+
+    def value(self, scores: Scores, metric: str) -> float:
+        """Mean over the pieces; of the way, the share of the mean distances, in percent."""
+        if metric != "way":
+            return float(self.vector(scores, metric).mean())
+        copied, best = (end.mean() for end in self.ends)
+        return float(100 * (copied - self.vector(scores, "log_mel_l1").mean()) / (copied - best))
+
+    def seeds(self, row: str, metric: str) -> list[float]:
+        """A value a seed."""
+        return [self.value(self.of[one.run.name], metric) for one in self.rows[row]]
+
+    def behind(self, row: str, other: str) -> tuple[float, float, float]:
+        """How many points of the way ``row`` is before ``other``, the seeds' mean, with a 95 % bootstrap over the pieces."""
+        from stylestream import evaluate
+
+        ours, theirs = (np.mean([self.vector(self.of[one.run.name], "log_mel_l1") for one in self.rows[r]], axis=0) for r in (row, other))
+
+        def points(distances: Any, axis: int = -1) -> Any:
+            copied, best, a, b = distances.mean(axis)
+            return 100 * (b - a) / (copied - best)
+
+        cell = evaluate.interval(np.stack([*self.ends, ours, theirs]), self.resampled, points)
+        return tuple(float(cell[key]) for key in ("mean", "low", "high"))  # type: ignore[arg-type, return-value]
+
+    def apart(self, row: str, other: str) -> bool:
+        """Whether every seed of one is before every seed of the other, and the pieces agree."""
+        a, b = self.seeds(row, "way"), self.seeds(other, "way")
+        if min(len(a), len(b)) < 2:
+            return False
+        _, low, high = self.behind(row, other)
+        return (min(a) > max(b) and low > 0) or (max(a) < min(b) and high < 0)
+
+
+def over_seeds(values: Sequence[float]) -> tuple[float, float, float]:
+    """Mean and Student's 95 % interval; of one seed, NaN."""
+    from scipy import stats
+
+    mean = float(np.mean(values))
+    if len(values) < 2:
+        return mean, float("nan"), float("nan")
+    half = float(stats.t.ppf(0.975, len(values) - 1) * np.std(values, ddof=1) / len(values) ** 0.5)
+    return mean, mean - half, mean + half
+
+
+def span(values: Sequence[float], digits: int) -> str:
+    """Mean with its interval over the seeds."""
+    mean, low, high = over_seeds(values)
+    return f"{mean:.{digits}f}" if low != low else f"{mean:.{digits}f} [{low:.{digits}f}, {high:.{digits}f}]"
+
+
+def digits_of(metric: str) -> int:
+    """Decimals of a metric in a table."""
+    return {"way": 1, "note_auc": 3, "flux": 3}.get(metric, 2)
+
+
+def title_of(run: Run) -> str:
+    """A run's name in a table."""
+    return f"{run.title}, {'no views' if run.views == 'none' else 'views: ' + run.views}" if run.kind != "lstm2017" else run.title
+
+
+def line(cells: Iterable[str]) -> str:
+    """A line of a Markdown table."""
+    return "| " + " | ".join(cells) + " |"
+
+
+def rule(columns: int) -> str:
+    """The line under a heading; all but the first column are numbers."""
+    return line(["---", *["---:"] * (columns - 1)])
+
+
+def way_table(results: Results, rows: Sequence[str]) -> list[str]:
+    """The headline metric: every seed, the interval over seeds, and the distance from the first row of the page over pieces."""
+    heading = ("", "steps trained", "weights", "of the way, %, over seeds", "each seed", "points behind the default, over pieces")
+    lines = [line(heading), rule(len(heading))]
+    for row in rows:
+        about, values = results.rows[row], results.seeds(row, "way")
+        gap = "" if row == FIRST else "{:.1f} [{:.1f}, {:.1f}]".format(*results.behind(FIRST, row))
+        steps = f"{np.mean([one.about['steps'] for one in about]):.0f}"
+        weights = f"{about[0].about['weights'] / 1e6:.2f} M"
+        lines.append(line((title_of(about[0].run), steps, weights, span(values, 1), " · ".join(f"{v:.1f}" for v in values), gap)))
+    return lines
+
+
+def metric_table(results: Results, rows: Sequence[str]) -> list[str]:
+    """The other metrics, with intervals over seeds."""
+    metrics = [metric for metric in HEADINGS if metric != "way"]
+    lines = [line(["", *(HEADINGS[metric] for metric in metrics)]), rule(len(metrics) + 1)]
+    for row in rows:
+        cells = (span(results.seeds(row, metric), digits_of(metric)) for metric in metrics)
+        lines.append(line([title_of(results.rows[row][0].run), *cells]))
+    return lines
+
+
+def reference_table(results: Results) -> list[str]:
+    """What lies at both ends."""
+    lines = [line(["", *HEADINGS.values()]), rule(len(HEADINGS) + 1)]
+    for row in REFERENCES:
+        cells = [f"{results.value(results.references[row], metric):.{digits_of(metric)}f}" for metric in HEADINGS]
+        lines.append(line([row, *([""] if row == "truth" else cells[:1]), *cells[1:]]))
+    return lines
+
+
+def run_table(results: Results) -> list[str]:
+    """Every run."""
+    lines = [line(["", "seed", "steps trained", *HEADINGS.values()]), rule(len(HEADINGS) + 3)]
+    for members in results.rows.values():
+        for one in members:
+            cells = (f"{results.value(results.of[one.run.name], metric):.{digits_of(metric)}f}" for metric in HEADINGS)
+            lines.append(line([title_of(one.run), f"{one.run.seed}", f"{one.about['steps']}", *cells]))
+    return lines
+
+
+def reading(results: Results, rows: Sequence[str]) -> str:
+    """What the numbers of a section say, and what they do not."""
+    best = max(rows, key=lambda row: np.mean(results.seeds(row, "way")))
+    name = {row: title_of(results.rows[row][0].run) for row in rows}
+    others = sorted((row for row in rows if row != best), key=lambda row: -np.mean(results.seeds(row, "way")))
+    said = [f"Furthest is *{name[best]}*, with {np.mean(results.seeds(best, 'way')):.1f} % of the way."]
+    behind = [row for row in others if results.apart(best, row)]
+    if behind:
+        gaps = "; ".join("*{}* {:.1f} [{:.1f}, {:.1f}]".format(name[row], *results.behind(best, row)) for row in behind)
+        said.append(f"Behind it by so many points, with every seed and over the pieces: {gaps}.")
+    unclear = [f"*{name[row]}*" for row in others if row not in behind]
+    if unclear:
+        said.append(f"Not told apart from it by these seeds and pieces: {', '.join(unclear)}.")
+    notes = max(rows, key=lambda row: np.mean(results.seeds(row, "note_auc")))
+    blurred = min(rows, key=lambda row: abs(np.mean(results.seeds(row, "modulation_2_5"))))
+    said.append(f"Notes are clearest with *{name[notes]}*, the modulation at 2–5 Hz is nearest to the truth's with *{name[blurred]}*.")
+    return " ".join(said)
+
+
+def page(found: Sequence[Trained], scores: Mapping[str, Any], options: argparse.Namespace) -> str:
+    """docs/ablations.md."""
+    results = Results(found, scores)
+    parts = [introduction(found, results, options), "\n".join(reference_table(results))]
+    for title, rows in SECTIONS.items():
+        rows = [row for row in rows if row in results.rows]
+        parts += [f"## {title}", reading(results, rows), "\n".join(way_table(results, rows)), "\n".join(metric_table(results, rows))]
+    parts += ["## Every run", "\n".join(run_table(results))]
+    return "\n\n".join(parts) + "\n"
+
+
+def introduction(found: Sequence[Trained], results: Results, options: argparse.Namespace) -> str:
+    """How it was done."""
+    about = found[0].about
+    style, minutes = about["settings"]["style"], about["settings"]["minutes"]
+    commands = [*dict.fromkeys(one.about["command"] for one in found)]
+    commands.append(f"score --runs RUNS --data DATA --pieces {options.pieces} --seconds {options.seconds:g} --out docs/ablations.md")
+    machines = "; ".join(
+        f"{machine}: {', '.join(sorted({NAMES[one.run.kind] for one in found if one.about['machine'] == machine}))}"
+        for machine in dict.fromkeys(one.about["machine"] for one in found)
+    )
+    shares = [one.about["core_share"] for one in found if "core_share" in one.about]
+    share = f" They got between {100 * min(shares):.0f} and {100 * max(shares):.0f} % of it." if shares else ""
+    listed = "\n".join(f"    python benchmarks/ablations.py {command}" for command in commands)
+    crop = TRAINING.crop_frames * 512 / 44100
+    return f"""# Ablations
+
+Written by the last of these commands; do not edit.
+
+{listed}
+
+What each part of the method is worth: style *{style}*, everything else alike, and for every run the same {minutes:g} minutes
+of one core.{share} A dearer network therefore takes fewer steps. Batches of {TRAINING.batch} crops of {crop:.2f} s,
+learning rate {TRAINING.learning_rate:g}, neither critic nor texture stage; the weights kept are those with the best held-out score.
+The networks are small, so compare the rows with each other, not with [the shipped styles](quality.md). Trained on {machines}.
+
+Scored by the reduction protocol of [quality.md](quality.md): {len(results.pieces)} held-out test pieces, {options.seconds:g} s of each.
+*Of the way*: from copying the song (0) to the truth's own frames through the vocoder (100), by log-mel L1. Intervals over
+seeds are Student's, 95 %, of {len(SEEDS)} trainings; intervals over pieces are bootstraps, 95 %, of differences on the same pieces,
+seeds averaged. Two rows are told apart only if every seed of one is before every seed of the other and the interval over
+pieces does not contain 0. The way can be gone without hearing a note: the mean spectrum is far along it; note AUC, flux and modulation
+say whether the music is still there.
+Modulation is against the truth's: below 0 is blur.
+
+- *Views*: none, the target itself; signal, the target disturbed; orchestration, in {100 * VIEWS["both"].other:.0f} % of the crops other
+  instruments, undisturbed; both, the default.
+- *Plain autoencoder*: the same layers, one pass, no price on its code (β = 0). What other pages call `plain` is ConvDRAW without views.
+- *Gaussian attention*: the N × N filters of the DRAW paper in windows of 0.37 s.
+- *lstm2017*: the system of 2017 on its own terms: no views, and nothing above 2.2 kHz.
+- *Mean spectrum*: what every ConvDRAW starts from, with nothing written on it."""
 
 
 # --- the command line --------------------------------------------------------------------------------------------------------------
@@ -367,6 +748,13 @@ def arguments() -> argparse.Namespace:
         command.add_argument("--frames", type=Path, required=True, help="folder of rendered songs")
         command.add_argument("--work", type=Path, help="where checkpoints and logs lie; default RUNS/unfinished")
         _common(command)
+    command = commands.add_parser("score", help="play held-out pieces through all runs and write the page")
+    command.set_defaults(do=score_all)
+    command.add_argument("--runs", type=Path, required=True, help="folder of trained runs")
+    command.add_argument("--data", type=Path, required=True, help="a collection with midi.csv")
+    command.add_argument("--pieces", type=int, default=10, help="held-out test pieces")
+    command.add_argument("--seconds", type=float, default=20.0, help="of each")
+    command.add_argument("--out", type=Path, default=Path("docs", "ablations.md"), help="the page")
     command = commands.add_parser("lstm2017", help="train the system of 2017")
     command.set_defaults(do=train_lstm2017)
     command.add_argument("--data", type=Path, required=True, help="a collection with midi.csv")
@@ -382,6 +770,4 @@ def _common(command: argparse.ArgumentParser) -> None:
 
 
 if __name__ == "__main__":
-    if hasattr(os, "nice"):
-        os.nice(10)
     main()
