@@ -376,14 +376,14 @@ class Dataset:
         levels = self.read_levels(song, first, count, view=view)
         return levels.T * np.float32(self.description.step_db / -self.features.floor_db)
 
-    def phase(self, song: str | int) -> shards.Array:
-        """Beat and bar phase (``rhythm.phase``) of a whole song: (4, T) float32, zeros where no beats are known."""
+    def phase(self, song: str | int, first: int = 0, count: int | None = None) -> shards.Array:
+        """Beat and bar phase (``rhythm.phase``) of a song or a crop of it: (4, count) float32, zeros where no beats are known."""
         from stylestream import rhythm
 
         row = self.row(song)
         beats, downbeats = (np.array(self.songs[name][row].as_py(), np.float64) for name in ("beats", "downbeats"))
-        frames, rate = int(self._frames[row]), self.features.frames_per_second
-        return np.asarray(rhythm.phase(beats, downbeats, frames=frames, frames_per_second=rate), np.float32)
+        frames, rate = int(self._frames[row]) - first if count is None else count, self.features.frames_per_second
+        return np.asarray(rhythm.phase(beats, downbeats, frames=frames, frames_per_second=rate, first_frame=first), np.float32)
 
     def frame_store(self, styles: Sequence[str] | None = None, *, split: Split = "train", device: str = "cpu") -> FrameStore:
         """The songs of a split in one tensor on a device, with their views: what a training draws its batches from.

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
-from dataclasses import asdict
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -62,3 +63,60 @@ def song(tmp_path) -> Path:
 
     soundfile.write(tmp_path / "song.wav", _tone(1.0).T, 44100, subtype="PCM_16")
     return tmp_path / "song.wav"
+
+
+def _write_dataset(folder: Path, songs: Sequence[dict[str, Any]], *, shard_songs: int = 3, **described: Any) -> Path:
+    """A dataset of given frames, by the format's own writer: each song a dict of ``levels`` (1 + views, T, F) uint8 and of columns."""
+    import hashlib
+
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    from stylestream import dataset, shards
+    from stylestream.features import FeatureConfig
+
+    (folder / "shards").mkdir(parents=True)
+    rows, listed, names = [], [], dataset.index_schema().names
+    rate = FeatureConfig().frames_per_second
+    for number, first in enumerate(range(0, len(songs), shard_songs)):
+        name, there = f"shards/{number:05d}.npz", 0
+        with open(folder / name, "wb") as file:
+            writer = shards.ShardWriter(file)
+            for index, song in enumerate(songs[first : first + shard_songs], first):
+                columns = {key: value for key, value in song.items() if key != "levels"}
+                own = hashlib.sha256(str(index).encode()).hexdigest()[:16]
+                row = {name: [] if name in ("beats", "downbeats", "fingerprint", "sizes") else "" for name in names}
+                row |= dict.fromkeys(("frames", "views", "offset", "bytes", "seconds", "whole_seconds"), 0)
+                row |= {"song_id": own, "style": "a", "kind": "audio", "licence": "CC0-1.0", "path": f"{index}.wav"}
+                row |= {"loudness_lufs": -20.0, "peak": 0.5}
+                row["group_id"] = columns.get("group_id", own)
+                if not columns.get("failure"):
+                    coded = shards.encode(own, song["levels"])
+                    row |= {"frames": coded.frames, "views": coded.views, "sizes": list(coded.sizes), "bytes": len(coded.data)}
+                    row |= {"offset": writer.add(coded), "shard": name, "checksum": coded.checksum, "seconds": coded.frames / rate}
+                    row |= {"whole_seconds": coded.frames / rate, "split": dataset.split_of(row["group_id"])}
+                    there += 1
+                rows.append(row | columns)
+            writer.close()
+        listed.append({"name": name, "songs": there, "bytes": writer.bytes, "sha256": writer.checksum})
+    pq.write_table(pa.Table.from_pylist(rows, schema=dataset.index_schema()), folder / "index.parquet")
+    failures = sum(bool(row["failure"]) for row in rows)
+    styles = tuple(sorted({row["style"] for row in rows if not row["failure"]}))
+    description = dataset.Description(
+        features=asdict(FeatureConfig()),
+        build=asdict(dataset.DatasetConfig()),
+        styles=styles,
+        songs=len(rows) - failures,
+        failures=failures,
+        shards=tuple(listed),
+        shard_songs=shard_songs,
+    )
+    (folder / "dataset.json").write_text(replace(description, **described).to_json(), encoding="utf-8")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def write_dataset() -> Callable[..., Path]:
+    """``write_dataset(folder, songs)``: see there."""
+    pytest.importorskip("pyarrow", reason="datasets need pyarrow: pip install 'stylestream[train]'")
+    return _write_dataset
