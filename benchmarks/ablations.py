@@ -697,6 +697,7 @@ def introduction(found: Sequence[Trained], results: Results, options: argparse.N
     share = f" They got between {100 * min(shares):.0f} and {100 * max(shares):.0f} % of it." if shares else ""
     listed = "\n".join(f"    python benchmarks/ablations.py {command}" for command in commands)
     crop = TRAINING.crop_frames * 512 / 44100
+    mean_way = results.value(results.references["mean spectrum"], "way")
     return f"""# Ablations
 
 Written by the last of these commands; do not edit.
@@ -712,8 +713,8 @@ Scored by the reduction protocol of [quality.md](quality.md): {len(results.piece
 *Of the way*: from copying the song (0) to the truth's own frames through the vocoder (100), by log-mel L1. Intervals over
 seeds are Student's, 95 %, of {len(SEEDS)} trainings; intervals over pieces are bootstraps, 95 %, of differences on the same pieces,
 seeds averaged. Two rows are told apart only if every seed of one is before every seed of the other and the interval over
-pieces does not contain 0. The way can be gone without hearing a note: the mean spectrum is far along it; note AUC, flux and modulation
-say whether the music is still there.
+pieces does not contain 0. The way alone says little: the mean spectrum, which has no notes, is {mean_way:.1f} % along it; note AUC, flux
+and modulation say whether the music is still there.
 Modulation is against the truth's: below 0 is blur.
 
 - *Views*: none, the target itself; signal, the target disturbed; orchestration, in {100 * VIEWS["both"].other:.0f} % of the crops other
