@@ -36,6 +36,8 @@ app = typer.Typer(
 )
 styles_app = typer.Typer(rich_markup_mode=None, help="List, show, install and remove styles.")
 app.add_typer(styles_app, name="styles")
+dataset_app = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="Thousands of songs as frames on disk.")
+app.add_typer(dataset_app, name="dataset")
 
 # click's own, wherever typer keeps it: older ones depend on click, newer ones carry it inside
 _ClickException: Any = typer.BadParameter.__mro__[2]
@@ -680,6 +682,66 @@ def doctor(
 def _printable_columns(line: str) -> str:
     """A line fit for a terminal, its columns kept."""
     return "".join(_printable(part) or part for part in re.split(r"( {2,})", line))
+
+
+# -------------------------------------------------------------------------------------------------------------------- dataset
+
+Data = Annotated[str, typer.Argument(metavar="DATA", help="A dataset's folder, or an address that fsspec knows.")]
+
+
+@dataset_app.command("info")
+def dataset_info(
+    data: Data,
+    picture: Annotated[Path | None, typer.Option(metavar="FILE.png", help="Draw it, too.")] = None,
+    force: Force = False,
+    json_: Json = False,
+) -> int:
+    """Say what is in a dataset: songs and hours by style, licence and source, lengths, levels, failures by reason."""
+    if picture is not None and picture.exists() and not force:
+        raise WrongUsage(f"{picture} exists; use --force to replace it, or choose another name with --picture")
+
+    from stylestream import audit
+    from stylestream.dataset import Dataset
+    from stylestream.files import whole_file
+
+    opened = Dataset(data)
+    summary = audit.summarise(opened)
+    if json_:
+        print(json.dumps(summary.to_json(), ensure_ascii=False, indent=1))
+    else:
+        for line in audit.summary_lines(summary):
+            print(_printable_columns(line))
+    if picture is not None:
+        with whole_file(picture) as temporary:
+            audit.draw(opened, temporary)
+    return 0
+
+
+@dataset_app.command("verify")
+def dataset_verify(
+    data: Data,
+    jobs: Annotated[int | None, typer.Option("-j", "--jobs", help="Processes. Default: one a core.", min=1)] = None,
+    json_: Json = False,
+) -> int:
+    """Read every byte of a dataset, and name the song and shard of whatever is not as it was written."""
+    from stylestream import audit, parallel
+    from stylestream.dataset import Dataset
+
+    opened = Dataset(data)
+    faults = []
+    with _progress_bar(1) as advance:
+        for fault in audit.verify(opened, jobs=jobs or parallel.cores(), progress=lambda n, total, name: advance(n / total, name)):
+            faults.append(fault)
+            if not json_:
+                print(_printable(str(fault)))
+    size = sum(int(shard["bytes"]) for shard in opened.description.shards)
+    if json_:
+        print(json.dumps({"data": data, "songs": len(opened), "bytes": size, "faults": [asdict(f) for f in faults]}, indent=1))
+    elif not faults:
+        print(_printable(f"{data}: whole: {len(opened):,} songs in {len(opened.description.shards):,} shards, {size / 1e6:,.1f} MB read"))
+    if faults:
+        _say(f"{len(faults)} fault{'s' if len(faults) > 1 else ''} in {data}; build it again, or copy it again from where it is whole")
+    return 1 if faults else 0
 
 
 # ---------------------------------------------------------------------------------------------------------------------- train

@@ -18,7 +18,7 @@ from collections import OrderedDict
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, BinaryIO, cast
 
 import numpy as np
 
@@ -109,6 +109,7 @@ class Description:
     songs: int
     failures: int
     shards: tuple[dict[str, Any], ...]  # name, songs, bytes, sha256
+    index_sha256: str = ""  # of index.parquet
     step_db: float = STEP_DB
     chunk_frames: int = CHUNK_FRAMES
     shard_songs: int = SHARD_SONGS
@@ -183,6 +184,15 @@ class _Folder:
     def exists(self, name: str) -> bool:
         return Path(self.root, name).exists()
 
+    def size(self, name: str) -> int:
+        return Path(self.root, name).stat().st_size
+
+    def names(self, folder: str) -> list[str]:
+        return sorted(os.listdir(os.path.join(self.root, folder))) if self.exists(folder) else []
+
+    def open(self, name: str) -> BinaryIO:
+        return Path(self.root, name).open("rb")
+
     def __getstate__(self) -> dict[str, Any]:  # a worker opens its own
         return {"root": self.root, "_open": OrderedDict()}
 
@@ -213,6 +223,16 @@ class _Remote:
     def exists(self, name: str) -> bool:
         return bool(self.system.exists(self._at(name)))
 
+    def size(self, name: str) -> int:
+        return int(self.system.size(self._at(name)))
+
+    def names(self, folder: str) -> list[str]:
+        there = self.system.ls(self._at(folder), detail=False) if self.exists(folder) else []
+        return sorted(path.rstrip("/").rsplit("/", 1)[-1] for path in there)
+
+    def open(self, name: str) -> BinaryIO:
+        return cast(BinaryIO, self.system.open(self._at(name), "rb"))
+
 
 # --- the reader ------------------------------------------------------------------------------------------------------------------------
 
@@ -227,6 +247,8 @@ class Dataset:
 
     Attributes
     ----------
+    files
+        Where its bytes lie, by name: ``read``, ``read_range``, ``size``, ``names``, ``exists``, ``open``.
     description : Description
     index : pyarrow.Table
         All rows, failures included.
@@ -246,16 +268,16 @@ class Dataset:
 
     def __init__(self, location: str | Path) -> None:
         self.location = str(location)
-        self._files: _Folder | _Remote = _Remote(self.location) if "://" in self.location else _Folder(self.location)
+        self.files: _Folder | _Remote = _Remote(self.location) if "://" in self.location else _Folder(self.location)
         self._check_there()
-        self.description = describe(self._files.read(DESCRIPTION), where=self.location)
+        self.description = describe(self.files.read(DESCRIPTION), where=self.location)
         self.index = self._read_index()
         self._prepare()
 
     def _check_there(self) -> None:
-        if self._files.exists(UNFINISHED):
+        if self.files.exists(UNFINISHED):
             raise ValueError(f"{self.location}: a dataset that is not finished; run its `stylestream dataset build` again")
-        if not self._files.exists(DESCRIPTION):
+        if not self.files.exists(DESCRIPTION):
             raise FileNotFoundError(f"{self.location}: no dataset there; make one with `stylestream dataset build SOURCE -o DATA`")
 
     def _read_index(self) -> Any:
@@ -264,11 +286,14 @@ class Dataset:
             import pyarrow.parquet as pq
         except ModuleNotFoundError:
             raise ValueError("reading a dataset needs pyarrow: pip install 'stylestream[train]'") from None
+        content = self.files.read(INDEX)
         try:
-            table = pq.read_table(pa.BufferReader(self._files.read(INDEX)))
-            return table.select(index_schema().names)
-        except (pa.ArrowException, KeyError) as error:
+            table = pq.read_table(pa.BufferReader(content)).select(index_schema().names).cast(index_schema())
+        except (pa.ArrowException, OSError, KeyError) as error:  # Arrow's reader has OSErrors of its own
             raise ValueError(f"{self.location}: its {INDEX} is damaged ({' '.join(str(error).split())[:80]}); build it again") from None
+        if holes := [name for name in table.column_names if table[name].null_count]:
+            raise ValueError(f"{self.location}: its {INDEX} is damaged (no value in {', '.join(holes)}); build it again")
+        return table
 
     def _prepare(self) -> None:
         """Plain arrays of what a read needs: a look-up in a table takes longer than the read."""
@@ -344,7 +369,7 @@ class Dataset:
         begin = self._begin[base + first] - self._begin[base]
         size = self._begin[base + first + count] - self._begin[base + first]
         name = self._shard_names[self._shard[row]]
-        data = self._files.read_range(name, int(self._offset[row] + begin), int(size))
+        data = self.files.read_range(name, int(self._offset[row] + begin), int(size))
         try:
             sizes = self._size[base + first : base + first + count].tolist()
             return shards.decode(data, sizes, bins=self.features.n_bins)

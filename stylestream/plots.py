@@ -6,6 +6,7 @@ Drawn with matplotlib's Agg canvas directly: no window, no global state, nothing
 from __future__ import annotations
 
 import warnings
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -99,3 +100,83 @@ def note_name(number: int) -> str:
     ('C4', 'A4', 'C1')
     """
     return f"{('C', 'C♯', 'D', 'E♭', 'E', 'F', 'F♯', 'G', 'A♭', 'A', 'B♭', 'B')[number % 12]}{number // 12 - 1}"
+
+
+_SPLIT_COLOURS = {"train": "#3b528b", "valid": "#5ec962", "test": "#fde725"}
+
+
+def plot_dataset(
+    path: str | Path,
+    *,
+    title: str,
+    hours: Mapping[str, Mapping[str, float]],
+    lengths: tuple[Sequence[float], Sequence[int]],
+    levels: tuple[Sequence[float], Sequence[int]],
+    spectra: Mapping[str, NDArray[np.float32]],
+    config: FeatureConfig,
+    max_styles: int = 40,
+) -> None:
+    """Draw what is in a dataset: hours of each style, lengths, levels, and how each style's music lies over pitch; into a PNG.
+
+    Parameters
+    ----------
+    hours : mapping
+        Style → split → hours.
+    lengths, levels : (edges, counts)
+        Histograms, in seconds and LUFS; the last bin is open.
+    spectra : mapping of style to array [shape=(F,), about 0 … 1]
+        Mean frames.
+    max_styles : int
+        Of more styles only the longest are drawn.
+    """
+    from matplotlib.figure import Figure
+
+    order = sorted(hours, key=lambda style: -sum(hours[style].values()))[:max_styles]
+    height = max(4.0, 0.24 * len(order))
+    figure = Figure(figsize=(14, 3.2 + height), dpi=110, layout="constrained")
+    (by_style, pitch), (length, level) = figure.subplots(2, 2, height_ratios=(height, 2.6))
+    figure.suptitle(title, x=0.01, ha="left", fontsize=13, parse_math=False)
+    _draw_hours(by_style, {style: hours[style] for style in order})
+    _draw_spectra(pitch, {style: spectra[style] for style in order}, config)
+    _draw_histogram(length, *lengths, "length of a song, seconds")
+    _draw_histogram(level, *levels, "loudness, LUFS")
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Glyph .* missing from")
+        figure.savefig(path, format="png", metadata={"Software": None})
+
+
+def _draw_hours(axes: Any, hours: Mapping[str, Mapping[str, float]]) -> None:
+    rows, left = np.arange(len(hours)), np.zeros(len(hours))
+    for split in sorted({split for parts in hours.values() for split in parts}, key=[*_SPLIT_COLOURS].index):
+        width = np.array([parts.get(split, 0.0) for parts in hours.values()])
+        axes.barh(rows, width, left=left, color=_SPLIT_COLOURS[split], label=split)
+        left += width
+    _name_styles(axes, hours)
+    axes.set_xlabel("hours")
+    axes.legend(loc="lower right", frameon=False)
+
+
+def _draw_spectra(axes: Any, spectra: Mapping[str, NDArray[np.float32]], config: FeatureConfig) -> None:
+    levels_db = np.stack([(x - 1) * -config.floor_db for x in spectra.values()])  # 0 dB is the frames' 1
+    levels_db -= levels_db.max(axis=1, keepdims=True)
+    axes.imshow(levels_db, aspect="auto", vmin=-50, vmax=0, cmap="magma", interpolation="nearest")
+    octaves = np.arange(0, config.n_bins, config.bins_per_octave)
+    axes.set_xticks(octaves, [note_name(24 + 12 * octave) for octave in range(len(octaves))])
+    _name_styles(axes, spectra)
+    axes.set_xlabel("mean spectrum: note; black is 50 dB below each style's own loudest")
+
+
+def _name_styles(axes: Any, styles: Iterable[str]) -> None:
+    names = [style or "(none)" for style in styles]
+    axes.set_yticks(np.arange(len(names)), names, parse_math=False)
+    axes.set_ylim(len(names) - 0.5, -0.5)  # the longest on top
+
+
+def _draw_histogram(axes: Any, edges: Sequence[float], counts: Sequence[int], label: str) -> None:
+    there = np.flatnonzero(counts)
+    first, last = (int(there[0]), int(there[-1]) + 1) if there.size else (0, 1)
+    names = [f"{edge:g}" + ("+" if index == len(edges) - 1 else "") for index, edge in enumerate(edges)]
+    axes.bar(np.arange(first, last) + 0.5, counts[first:last], width=0.94, color="#21918c")  # bins of any width, equally wide
+    axes.set_xticks(np.arange(first, last), names[first:last])
+    axes.set_xlabel(label)
+    axes.set_ylabel("songs")
