@@ -311,8 +311,10 @@ def plan(songs: Sequence[Song], styles: Sequence[str], out: str | None, *, defau
 
 
 def style_name(style: str) -> str:
-    """Name a style for file names: of a path the stem."""
-    return Path(style).name.removesuffix(".safetensors")
+    """Name a style for file names: of a path the stem, of a blend its shares in percent."""
+    from stylestream.blend import label, parse
+
+    return label(parse(style))
 
 
 def _is_template(out: str) -> bool:
@@ -404,7 +406,9 @@ def _app(version: Annotated[bool, typer.Option("--version", callback=_version, i
 @app.command()
 def transfer(
     songs: Annotated[list[Path], typer.Argument(metavar="SONG|DIR...", help="Audio or MIDI files, or folders of them.")],
-    style: Annotated[list[str], typer.Option("-s", "--style", help="A style's name or file; repeat for several.")],
+    style: Annotated[
+        list[str], typer.Option("-s", "--style", help="A style's name or file, or a blend: rock:0.6,strings:0.4. Repeat for several.")
+    ],
     out: Annotated[str | None, typer.Option("-o", "--out", help="A file; for several a folder, or a template with {name} {style}.")] = None,
     strength: Strength = 1.0,
     dream: Dream = 0.0,
@@ -418,22 +422,24 @@ def transfer(
     json_: Json = False,
 ) -> int:
     """Play songs in a style."""
-    from stylestream.style import find_style
+    from stylestream.blend import locate
 
+    style = list(dict.fromkeys(style))
     with _wrong_usage():
-        paths = {name: find_style(name) for name in style}
+        for name in style:
+            locate(name)
     suffixes = AUDIO_SUFFIXES | MIDI_SUFFIXES
     found = find_songs(songs, suffixes, without=_folder_of(out))
     if not found:
         return _no_song(songs, suffixes)
-    jobs = plan(found, list(paths), out)
+    jobs = plan(found, style, out)
 
     from stylestream.transfer import Dials, load_style, transfer_file
 
     _check_formats(jobs, subtype)
     dials = Dials(strength=strength, dream=dream, grain=grain, seed=seed)
     with _wrong_usage():
-        loaded = {name: load_style(path, device=device) for name, path in paths.items()}
+        loaded = {name: load_style(name, device=device) for name in style}
         for ready in loaded.values():
             dials.check(ready.draw.config.steps)
 

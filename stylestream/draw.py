@@ -66,7 +66,7 @@ class DrawConfig:
     beta: float = 1.0
     range_db: float = 90.0  # dB in one unit of a frame
     grain_power: float = 2.0  # draws have grain to this power of the learned spread; chosen for each style (docs/dials.md)
-    phase_iterations: int = 2  # of fast Griffin–Lim at transfer; 0 keeps the song's phase and its attacks, for styles of steady tones
+    phase_iterations: float = 2.0  # of fast Griffin–Lim at transfer; 0 keeps the song's phase and its attacks, for styles of steady tones
 
     def __post_init__(self) -> None:
         if self.attention not in ("conv", "gaussian"):

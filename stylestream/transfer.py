@@ -17,9 +17,9 @@ from __future__ import annotations
 
 import math
 import tempfile
-from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import ExitStack, closing, nullcontext
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, field, replace
 from numbers import Real
 from pathlib import Path
 from typing import Any, TypeVar
@@ -29,17 +29,18 @@ import torch
 from torch import Tensor
 
 from stylestream import audio
+from stylestream.blend import load_blend
 from stylestream.chunks import THREADS, Chunk, Queue, cut_into_chunks, in_order
-from stylestream.draw import Draw, DrawConfig
+from stylestream.draw import Draw
 from stylestream.features import FeatureConfig, LogFrequency
+from stylestream.network import features_of, network_of
 from stylestream.rhythm import NO_BEATS, Beats, BeatTracker, phase
-from stylestream.style import Card, StyleData, find_style, load_style_file
+from stylestream.style import Card
 from stylestream.vocoder import Analysis, Vocoder
 
 Array = np.ndarray[Any, Any]
 Pass = Callable[[], Iterable[Array]]
 T = TypeVar("T")
-Config = TypeVar("Config", FeatureConfig, DrawConfig)
 
 CHUNK_SECONDS = 24.0  # longer is a little faster, the overlap being less of it, and takes more memory: 14 MB a second
 LISTEN_SECONDS = 6.0  # of the first passes, which have hardly any overlap
@@ -51,7 +52,6 @@ LOSSY_MARGIN_DB = 0.2  # what these codecs add to a true peak at −1 dBTP was m
 MAX_GAIN_DB = 60.0  # near-silence is not blown up beyond this
 SHORTEST_SECONDS = 8.0  # below, a chunk would be mostly overlap
 MAX_WORKERS = 4  # chunks in work at once
-MAX_STEPS = 64  # of a network: a hostile style file must not run for ever
 PEAK_RAMP = 0.1  # of strength, see `final_gain`
 
 
@@ -582,13 +582,13 @@ def _then(blocks: Iterable[Array], last: Callable[[], Array]) -> Iterator[Array]
 # --------------------------------------------------------------------------------------------------------------- loading
 
 
-def load_style(name_or_path: str | Path, *, device: str = "cpu", half: bool | None = None) -> StyleTransfer:
-    """Load a style by its name or path.
+def load_style(style: str | Path, *, device: str = "cpu", half: bool | None = None) -> StyleTransfer:
+    """Load a style, or a blend of styles.
 
     Parameters
     ----------
-    name_or_path : str or Path
-        A bundled or installed style, or a style file.
+    style : str or Path
+        A bundled or installed style's name; a style file; or a blend of either, ``"rock:0.6,strings:0.4"`` (`blend.parse`).
     device : str
         "cpu", "cuda", "cuda:1", "mps".
     half : bool, optional
@@ -597,18 +597,14 @@ def load_style(name_or_path: str | Path, *, device: str = "cpu", half: bool | No
     Raises
     ------
     ValueError
-        If there is no such style, its file is not one, or the device is not there.
+        If there is no such style, its file is not one, styles cannot be blended, or the device is not there.
     OSError
-        If the file cannot be read.
+        If a file cannot be read.
     """
-    path = find_style(name_or_path)
-    data = load_style_file(path)
+    data = load_blend(style)
     check_device(device)
-    draw = _network(data, path)  # first: a baseline says that it is one
-    features = LogFrequency(_from_table(FeatureConfig, data.feature_config, path))
-    if draw.config.n_bins != features.config.n_bins:
-        raise ValueError(f"{path}: a network of {draw.config.n_bins} rows, frames of {features.config.n_bins}; get the style file again")
-    return StyleTransfer(draw, features=features, card=data.card, device=device, half=half)
+    draw = network_of(data, str(style))
+    return StyleTransfer(draw, features=LogFrequency(features_of(data, str(style))), card=data.card, device=device, half=half)
 
 
 def check_device(device: str) -> None:
@@ -618,35 +614,3 @@ def check_device(device: str) -> None:
     except (RuntimeError, AssertionError, NotImplementedError) as error:
         reason = str(error).split("\n")[0].split(". ")[0]
         raise ValueError(f"device {device!r} cannot be used ({reason}); use cpu") from None
-
-
-def _network(data: StyleData, path: Path) -> Draw:
-    if "model" in data.model_config:  # a network of another kind says so; DrawConfig has no such field
-        kind = str(data.model_config["model"])[:40]
-        raise ValueError(f"{path}: a baseline ({kind}), not a style; `stylestream evaluate --baselines FOLDER` compares styles with it")
-    config = _from_table(DrawConfig, data.model_config, path)
-    if not 1 <= config.steps <= MAX_STEPS:
-        raise ValueError(f"{path}: a network of {config.steps} steps; a style has 1 to {MAX_STEPS}; get the style file again")
-    try:
-        with torch.device("meta"):  # sizes only: a config that asks for a terabyte gets none
-            draw = Draw(config)
-        draw.load_state_dict(data.weights, assign=True)
-    except (RuntimeError, TypeError, ValueError, ZeroDivisionError) as error:
-        reason = " ".join(str(error).split())[:120]
-        raise ValueError(f"{path}: the weights do not fit the network they are for ({reason}); get the style file again") from None
-    return draw
-
-
-def _from_table(kind: type[Config], table: Mapping[str, Any], path: Path) -> Config:
-    """A config dataclass from a style file's table; a stranger's file, so names and types are checked."""
-    known = {f.name: type(f.default) for f in fields(kind)}
-    for name, value in table.items():
-        if name not in known:
-            raise ValueError(f"{path}: unknown setting {name!r} in {kind.__name__}; upgrade with: pip install --upgrade stylestream")
-        fits = isinstance(value, (int, float)) if known[name] is float else isinstance(value, known[name])
-        if not fits or isinstance(value, bool):
-            raise ValueError(f"{path}: {name} is {value!r}, not a {known[name].__name__}; get the style file again")
-    try:
-        return kind(**table)
-    except (ValueError, ZeroDivisionError) as error:
-        raise ValueError(f"{path}: {error}; get the style file again") from None

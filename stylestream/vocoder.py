@@ -110,20 +110,24 @@ def _with_magnitude(X: Tensor, target: Tensor) -> Tensor:
     return X * (_power(X).add_(TINY).rsqrt_() * target)
 
 
-def _iterate(X: Tensor, target: Tensor, grid: _OverlapAdd, *, iterations: int, momentum: float) -> list[Tensor]:
+def _iterate(X: Tensor, target: Tensor, grid: _OverlapAdd, *, iterations: float, momentum: float) -> list[Tensor]:
     """Fast Griffin–Lim [2]: frames in blocks with the magnitude of ``target``, and the phase of X made to fit it, both (T, bins).
 
-    t = c + momentum (c − c_before), and only the phase of t is used, so t ∝ c − momentum / (1 + momentum) c_before.
+    t = c + momentum (c − c_before), and only the phase of t is used, so t ∝ c − momentum / (1 + momentum) c_before. Of a last round that
+    is a fraction, so much of the way is gone: between styles of two and of four rounds nothing jumps.
     """
     back = momentum / (1 + momentum)
     before: list[Tensor] = []
     found = [_with_magnitude(X[b], target[b]) for b in grid.blocks()]
-    for _ in range(iterations):
+    for done in range(math.ceil(iterations)):
         rows = grid.waveform(found)
         c = [grid.frames(rows, b) for b in grid.blocks()]
         ahead = [torch.sub(now, old, alpha=back) for now, old in zip(c, before, strict=True)] if before and momentum else c
-        found = [_with_magnitude(t, target[b]) for t, b in zip(ahead, grid.blocks(), strict=True)]
-        before = c
+        fitted = [_with_magnitude(t, target[b]) for t, b in zip(ahead, grid.blocks(), strict=True)]
+        share = iterations - done
+        if share < 1:
+            fitted = [_with_magnitude(X + share * (Y - X), target[b]) for X, Y, b in zip(found, fitted, grid.blocks(), strict=True)]
+        found, before = fitted, c
     return found
 
 
@@ -147,7 +151,7 @@ def istft(S: Tensor, *, n_fft: int, hop_length: int, samples: int) -> Tensor:
 
 
 def griffin_lim(
-    S: Tensor, *, n_fft: int, hop_length: int, iterations: int = 32, phase: Tensor | None = None, samples: int | None = None
+    S: Tensor, *, n_fft: int, hop_length: int, iterations: float = 32, phase: Tensor | None = None, samples: int | None = None
 ) -> Tensor:
     """Waveform with the STFT magnitudes S, by alternating projections [1]. See `fast_griffin_lim`, which is better and as fast."""
     return fast_griffin_lim(S, n_fft=n_fft, hop_length=hop_length, iterations=iterations, momentum=0.0, phase=phase, samples=samples)
@@ -158,7 +162,7 @@ def fast_griffin_lim(
     *,
     n_fft: int,
     hop_length: int,
-    iterations: int = 32,
+    iterations: float = 32,
     momentum: float = 0.99,
     phase: Tensor | None = None,
     samples: int | None = None,
@@ -329,8 +333,8 @@ class Vocoder(nn.Module):
     ----------
     features : LogFrequency, optional
         The front end the frames were made with.
-    iterations : int
-        Rounds of fast Griffin–Lim in each band. Four: eight are no better on blurred frames, two lose 0.03 dB.
+    iterations : float
+        Rounds of fast Griffin–Lim in each band; of a fraction that part. Four: eight are no better on blurred frames, two lose 0.03 dB.
     method : "song" or "pghi"
         Where the phase starts: the song's own, or integrated from the magnitudes (slow, global).
     momentum : float
@@ -353,7 +357,7 @@ class Vocoder(nn.Module):
         self,
         features: LogFrequency | None = None,
         *,
-        iterations: int = 4,
+        iterations: float = 4,
         method: str = "song",
         momentum: float = 0.99,
         solver_iterations: int = 5,
@@ -378,7 +382,7 @@ class Vocoder(nn.Module):
         but through the square of a Hann window, which leaves next to nothing of the outer half. Four frames for image and filters.
         """
         half_window = self.features.config.n_fft_low // 2 // self.features.config.hop_length
-        return (self.iterations + 2) * half_window + 4
+        return (math.ceil(self.iterations) + 2) * half_window + 4
 
     @property
     def context_samples(self) -> int:

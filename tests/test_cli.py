@@ -87,6 +87,9 @@ def test_the_module_is_the_command():
         (["transfer", "song.wav", "-s", "tiny", "--dream", "inf"], "--dream"),
         (["transfer", "song.wav", "-s", "no-such-style"], "unknown style 'no-such-style'"),
         (["transfer", "song.wav", "-s", "no-such.safetensors"], "no such style file"),
+        (["transfer", "song.wav", "-s", "rock:0.5,strigns:0.5"], "unknown style 'strigns'; did you mean 'strings'?"),
+        (["transfer", "song.wav", "-s", "rock:0.5,strings:x"], "has no share; write a blend as rock:0.6,strings:0.4"),
+        (["transfer", "song.wav", "-s", "rock:0,strings:0"], "all shares are 0"),
         (["render", "song.mid"], "--out"),
         (["styles", "show", "no-such-style"], "unknown style"),
         (["styles", "install", "no-such-file"], "no such style file"),
@@ -124,6 +127,12 @@ def test_strength_0_gives_the_song_back(stylestream, song, tiny_style):
     y, _ = soundfile.read("same.wav")
     x, _ = soundfile.read(song)
     assert np.sum((y - x) ** 2) <= 1e-6 * np.sum(x**2)  # −60 dB
+
+
+def test_a_blend_of_styles_is_named_by_its_shares(stylestream, song):
+    code, out, err = stylestream("transfer", song, "-s", "rock:3,strings:1")
+    assert (code, out, err) == (0, "song-rock75-strings25.wav\n", "")
+    assert soundfile.info("song-rock75-strings25.wav").frames == soundfile.info(song).frames
 
 
 def test_equal_seeds_give_equal_files_and_others_do_not(stylestream, song, tiny_style):

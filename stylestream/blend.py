@@ -1,0 +1,206 @@
+"""Styles between styles: ``rock:0.6,strings:0.4`` → one style, at one style's cost.
+
+Bundled styles, and those that ``train`` makes, are fine-tunes of one base, and between such weights lies no barrier [1]_: a straight line
+from one network to another passes through networks that paint as well, in a style between. So a blend is one network, whose weights,
+mean spectrum and settings are means of its styles'. Measured against mixing what the styles paint, which costs a network for
+each, and against mixing embeddings inside the base: docs/morphs.md.
+
+Conventions: shares are positive and sum to 1; a blend of one style is that style, to the bit.
+
+References
+----------
+.. [1] M. Wortsman et al., "Model soups: averaging weights of multiple fine-tuned models improves accuracy without increasing
+   inference time", ICML 2022.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from stylestream.style import SUFFIX, Card, Source, StyleData, find_style, load_style_file
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+MAX_STYLES = 8  # each is read into memory
+MAX_SHARE = 1e6
+# Of a network's settings those that are numbers on a line; all others are its shape, and must be equal.
+BLENDED_SETTINGS = ("beta", "scale_db", "texture_scale_db", "phase_iterations", "grain_power")
+OWN_WEIGHTS = ("style", "mean_frames")  # a style's own, whatever it descends from
+FURTHEST = 0.6  # relative distance of weights: fine-tunes of one base are 0.15 to 0.21 apart, strangers 1.0
+
+_PART = re.compile(r"(?P<name>.+?):(?P<share>[+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?|nan|inf)", re.DOTALL)
+
+Shares = tuple[tuple[str, float], ...]
+
+
+def parse(text: str) -> Shares:
+    """Read ``NAME:SHARE,NAME:SHARE`` (or ``NAME,NAME``: equal shares); anything else is one name.
+
+    Names are as `style.find_style` takes them. Shares may have any positive sum; a style named twice gets both shares; a share of 0
+    leaves a style out.
+
+    Returns
+    -------
+    tuple of (name, share)
+        Shares > 0 that sum to 1.
+
+    Raises
+    ------
+    ValueError
+        If a share is missing, negative or not a number, all are 0, or there are too many.
+
+    Examples
+    --------
+    >>> parse("rock:3,strings:1")
+    (('rock', 0.75), ('strings', 0.25))
+    >>> parse("rock")
+    (('rock', 1.0),)
+    """
+    if Path(text).exists() or ("," not in text and not _PART.fullmatch(text)):
+        return ((text, 1.0),)
+    parts = [_part(part.strip(), text) for part in text.split(",")]
+    if all(share is None for _, share in parts):
+        parts = [(name, 1.0) for name, _ in parts]
+    shares: dict[str, float] = {}
+    for name, share in parts:
+        if share is None:
+            raise ValueError(f"{text!r}: {name!r} has no share; write a blend as rock:0.6,strings:0.4, or rock,strings for equal shares")
+        shares[name] = shares.get(name, 0.0) + share
+    return normalised(shares, text)
+
+
+def _part(part: str, text: str) -> tuple[str, float | None]:
+    if not part:
+        raise ValueError(f"{text!r}: a style's name is missing; write a blend as rock:0.6,strings:0.4")
+    match = _PART.fullmatch(part)
+    return (match["name"], float(match["share"])) if match else (part, None)
+
+
+def normalised(shares: Mapping[str, float], text: str = "") -> Shares:
+    """Shares > 0 that sum to 1; raises ValueError as `parse`."""
+    text = text or ",".join(f"{name}:{share}" for name, share in shares.items())
+    for name, share in shares.items():
+        if not 0 <= share <= MAX_SHARE:  # NaN is in no range
+            raise ValueError(f"{text!r}: the share of {name!r} is {share}; shares are from 0 to {MAX_SHARE:g}")
+    kept = {name: share for name, share in shares.items() if share > 0}
+    if not kept:
+        raise ValueError(f"{text!r}: all shares are 0; give at least one style a share")
+    if len(kept) > MAX_STYLES:
+        raise ValueError(f"{text!r}: {len(kept)} styles; a blend has at most {MAX_STYLES}")
+    total = math.fsum(kept.values())
+    return tuple((name, share / total) for name, share in kept.items())
+
+
+def label(shares: Shares) -> str:
+    """A blend's name for file names: shares in percent.
+
+    >>> label((("rock", 0.6), ("strings", 0.4)))
+    'rock60-strings40'
+    """
+    stems = [(Path(name).name.removesuffix(SUFFIX), share) for name, share in shares]
+    return stems[0][0] if len(stems) == 1 else "-".join(f"{stem}{100 * share:.3g}" for stem, share in stems)
+
+
+def locate(style: str | Path) -> list[Path]:
+    """Files of what ``-s`` names, unread: to know a wrong name before any work is done. Raises as `parse` and `style.find_style`."""
+    return [find_style(name) for name, _ in _shares_of(style)]
+
+
+def load_blend(style: str | Path) -> StyleData:
+    """What ``-s`` names, in memory: a style, or a blend of several. Raises as `parse`, `style.load_style_file` and `blend`."""
+    from stylestream.network import network_of
+
+    shares = _shares_of(style)
+    loaded = [load_style_file(find_style(name)) for name, _ in shares]
+    for data, (name, _) in zip(loaded, shares, strict=True):
+        network_of(data, str(name))  # what is wrong with one of them is said of that one
+    return blend(loaded, [share for _, share in shares], [str(name) for name, _ in shares])
+
+
+def _shares_of(style: str | Path) -> Sequence[tuple[str | Path, float]]:
+    return parse(style) if isinstance(style, str) else ((style, 1.0),)
+
+
+def blend(styles: Sequence[StyleData], shares: Sequence[float], names: Sequence[str]) -> StyleData:
+    """One style between several.
+
+    Parameters
+    ----------
+    styles : sequence of StyleData
+    shares : sequence of float
+        Sum to 1.
+    names : sequence of str
+        For messages and the card.
+
+    Returns
+    -------
+    StyleData
+        Its songs are those of all; its card says what it is a blend of.
+
+    Raises
+    ------
+    ValueError
+        If two styles have networks or frames of different shape, or do not come from one base.
+    """
+    if len(styles) == 1:
+        return styles[0]
+    for style, name in zip(styles[1:], names[1:], strict=True):
+        _check_alike(styles[0], style, f"{names[0]} and {name} cannot be blended")
+    weights = {key: _mean([style.weights[key] for style in styles], shares) for key in styles[0].weights}
+    settings = {key: sum(share * s.model_config[key] for s, share in zip(styles, shares, strict=True)) for key in _shared(styles)}
+    heard = {song: hashes for style in styles for song, hashes in style.fingerprints.items()}
+    model_config = {**styles[0].model_config, **settings}
+    return replace(styles[0], weights=weights, model_config=model_config, card=_card(styles, shares, names), fingerprints=heard)
+
+
+def _shared(styles: Sequence[StyleData]) -> list[str]:
+    return [key for key in BLENDED_SETTINGS if all(key in style.model_config for style in styles)]
+
+
+def _mean(tensors: Sequence[Tensor], shares: Sequence[float]) -> Tensor:
+    total = tensors[0] * shares[0]
+    for tensor, share in zip(tensors[1:], shares[1:], strict=True):
+        total += tensor * share
+    return total
+
+
+def _check_alike(a: StyleData, b: StyleData, what: str) -> None:
+    remedy = "train both from the same base"
+    for kind, one, other in (("networks", a.model_config, b.model_config), ("frames", a.feature_config, b.feature_config)):
+        different = [key for key in sorted({*one, *other}) if key not in BLENDED_SETTINGS and one.get(key) != other.get(key)]
+        if different:
+            values = f"{one.get(different[0])!r} and {other.get(different[0])!r}"
+            raise ValueError(f"{what}: their {kind} differ ({different[0]} is {values}); {remedy}")
+    if distance(a.weights, b.weights) > FURTHEST:
+        raise ValueError(f"{what}: they do not come from one base; {remedy} (`stylestream train --from base`)")
+
+
+def distance(a: Mapping[str, Tensor], b: Mapping[str, Tensor]) -> float:
+    """How far two networks' kernels are apart, relative to their sizes: 0 is the same, 1 is strangers."""
+    apart, size = 0.0, 0.0
+    for key, tensor in a.items():
+        if key not in OWN_WEIGHTS and tensor.ndim > 1:
+            apart += float((tensor - b[key]).square().sum())
+            size += float(tensor.square().sum() + b[key].square().sum())
+    return math.sqrt(apart / size) if size else 0.0
+
+
+def _card(styles: Sequence[StyleData], shares: Sequence[float], names: Sequence[str]) -> Card:
+    cards = [style.card for style in styles]
+    percent = [f"{100 * share:.3g} % {name}" for share, name in zip(shares, names, strict=True)]
+    one: dict[str, Any] = {key: _agreed([getattr(card, key) for card in cards]) for key in ("author", "licence", "training_device")}
+    return Card(title=" + ".join(percent), description="A blend of " + ", ".join(percent) + ".", sources=_sources(cards), **one)
+
+
+def _agreed(values: Sequence[str]) -> str:
+    return "; ".join(dict.fromkeys(value for value in values if value))
+
+
+def _sources(cards: Sequence[Card]) -> tuple[Source, ...]:
+    return tuple(dict.fromkeys(source for card in cards for source in card.sources))

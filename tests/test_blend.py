@@ -1,0 +1,209 @@
+"""Styles between styles: what a blend is called, what may be blended, and that the way from one to another is smooth."""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from stylestream.blend import blend, distance, label, load_blend, locate, normalised, parse
+from stylestream.draw import Draw, DrawConfig
+from stylestream.features import FeatureConfig
+from stylestream.network import network_of
+from stylestream.style import Card, Source, StyleData, find_style, load_style_file, save_style
+from stylestream.transfer import load_style
+
+SMALL = DrawConfig(
+    steps=2, view_channels=8, view_blocks=1, encoder_channels=8, decoder_channels=8, texture_channels=8, texture_blocks=1, mix_groups=2
+)
+SAMPLE_RATE = 44100
+
+
+def style_of(draw: Draw, title: str, **card: object) -> StyleData:
+    config, features = dataclasses.asdict(draw.config), dataclasses.asdict(FeatureConfig())
+    return StyleData(dict(draw.state_dict()), config, features, Card(title, **card), {title: [1, 2]}, "")  # type: ignore[arg-type]
+
+
+def network(*, seed: int = 0, config: DrawConfig = SMALL) -> Draw:
+    torch.manual_seed(seed)
+    return Draw(config)
+
+
+def tuned(seed: int, **settings: float) -> Draw:
+    """A relative of ``network()``, as far from it as fine-tuning goes, with an embedding and a mean spectrum of its own."""
+    draw = network()
+    generator = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for parameter in draw.parameters():
+            parameter += 0.15 * parameter.std(unbiased=False).nan_to_num() * torch.randn(parameter.shape, generator=generator)
+        draw.mean_frames += 0.1 * torch.randn(draw.mean_frames.shape, generator=generator)
+    draw.config = dataclasses.replace(draw.config, **settings)
+    return draw
+
+
+@pytest.fixture
+def files(tmp_path) -> dict[str, Path]:
+    """Three relatives, a stranger, and one of another size."""
+    networks = {
+        "a": tuned(1, phase_iterations=0, grain_power=4.0),
+        "b": tuned(2, phase_iterations=3, grain_power=2.0),
+        "c": tuned(3),
+        "stranger": network(seed=9),
+        "larger": network(config=dataclasses.replace(SMALL, decoder_channels=16)),
+    }
+    settings = {name: {"model_config": dataclasses.asdict(draw.config)} for name, draw in networks.items()}
+    features = dataclasses.asdict(FeatureConfig())
+    return {
+        name: save_style(tmp_path / f"{name}.safetensors", draw.state_dict(), feature_config=features, card=Card(name), **settings[name])
+        for name, draw in networks.items()
+    }
+
+
+@pytest.fixture(autouse=True)
+def installed(monkeypatch, tmp_path):
+    monkeypatch.setenv("STYLESTREAM_STYLES", str(tmp_path))
+
+
+# ------------------------------------------------------------------------------------------------------- what it is called
+
+
+@pytest.mark.parametrize(
+    ("text", "shares"),
+    [
+        ("rock", {"rock": 1.0}),
+        ("rock:2", {"rock": 1.0}),
+        ("rock:0.6,strings:0.4", {"rock": 0.6, "strings": 0.4}),
+        (" rock:3 , strings:1", {"rock": 0.75, "strings": 0.25}),
+        ("rock,strings,piano,choir", dict.fromkeys(("rock", "strings", "piano", "choir"), 0.25)),
+        ("rock:1,strings:0", {"rock": 1.0}),
+        ("rock:1,rock:1,piano:2", {"rock": 0.5, "piano": 0.5}),
+        ("C:\\my styles\\a.safetensors:.25,b:75e-2", {"C:\\my styles\\a.safetensors": 0.25, "b": 0.75}),
+        ("C:\\my styles\\a.safetensors", {"C:\\my styles\\a.safetensors": 1.0}),
+    ],
+)
+def test_a_blend_is_read_as_it_is_written(text, shares):
+    assert dict(parse(text)) == pytest.approx(shares)
+
+
+def test_a_file_with_a_comma_in_its_name_is_a_file(tmp_path):
+    path = tmp_path / "rock:0.5,strings:0.5"
+    path.write_bytes(b"")
+    assert parse(str(path)) == ((str(path), 1.0),)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("rock:0.5,strings", "'strings' has no share; write a blend as rock:0.6,strings:0.4"),
+        ("rock:0.5,", "a style's name is missing"),
+        ("rock:-1,strings:2", "the share of 'rock' is -1.0; shares are from 0"),
+        ("rock:nan,strings:2", "the share of 'rock' is nan"),
+        ("rock:1e9,strings:2", "the share of 'rock' is 1000000000.0"),
+        ("rock:0,strings:0", "all shares are 0"),
+        (",".join(f"s{i}:1" for i in range(9)), "9 styles; a blend has at most 8"),
+    ],
+)
+def test_a_blend_that_makes_no_sense_is_one_clear_line(text, message):
+    with pytest.raises(ValueError, match=message) as error:
+        parse(text)
+    assert "\n" not in str(error.value)
+
+
+def test_an_unknown_style_in_a_blend_names_the_nearest(files):
+    with pytest.raises(ValueError, match="unknown style 'rokc'; did you mean 'rock'"):
+        locate("a:0.5,rokc:0.5")
+
+
+def test_a_blend_names_its_file_by_percent():
+    assert label(parse("rock:1,out/my.own.safetensors:2")) == "rock33.3-my.own66.7"
+    assert label(parse("my.own")) == "my.own"
+
+
+# ------------------------------------------------------------------------------------------------------ what may be blended
+
+
+@pytest.mark.parametrize(
+    ("other", "message"),
+    [
+        ("stranger", "a and stranger cannot be blended: they do not come from one base; train both from the same base"),
+        (
+            "larger",
+            r"their networks differ \(decoder_channels is 8 and 16\); train both from the same base",
+        ),
+    ],
+)
+def test_what_cannot_be_blended_is_one_clear_line(files, other, message):
+    with pytest.raises(ValueError, match=message) as error:
+        load_blend(f"a:0.5,{other}:0.5")
+    assert "\n" not in str(error.value)
+
+
+def test_frames_that_differ_cannot_be_blended():
+    a, b = style_of(network(), "a"), style_of(network(), "b")
+    b.feature_config["floor_db"] = -80.0
+    with pytest.raises(ValueError, match=r"their frames differ \(floor_db is -90.0 and -80.0\)"):
+        blend([a, b], [0.5, 0.5], ["a", "b"])
+
+
+def test_a_hostile_file_in_a_blend_is_told_of_by_its_own_name(files, tmp_path):
+    config = {**dataclasses.asdict(SMALL), "grain_power": "much"}
+    wrong = tmp_path / "wrong.safetensors"
+    save_style(wrong, network().state_dict(), model_config=config, feature_config=dataclasses.asdict(FeatureConfig()), card=Card("wrong"))
+    with pytest.raises(ValueError, match="wrong: grain_power is 'much', not a float"):
+        load_blend("a,wrong")
+
+
+def test_strangers_are_as_far_apart_as_they_are_large_and_the_bundled_styles_are_not():
+    assert distance(network(seed=1).state_dict(), network(seed=2).state_dict()) == pytest.approx(1.0, abs=0.05)
+    rock, strings = (load_style_file(find_style(name)).weights for name in ("rock", "strings"))
+    assert distance(rock, strings) < 0.4
+
+
+# -------------------------------------------------------------------------------------------------------------- what it is
+
+
+def test_a_blend_is_the_mean_of_its_styles():
+    styles = [style_of(tuned(seed, phase_iterations=seed, grain_power=2.0 * seed), str(seed)) for seed in (1, 2, 3)]
+    mixed = blend(styles, [0.5, 0.25, 0.25], ["1", "2", "3"])
+    for key, tensor in mixed.weights.items():
+        expected = 0.5 * styles[0].weights[key] + 0.25 * styles[1].weights[key] + 0.25 * styles[2].weights[key]
+        torch.testing.assert_close(tensor, expected)
+    config = network_of(mixed, "mixed").config
+    assert (config.phase_iterations, config.grain_power) == (1.75, 3.5)
+    assert styles[0].weights["start"].equal(tuned(1).state_dict()["start"])  # and none of them has changed
+
+
+def test_the_card_of_a_blend_names_its_styles_sources_and_licences():
+    sources = [(Source("songs", "CC0-1.0"),), (Source("more", "CC-BY-4.0"), Source("songs", "CC0-1.0"))]
+    cards = [{"licence": licence, "sources": s} for licence, s in zip(("CC0-1.0", "Apache-2.0"), sources, strict=True)]
+    mixed = blend([style_of(tuned(i), f"song {i}", **card) for i, card in enumerate(cards)], [0.6, 0.4], ["rock", "strings"])
+    assert mixed.card.title == "60 % rock + 40 % strings"
+    assert mixed.card.licence == "CC0-1.0; Apache-2.0"
+    assert [source.name for source in mixed.card.sources] == ["songs", "more"]
+    assert set(mixed.fingerprints) == {"song 0", "song 1"}  # an evaluation refuses the songs of both
+
+
+def test_at_its_ends_a_blend_is_the_pure_style(files, tone):
+    y = tone(0.4)
+    for text, name in (("a:1,b:0", "a"), ("a:0,b:0.3", "b"), ("c", "c")):
+        pure, ended = (load_style(s, half=False).transfer(y, SAMPLE_RATE, dream=1, grain=1.0) for s in (name, text))
+        np.testing.assert_array_equal(pure, ended)
+
+
+def test_the_way_from_one_style_to_another_has_no_jump(files, tone):
+    """Also not where the rounds of Griffin–Lim, none in one style and three in the other, pass a whole number."""
+    y = tone(0.6)
+    way = [load_style(f"a:{1 - w},b:{w}", half=False).transfer(y, SAMPLE_RATE, grain=1.0) for w in np.linspace(0, 1, 10)]
+    steps = [np.linalg.norm(b - a) for a, b in itertools.pairwise(way)]
+    assert max(steps) < 0.4 * np.linalg.norm(way[-1] - way[0])
+    near = load_style("a:0.66667,b:0.33333", half=False), load_style("a:0.66666,b:0.33334", half=False)
+    below, above = (style.transfer(y, SAMPLE_RATE) for style in near)
+    assert np.linalg.norm(above - below) < 1e-3 * np.linalg.norm(way[-1] - way[0])
+
+
+def test_a_share_counts_relative_to_the_others():
+    assert normalised({"a": 3, "b": 1}) == normalised({"a": 0.75, "b": 0.25})
