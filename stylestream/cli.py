@@ -855,78 +855,96 @@ def read_config(name_or_path: str) -> dict[str, dict[str, Any]]:
 
 @app.command()
 def evaluate(
-    source: Annotated[Path, typer.Argument(metavar="SOURCE", help="A collection with midi.csv, or a folder of MIDI files.")],
+    sources: Annotated[
+        list[Path], typer.Argument(metavar="SOURCE...", help="Collections with midi.csv, folders of MIDI files or of recordings, songs.")
+    ],
     style: Annotated[list[str], typer.Option("-s", "--style", help="A style's name or file; repeat for several.")],
-    out: Annotated[Path, typer.Option("-o", "--out", help="A folder for report.md and STYLE/report.json.")],
-    quick: Annotated[bool, typer.Option("--quick", help="Four short excerpts instead of ten: a first look, not a result.")] = False,
+    out: Annotated[Path, typer.Option("-o", "--out", help="A folder for report.html, report.json, report.md.")],
+    quick: Annotated[bool, typer.Option("--quick", help="Four short passages, no curves: a first look, not a result.")] = False,
+    compare: Annotated[Path | None, typer.Option(metavar="REPORT", help="Another report.json: say what changed beyond noise.")] = None,
+    kind: Annotated[str | None, typer.Option(help="reduction (scores) or recordings. Default: what the sources are.")] = None,
     recipe: Annotated[
-        str | None, typer.Option(help="The bundled style whose instruments play the truth. Default: the style's name.")
+        str | None, typer.Option(help="The bundled style whose instruments play the truth, or own. Default: the style's name.")
     ] = None,
+    pieces: Annotated[int | None, typer.Option(help="Passages, each of another piece. Default: 10.", min=1, max=10_000)] = None,
+    seconds: Annotated[float | None, typer.Option(help="Length of a passage. Default: 20.", min=2.0, max=600.0)] = None,
+    source_soundfont: Annotated[str | None, typer.Option(help="Plays the song. Default: musescore, unheard in training.")] = None,
+    truth_soundfont: Annotated[str | None, typer.Option(help="Plays the truth. Default: fluidr3, that of training.")] = None,
+    rows: Annotated[str | None, typer.Option(help="Baselines to print, as equalise,plain; none for copy alone. Default: all.")] = None,
     baselines: Annotated[
         Path | None,
         typer.Option(help="Folder of NAME-plain, NAME-lstm2017. Default: baselines/ beside the style, or of a checkout."),
     ] = None,
+    material: Annotated[
+        list[Path] | None,
+        typer.Option(help="Music of the style for random, musaicing, ulyanov. Default: of the sources, what is not judged."),
+    ] = None,
+    no_curves: Annotated[bool, typer.Option("--no-curves", help="Leave out the dials and the steps.")] = False,
+    seed: Annotated[int, typer.Option(help="Of the transfer and of the intervals.")] = 0,
     jobs: Annotated[int | None, typer.Option("-j", "--jobs", help="Processes. Default: one a core.", min=1)] = None,
     card: Annotated[bool, typer.Option("--card", help="Write the numbers into the style file's card, too.")] = False,
     force: Force = False,
     json_: Json = False,
 ) -> int:
-    """Measure how far a style gets, beside what it has to beat, on pieces it has not heard."""
+    """Measure how far a style gets, beside what it has to beat, on music it has not heard."""
+    import tempfile
+
     from stylestream.style import find_style, update_card
 
     with _wrong_usage():
         paths = [find_style(name) for name in style]
-    written = [out / path.stem / "report.json" for path in paths]
-    for path in written:
-        if path.exists() and not force:
-            raise WrongUsage(f"{path} exists; use --force to replace it, or choose another folder with -o")
+    if (out / "report.json").exists() and not force:
+        raise WrongUsage(f"{out / 'report.json'} exists; use --force to replace it, or choose another folder with -o")
+    if len({path.stem for path in paths}) < len(paths):
+        raise WrongUsage("two styles of one name; rename a file")
 
-    from stylestream import dataset
     from stylestream import evaluate as evaluation
+    from stylestream import page, report
 
+    chosen = {"pieces": pieces, "seconds": seconds, "song_soundfont": source_soundfont, "truth_soundfont": truth_soundfont, "seed": seed}
+    protocol = evaluation.protocol_of(quick=quick, curves=not no_curves, **chosen)
     with _wrong_usage():
-        for path in paths:
-            dataset.recipe_of(recipe or path.stem)
-            evaluation.Contenders.find(path, baselines)
-    protocol = evaluation.QUICK if quick else evaluation.Protocol()
-    reports = []
-    with _progress_bar(len(paths)) as advance:
-        for index, path in enumerate(paths):
-
-            def pieces(done: int, total: int, index: int = index, path: Path = path) -> None:
-                advance(index + done / max(total, 1), path.stem)
-
-            made = evaluation.evaluate(
-                source, path, recipe=recipe, protocol=protocol, baselines_folder=baselines, jobs=jobs, progress=pieces
-            )
-            reports.append(made)
-            evaluation.write_report(reports[-1], out / path.stem)
-            if card:
-                update_card(path, metrics=evaluation.card_metrics(reports[-1]))
-    _write_tables(reports, out)
-    _show_reports(reports, as_json=json_)
-    return 1 if any(report["failures"] for report in reports) else 0
-
-
-def _write_tables(reports: list[dict[str, Any]], out: Path) -> None:
-    """summary.md: all styles beside each other, and what they promise; report.md: that, and every table."""
-    from stylestream import evaluate as evaluation
-    from stylestream.files import whole_file
-
-    summary = [evaluation.markdown_summary(reports).strip(), evaluation.markdown_claims(reports).strip()]
-    tables = [evaluation.markdown(report).strip() for report in reports]
-    for name, parts in (("summary.md", summary), ("report.md", summary + tables)):
-        with whole_file(out / name) as temporary:
-            temporary.write_text("\n\n".join(parts) + "\n", encoding="utf-8")
+        others = report.load_reports(compare) if compare is not None else None
+        evaluation.check(paths, recipe, kind, rows, baselines, protocol)
+    with tempfile.TemporaryDirectory(prefix="stylestream-") as sounds, _progress_bar(1) as advance:
+        reports = evaluation.evaluate_all(
+            sources,
+            paths,
+            recipes=[recipe] * len(paths),
+            protocol=protocol,
+            kind=kind,
+            rows=None if rows is None else rows.split(","),
+            baselines_folder=baselines,
+            material=material or (),
+            keep=sounds,
+            jobs=jobs,
+            progress=lambda done, total, name: advance(done / max(total, 1), name),
+        )
+        if others is not None:
+            reports = [one | {"compared": report.compare(one, others)} for one in reports]
+        made = page.write(reports, out, command=_typed(), sounds=sounds)
+    for path, one in zip(paths, reports, strict=True):
+        if card:
+            update_card(path, metrics=report.card_metrics(one))
+    _show_reports(reports, made, as_json=json_)
+    return 1 if any(one["failures"] for one in reports) else 0
 
 
-def _show_reports(reports: list[dict[str, Any]], *, as_json: bool) -> None:
+def _typed() -> str:
+    """The command line, as it can be typed again."""
+    import shlex
+
+    return shlex.join(["stylestream", *sys.argv[1:]])
+
+
+def _show_reports(reports: list[dict[str, Any]], page: Path, *, as_json: bool) -> None:
     if as_json:
         print(json.dumps({"reports": reports}, ensure_ascii=False, indent=1))
         return
     from rich.console import Console
 
-    from stylestream import evaluate as evaluation
+    from stylestream.report import show
 
     for report in reports:
-        evaluation.show(report, Console())
+        show(report, Console())
+    print(page)

@@ -25,7 +25,7 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from contextlib import nullcontext
 from dataclasses import dataclass
 
@@ -585,6 +585,7 @@ class Draw(nn.Module):
         seed: int = 0,
         first_frame: int = 0,
         canvases: bool = False,
+        replaced: Collection[int] = (),
     ) -> Tensor:
         """Frames of a song in a style.
 
@@ -603,6 +604,8 @@ class Draw(nn.Module):
             Absolute frame of column 0, a multiple of the grid: where chunks of a song lie.
         canvases : bool
             Return all K canvases (and the textured one), stacked in front: (K + 1, B, F, T).
+        replaced : collection of int in [0, K)
+            Steps whose latents are the style's own, wherever the dream is: what a step holds is what is lost with it.
         """
         if first_frame % self.config.grid_frames:
             raise ValueError(f"first_frame {first_frame} is not a multiple of {self.config.grid_frames}; let chunks start on the grid")
@@ -616,7 +619,7 @@ class Draw(nn.Module):
         network = self._cast(dtype or self.style.dtype)
         view, phase = (F.pad(x, (0, pad)).to(network.style.dtype) for x in (view, phase))
         with torch.autocast(view.device.type, enabled=False) if dtype else nullcontext():
-            choose = network._dreamer(dream, spread, seed, first_frame // self.config.grid_frames)
+            choose = network._dreamer(dream, spread, seed, first_frame // self.config.grid_frames, replaced)
             canvas, _ = network.paint(view, style, phase, choose, keep=kept if canvases else None)
             if network.texture is not None:
                 canvas = network._textured(canvas, style, spread, seed, first_frame)
@@ -639,11 +642,11 @@ class Draw(nn.Module):
         z = _draw(self.texture.prior(h), spread, seed=seed, step=self.config.steps, first_cell=first_cell)
         return canvas + self.texture.decode(h, z.to(h.dtype)).float()
 
-    def _dreamer(self, dream: float, spread: float, seed: int, first_cell: int) -> Choose:
+    def _dreamer(self, dream: float, spread: float, seed: int, first_cell: int, replaced: Collection[int]) -> Choose:
         """The song's latents, the last ``dream`` of them replaced by the style's; a fraction is a mixture, so the dial is smooth."""
 
         def choose(k: int, h_enc: Tensor, h_dec: Tensor) -> tuple[Tensor, None]:
-            share = min(max(dream - (self.config.steps - 1 - k), 0.0), 1.0)
+            share = 1.0 if k in replaced else min(max(dream - (self.config.steps - 1 - k), 0.0), 1.0)
             if share == 0:
                 return self.posterior(h_enc)[0], None
             own = _draw(self.prior(h_dec), spread, seed=seed, step=k, first_cell=first_cell)

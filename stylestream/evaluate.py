@@ -1,44 +1,86 @@
 """Songs + styles → report: how far a style gets, beside what it has to beat.
 
-The *reduction protocol*. A held-out MIDI piece of the style, an excerpt chosen by hash. The **song** is its piano reduction (for the
-style piano: other instruments), played with a SoundFont that training never heard. The **truth** is the piece itself as the style plays
-it, with the SoundFont of training. Every row of the table makes something of the song and is compared with the truth:
+The *reduction protocol* has a truth: a held-out score, of which the song is a reduction in a SoundFont that training never heard, and
+the truth the passage as the style plays it (``passages.py``). Every row of the table makes something of the song and is compared with
+the truth:
 
-    copy < equalise, plain, lstm2017 < STYLE < ceiling          (ceiling: the truth's frames through the vocoder)
+    copy < random, equalise, plain, lstm2017, … < STYLE < ceiling          (ceiling: the truth's frames through the vocoder)
 
 The headline is *way*: the part of the way from copy to ceiling on log-mel L1. Drums are in neither song nor truth; a second table has
-the truth with its drums. Intervals are 95 % bootstraps over pieces. A NaN is reported, never averaged away: its mean is null.
+the truth in the unseen SoundFont, where the same score in the training SoundFont is the ceiling; a third has the truth with its drums.
+
+The *recordings protocol* has real songs and no truth. What is measured is what of the song is kept: an estimator's reading of the result
+against its reading of the song. The rows *mp3* and *mild_eq* show how well that estimator agrees with itself on the song after a lossy
+codec and a gentle equaliser; more than that nobody can keep.
+
+A NaN is reported, never averaged away: its mean is null. What the baselines made of a passage, and how it scored, is kept in the cache
+for as long as the code that made it stays as it is; the style itself always runs.
 """
 
 from __future__ import annotations
 
 import functools
-import hashlib
 import itertools
 import json
 import math
 import platform
+import time
 import warnings
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from stylestream import __version__, baselines, dataset, metrics
-from stylestream.dataset import Piece, StyleRecipe
+from stylestream import __version__, baselines, bootstrap, curves, dataset, metrics, readings
+from stylestream.passages import (
+    QUICK,
+    STANDARD,
+    Excerpt,
+    Protocol,
+    Renderer,
+    default_cache,
+    excerpts,
+    key_of,
+    kinds,
+    notes_of,
+    read_sound,
+    recipe_named,
+    song_score,
+    source_hash,
+    write_sound,
+)
 
-if TYPE_CHECKING:
-    from rich.console import Console
+__all__ = [
+    "QUICK",
+    "Contenders",
+    "Excerpt",
+    "Judge",
+    "Protocol",
+    "Renderer",
+    "Task",
+    "default_cache",
+    "evaluate",
+    "evaluate_all",
+    "excerpts",
+    "notes_of",
+    "song_score",
+]
 
 Array = NDArray[np.floating]
-Row = Callable[[Array, Array], Array]  # (song, truth) → result, all (C, N)
 Scores = dict[str, float]
 
 SAMPLE_RATE = metrics.SAMPLE_RATE
 OF_THE_TRUTH = ("ceiling", "truth")  # rows made from it
+OF_THE_SONG = ("mp3", "mild_eq")  # rows that say how well the estimators agree with themselves
+MADE_BY = {  # row: the modules whose code decides what it is
+    "network": ("audio", "draw", "features", "rhythm", "transfer", "vocoder"),
+    "baseline": ("audio", "baselines", "features", "vocoder"),
+    "scores": ("audio", "curves", "metrics", "readings"),
+}
 COLUMNS = {  # metric: heading
     "log_mel_l1": "log-mel L1, dB",
     "lsd": "LSD, dB",
@@ -55,161 +97,10 @@ COLUMNS = {  # metric: heading
 }
 
 
-@dataclass(frozen=True)
-class Protocol:
-    """What is compared."""
-
-    pieces: int = 10
-    seconds: float = 20.0
-    start: float = 0.25  # of the piece: past the introduction
-    min_notes: int = 20  # in the excerpt
-    song_soundfont: str = "musescore"  # never used in training
-    truth_soundfont: str = "fluidr3"
-    seed: int = 0  # of the transfer and the bootstrap
-    resamples: int = 2000
-
-
-QUICK = Protocol(pieces=4, seconds=8.0)
-
-
-@dataclass(frozen=True)
-class Excerpt:
-    """A passage of a held-out piece."""
-
-    piece: Piece
-    content: bytes
-    start_seconds: float
-    seconds: float
-
-
-# --- which passages ----------------------------------------------------------------------------------------------------------------
-
-
-def excerpts(
-    source: str | Path, style: str, protocol: Protocol = Protocol(), *, split: dataset.Split = "test"
-) -> tuple[list[Excerpt], dict[str, str]]:
-    """The first held-out passages of a style by hash, and why other pieces were passed over.
-
-    Parameters
-    ----------
-    source : path
-        A collection (``midi.csv`` beside ``midi.tar.xz``): its test split. Any other folder of MIDI files: all of them.
-    split : "test", "valid" or "train"
-        Of a collection. Settings are chosen on "valid", so that "test" chooses nothing.
-
-    Raises
-    ------
-    ValueError
-        If no piece can be used.
-    """
-    source = Path(source)
-    source = source.parent if source.name in ("midi.csv", "midi.tar.xz") else source
-    collection = dataset.pieces(source, style)
-    recipe = dataset.recipe_of(style)
-    candidates = dataset.select(collection, 4 * protocol.pieces, split=split) if (source / "midi.csv").is_file() else by_hash(collection)
-    contents = {piece.path: content for piece, content in dataset.read_pieces(source, candidates)}
-    chosen: list[Excerpt] = []
-    refused: dict[str, str] = {}
-    for piece in candidates:
-        try:
-            chosen.append(_excerpt(piece, contents.get(piece.path, b""), recipe, protocol))
-        except ValueError as error:
-            refused[piece.path] = str(error)
-        if len(chosen) == protocol.pieces:
-            break
-    if not chosen:
-        reasons = "; ".join(f"{path}: {reason}" for path, reason in list(refused.items())[:3])
-        raise ValueError(f"no held-out piece for style {style!r} in {source}" + (f" ({reasons})" if reasons else ""))
-    return chosen, refused
-
-
-def by_hash(collection: Sequence[Piece]) -> list[Piece]:
-    """Pieces in the order of a hash of their paths: an order nobody chose."""
-    return sorted(collection, key=lambda piece: hashlib.sha256(piece.path.encode()).hexdigest())
-
-
-def _excerpt(piece: Piece, content: bytes, recipe: StyleRecipe, protocol: Protocol) -> Excerpt:
-    from stylestream import midi
-
-    score = dataset.target_score(midi.load_score(content), recipe)
-    whole = midi.duration_seconds(score)
-    start = 0.0 if whole <= protocol.seconds else min(protocol.start * whole, whole - protocol.seconds)
-    excerpt = Excerpt(piece, content, start, min(protocol.seconds, whole))
-    found = int((notes_of(score, excerpt)["onset_seconds"] >= 0).sum())
-    if found < protocol.min_notes:
-        raise ValueError(f"{found} notes in the excerpt; at least {protocol.min_notes} are needed")
-    return excerpt
-
-
-def notes_of(score: Any, excerpt: Excerpt) -> NDArray[Any]:
-    """Notes sounding in the excerpt, seconds from its start."""
-    from stylestream import midi
-
-    notes = midi.notes(score).copy()
-    notes["onset_seconds"] -= excerpt.start_seconds
-    notes["offset_seconds"] -= excerpt.start_seconds
-    return notes[(notes["offset_seconds"] > 0) & (notes["onset_seconds"] < excerpt.seconds)]
-
-
-def song_score(target: Any, content: bytes, recipe: StyleRecipe) -> Any:
-    """What the song plays: the notes of the truth on the piano, or on instruments drawn by the piece's hash."""
-    from stylestream import midi
-
-    if recipe.source == "piano":
-        return midi.piano_reduction(target)
-    return midi.random_orchestration(target, np.random.default_rng(list(hashlib.sha256(content).digest())))
-
-
-# --- rendering, cached -------------------------------------------------------------------------------------------------------------
-
-
-class Renderer:
-    """Scores → waveforms; a render is kept as FLAC under a hash of everything it depends on. SoundFonts load when first needed."""
-
-    def __init__(self, cache: str | Path) -> None:
-        self.cache = Path(cache)
-        self.synthesizers: dict[str, Any] = {}
-
-    def render(self, score: Any, soundfont: str, excerpt: Excerpt) -> Array:
-        """The excerpt of a score, (2, N) at 44.1 kHz."""
-        from stylestream import midi
-
-        font = midi.find_soundfont(soundfont)
-        size = round(excerpt.seconds * SAMPLE_RATE)
-        key = (score.dumps_midi(), font.name, font.stat().st_size, excerpt.start_seconds, size, "1")
-        path = self.cache / (hashlib.sha256(repr(key).encode()).hexdigest()[:32] + ".flac")
-        if path.is_file():
-            return self._read(path)
-        if soundfont not in self.synthesizers:
-            self.synthesizers[soundfont] = midi.Synthesizer(font)
-        y = self.synthesizers[soundfont].render(score, start_seconds=excerpt.start_seconds, max_seconds=excerpt.seconds)[:, :size]
-        y = np.pad(y, ((0, 0), (0, size - y.shape[1])))
-        self._write(path, y)
-        return self._read(path)  # the first run hears what the second will
-
-    @staticmethod
-    def _read(path: Path) -> Array:
-        import soundfile
-
-        return soundfile.read(path, dtype="float32", always_2d=True)[0].T
-
-    @staticmethod
-    def _write(path: Path, y: Array) -> None:
-        import soundfile
-
-        from stylestream.files import whole_file
-
-        path.parent.mkdir(parents=True, exist_ok=True)
-        peak = float(np.abs(y).max(initial=0.0))
-        with whole_file(path) as temporary:  # 24 bits under full scale: what a metric's floor of −80 dB cannot hear
-            soundfile.write(temporary, (y * min(1.0, 0.99 / max(peak, 1e-9))).T, SAMPLE_RATE, format="FLAC", subtype="PCM_24")
-
-
-def default_cache() -> Path:
-    """Where renders are kept: the user's cache folder."""
-    import platformdirs
-
-    return Path(platformdirs.user_cache_dir("stylestream")) / "renders"
+ROWS = ("copy", "random", "equalise", "plain", "lstm2017", "musaicing", "ulyanov", "ceiling", "truth", "same_score", *OF_THE_SONG)
+KINDS = ("reduction", "recordings")
+NEED_MATERIAL = ("musaicing", "ulyanov")  # music of the style, beside what is judged
+MATERIAL_PIECES = 3
 
 
 # --- the rows ----------------------------------------------------------------------------------------------------------------------
@@ -257,149 +148,558 @@ class Contenders:
         return [kind for kind in ("plain", "lstm2017") if getattr(self, kind) is None]
 
 
+@dataclass(frozen=True)
+class Heard:
+    """What a row may listen to: (C, N) at 44.1 kHz each."""
+
+    song: Array
+    other: Callable[[], Array]  # a passage of another piece of the style
+    material: Callable[[], list[Array]]  # music of the style, not of the songs that are judged
+
+
+@dataclass(frozen=True)
+class Row:
+    """A line of the table.
+
+    ``made_by`` is a hash of what decides the result beside the song: what was made once is not made again. Empty: it always is.
+    """
+
+    make: Callable[[Heard], Array]
+    made_by: str = ""
+    costly: bool = False  # its sound is kept, too
+
+
 def rows_of(contenders: Contenders, seed: int = 0) -> dict[str, Row]:
-    """Every row of the table as a function of song and truth."""
+    """Every row that is made of the song alone, in the order of the table."""
     from stylestream.style import load_style_file
 
-    weights = load_style_file(contenders.style).weights
-    if "mean_frames" not in weights:
+    if contenders.name in ROWS:
+        raise ValueError(f"{contenders.style}: {contenders.name!r} is a row of the table; rename the style's file")
+    data = load_style_file(contenders.style)
+    if "mean_frames" not in data.weights:
         raise ValueError(f"{contenders.style}: the style has no mean spectrum to equalise to; train it again with `stylestream train`")
-    mean = weights["mean_frames"].reshape(-1, weights["mean_frames"].shape[-1])[0].numpy()
-    rows: dict[str, Row] = {
-        "copy": lambda song, truth: baselines.copy(song),
-        "equalise": lambda song, truth: baselines.equalise(song, mean),
+    mean = data.weights["mean_frames"].reshape(-1, data.weights["mean_frames"].shape[-1])[0].numpy()
+    code = source_hash(MADE_BY["baseline"])
+    rows = {
+        "copy": Row(lambda heard: baselines.copy(heard.song), "copy"),
+        "random": Row(lambda heard: _fitted(heard.other(), heard.song), "other"),
+        "equalise": Row(lambda heard: baselines.equalise(heard.song, mean), key_of(code, mean.tobytes())),
     }
     if contenders.plain is not None:
-        rows["plain"] = _transfer_row(contenders.plain, seed)
+        rows["plain"] = Row(_transferred(contenders.plain, seed), _network_key(contenders.plain, seed))
     if contenders.lstm2017 is not None:
-        model = baselines.load_lstm2017(load_style_file(contenders.lstm2017))
-        rows["lstm2017"] = lambda song, truth: baselines.lstm2017(song, model)
-    rows[contenders.name] = _transfer_row(contenders.style, seed)
-    rows["ceiling"] = baselines.ceiling
-    rows["truth"] = lambda song, truth: truth  # perfect but where the score is asked: the estimators' own values
-    return rows
+        rows["lstm2017"] = Row(_lstm2017(contenders.lstm2017), key_of(code, contenders.lstm2017.read_bytes()))
+    return rows | {contenders.name: Row(_transferred(contenders.style, seed))}
 
 
-def _transfer_row(path: Path, seed: int) -> Row:
-    from stylestream.transfer import load_style
+def _network_key(path: Path, seed: int) -> str:
+    import torch
 
-    style = load_style(path)
-    return lambda song, truth: style.transfer(song, SAMPLE_RATE, seed=seed)
+    return key_of(source_hash(MADE_BY["network"]), path.read_bytes(), seed, torch.__version__)
+
+
+def _transferred(path: Path, seed: int) -> Callable[[Heard], Array]:
+    @functools.cache
+    def style() -> Any:  # loaded when it is first needed, which for a kept baseline is never
+        from stylestream.transfer import load_style
+
+        return load_style(path)
+
+    return lambda heard: style().transfer(heard.song, SAMPLE_RATE, seed=seed)
+
+
+def _lstm2017(path: Path) -> Callable[[Heard], Array]:
+    @functools.cache
+    def model() -> Any:
+        from stylestream.style import load_style_file
+
+        return baselines.load_lstm2017(load_style_file(path))
+
+    return lambda heard: baselines.lstm2017(heard.song, model())
+
+
+def _fitted(y: Array, song: Array) -> Array:
+    """As long as the song, with as many channels: what is missing is silence."""
+    size = song.shape[1]
+    y = np.repeat(y.mean(0, keepdims=True), song.shape[0], axis=0) if y.shape[0] != song.shape[0] else y
+    return np.pad(y[:, :size], ((0, 0), (0, max(0, size - y.shape[1]))))
+
+
+class Take:
+    """What a row made of a song: made when it is first listened to."""
+
+    def __init__(self, make: Callable[[], Array], key: str = "") -> None:
+        self._make, self.key, self.seconds = make, key, 0.0
+
+    @cached_property
+    def y(self) -> Array:
+        """(C, N) at 44.1 kHz; ``seconds`` is then how long it took."""
+        start = time.perf_counter()
+        y = self._make()
+        self.seconds = time.perf_counter() - start
+        return y
+
+    @cached_property
+    def sound(self) -> metrics.Sound:
+        """As the metrics hear it."""
+        return metrics.prepare(self.y)
+
+
+class Store:
+    """Sounds and scores, kept under a hash of what they depend on; without a key they are made again."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def scores(self, key: str, make: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+        """JSON types."""
+        from stylestream.files import whole_file
+
+        path = self.folder / f"{key}.json"
+        if key and path.is_file():
+            kept: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+            return kept
+        made = make()
+        if key:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with whole_file(path) as temporary:
+                temporary.write_text(json.dumps(made), encoding="utf-8")
+        return made
+
+    def sound(self, key: str, make: Callable[[], Array]) -> Array:
+        """(C, N) at 44.1 kHz."""
+        path = self.folder / f"{key}.flac"
+        if not path.is_file():
+            write_sound(path, make())
+        return read_sound(path)
+
+
+# --- one passage -------------------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Task:
+    """One passage, to be scored for one style."""
+
+    contenders: Contenders
+    recipe: str  # "" for recordings
+    excerpt: Excerpt
+    other: Excerpt | None = None
+    material: tuple[Excerpt, ...] = ()
+    curves: bool = False
+
+
+@dataclass(frozen=True)
+class Stage:
+    """A passage as it sounds: the song, a truth for each table, the notes."""
+
+    song: Take
+    truths: dict[str, Take]
+    notes: NDArray[Any]
 
 
 class Judge:
-    """Excerpt → scores of every row. Holds models and SoundFonts; one per process."""
+    """Passages → scores of every row. Holds models and SoundFonts; one per process.
 
-    def __init__(self, contenders: Contenders, recipe: str, protocol: Protocol, cache: Path) -> None:
-        self.recipe, self.protocol = dataset.recipe_of(recipe), protocol
-        self.renderer, self.rows = Renderer(cache), rows_of(contenders, protocol.seed)
+    Parameters
+    ----------
+    keep : path, optional
+        Where songs, results and truths are left for `kept_sound`.
+    rows : collection of str, optional
+        Which baselines; all when not given.
+    """
 
-    def score(self, excerpt: Excerpt) -> dict[str, Any]:
-        """``rows`` and, where the piece has drums, ``with_drums``: row → metric → value; ``warnings``."""
-        from stylestream import midi
+    def __init__(self, protocol: Protocol, cache: Path, *, keep: Path | None = None, rows: Sequence[str] | None = None) -> None:
+        self.protocol, self.keep, self.wanted = protocol, keep, rows
+        self.renderer, self.store = Renderer(cache), Store(cache / "scores")
+        self.rows_of = functools.cache(functools.partial(rows_of, seed=protocol.seed))
+        self.code = source_hash(MADE_BY["scores"])
 
-        score = midi.load_score(excerpt.content)
-        target = dataset.target_score(score, self.recipe)
-        song = self.renderer.render(song_score(target, excerpt.content, self.recipe), self.protocol.song_soundfont, excerpt)
-        truth = self.renderer.render(target, self.protocol.truth_soundfont, excerpt)
-        truths = {"rows": truth}
-        if any(track.is_drum and len(track.notes) for track in score.tracks):
-            full = dataset.target_score(score, self.recipe, drums=True)
-            truths["with_drums"] = self.renderer.render(full, self.protocol.truth_soundfont, excerpt)
-        notes = notes_of(target, excerpt)
+    def score(self, task: Task) -> dict[str, Any]:
+        """Tables (row → metric → value), ``errors`` of some rows, ``curves``, ``cost`` in seconds by row, ``warnings``."""
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always")
-            results = {name: metrics.prepare(row(song, truth)) for name, row in self.rows.items() if name not in OF_THE_TRUTH}
-            tables = {key: self._table(song, truth, results, notes) for key, truth in truths.items()}
-        said = sorted({str(warning.message) for warning in caught})
-        return {"path": excerpt.piece.path, "start_seconds": excerpt.start_seconds, "seconds": excerpt.seconds, "warnings": said, **tables}
+            stage = self.stage(task)
+            takes = self._takes(task, stage)
+            tables = {table: self._table(stage, table, takes) for table in stage.truths}
+            result = self._facts(task, tables, takes)
+            if task.curves:
+                result["curves"] = self.curves(task, stage)
+        said = {str(warning.message) for warning in caught} | {text for row in tables["rows"].values() for text in row["warnings"]}
+        self._leave(task, stage, takes)
+        return result | {"warnings": sorted(said)}
 
-    def _table(self, song: Array, truth: Array, results: dict[str, metrics.Sound], notes: NDArray[Any]) -> dict[str, Scores]:
-        reference = metrics.prepare(truth)
-        own = {name: metrics.prepare(self.rows[name](song, truth)) for name in OF_THE_TRUTH}
-        return {name: metrics.compare(reference, result, notes) for name, result in (results | own).items()}
+    def stage(self, task: Task) -> Stage:
+        """Song and truths, rendered or read."""
+        return self._recorded(task.excerpt) if task.excerpt.recorded else self._rendered(task)
+
+    def _rendered(self, task: Task) -> Stage:
+        from stylestream import midi
+
+        assert isinstance(task.excerpt.content, bytes)
+        recipe, score = recipe_named(task.recipe), midi.load_score(task.excerpt.content)
+        target = dataset.target_score(score, recipe)
+        fonts = self.protocol.song_soundfont, self.protocol.truth_soundfont
+        truths = {"rows": self._played(target, fonts[1], task.excerpt)}
+        if fonts[0] != fonts[1]:
+            truths["unseen_soundfont"] = self._played(target, fonts[0], task.excerpt)
+        if any(track.is_drum and len(track.notes) for track in score.tracks):
+            full = dataset.target_score(score, recipe, drums=True)
+            truths["with_drums"] = self._played(full, fonts[1], task.excerpt)
+        song = self._played(song_score(target, task.excerpt.content, recipe), fonts[0], task.excerpt)
+        return Stage(song, truths, notes_of(target, task.excerpt))
+
+    def _played(self, score: Any, soundfont: str, excerpt: Excerpt) -> Take:
+        key = self.renderer.path(score, soundfont, excerpt).stem
+        return Take(lambda: self.renderer.render(score, soundfont, excerpt), key)
+
+    def _recorded(self, excerpt: Excerpt) -> Stage:
+        song = Take(lambda: self.renderer.listen(excerpt), key_of(excerpt.id, excerpt.start_seconds, excerpt.seconds))
+        return Stage(song, {"rows": song}, readings.reading(song.sound))
+
+    def _takes(self, task: Task, stage: Stage) -> dict[str, Take]:
+        """What the rows make of the song; nothing is made yet."""
+        rows = self.rows_of(task.contenders)
+        chosen = {name: row for name, row in rows.items() if self._wants(name, task)}
+        takes = {name: self._take(row, task, stage) for name, row in chosen.items()}
+        if task.excerpt.recorded:
+            code = source_hash(MADE_BY["scores"])
+            takes |= {
+                name: Take(functools.partial(_as_itself, name, stage.song), key_of(name, code, stage.song.key)) for name in OF_THE_SONG
+            }
+        return takes
+
+    def _wants(self, name: str, task: Task) -> bool:
+        if (name == "random" and task.other is None) or (name in NEED_MATERIAL and not task.material):
+            return False
+        return name in ("copy", task.contenders.name) or self.wanted is None or name in self.wanted
+
+    def _take(self, row: Row, task: Task, stage: Stage) -> Take:
+        others = [(part.id, part.start_seconds, part.seconds) for part in (task.other, *task.material) if part is not None]
+        key = key_of(stage.song.key, row.made_by, others) if row.made_by else ""
+        heard = Heard(
+            stage.song.y, lambda: self._of_style(task, task.other), lambda: [self._of_style(task, part) for part in task.material]
+        )
+        if row.costly:
+            return Take(lambda: self.store.sound(key, lambda: row.make(heard)), key)
+        return Take(lambda: row.make(heard), key)
+
+    def _of_style(self, task: Task, excerpt: Excerpt | None) -> Array:
+        """A passage as the style plays it."""
+        assert excerpt is not None
+        if excerpt.recorded:
+            return self.renderer.listen(excerpt)
+        stage = self._rendered(Task(task.contenders, task.recipe, excerpt))
+        return stage.truths["rows"].y
+
+    def _table(self, stage: Stage, table: str, takes: Mapping[str, Take]) -> dict[str, dict[str, Any]]:
+        """Row → ``scores``, ``errors``, ``seconds``, ``warnings``."""
+        truth, every = stage.truths[table], dict(takes)
+        if table == "unseen_soundfont":
+            every["same_score"] = stage.truths["rows"]
+        elif truth is not stage.song:
+            every["ceiling"] = Take(
+                lambda: baselines.ceiling(stage.song.y, truth.y), key_of(source_hash(MADE_BY["baseline"]), stage.song.key)
+            )
+            every["truth"] = truth
+        return {name: self._scored(truth, take, stage.notes) for name, take in every.items()}
+
+    def _scored(self, truth: Take, take: Take, notes: NDArray[Any]) -> dict[str, Any]:
+        key = key_of(self.code, truth.key, take.key, notes.tobytes()) if take.key and truth.key else ""
+        return self.store.scores(key, lambda: _compared(truth, take, notes))
+
+    def _facts(self, task: Task, tables: Mapping[str, Any], takes: Mapping[str, Take]) -> dict[str, Any]:
+        piece, excerpt = task.excerpt.piece, task.excerpt
+        facts = {
+            "path": piece.path,
+            "id": excerpt.id,
+            "group": piece.group,
+            "start_seconds": excerpt.start_seconds,
+            "seconds": excerpt.seconds,
+        }
+        scores = {table: {name: row["scores"] for name, row in rows.items()} for table, rows in tables.items()}
+        cost = {name: row["seconds"] for name, row in tables["rows"].items() if name in takes}
+        shown = ("copy", task.contenders.name, "ceiling")
+        errors = {name: tables["rows"][name]["errors"] for name in shown if name in tables["rows"]}
+        return facts | scores | {"cost": cost, "errors": errors, "kind": "recordings" if excerpt.recorded else "reduction"}
+
+    def curves(self, task: Task, stage: Stage) -> dict[str, Any]:
+        """The dials and the steps of the style, on the beginning of a passage."""
+        from stylestream.transfer import load_style
+
+        size = round(self.protocol.curve_seconds * SAMPLE_RATE)
+        style, song, truth = load_style(task.contenders.style), stage.song.y[:, :size], metrics.prepare(stage.truths["rows"].y[:, :size])
+        notes = stage.notes[stage.notes["onset_seconds"] < self.protocol.curve_seconds]
+
+        def compare(y: Array) -> dict[str, float]:
+            return metrics.compare(truth, metrics.prepare(y), notes)
+
+        seed = self.protocol.seed
+        return curves.dials(style, song, compare, seed=seed) | {"steps": curves.steps(style, song, compare, seed=seed)}
+
+    def _leave(self, task: Task, stage: Stage, takes: Mapping[str, Take]) -> None:
+        if self.keep is None:
+            return
+        name = task.contenders.name
+        parts = {"song": stage.song, "style": takes[name]} | ({} if task.excerpt.recorded else {"truth": stage.truths["rows"]})
+        for part, take in parts.items():
+            write_sound(_kept_path(self.keep, name, part, task.excerpt.id), take.y)
 
 
-def _score(judge: Judge, excerpt: Excerpt) -> dict[str, Any]:
-    return judge.score(excerpt)
+def _kept_path(folder: Path, style: str, part: str, song: str) -> Path:
+    return folder / f"{key_of(style, part, song)}.flac"
+
+
+def kept_sound(folder: Path, style: str, part: str, song: str) -> Array | None:
+    """The ``song``, ``style`` (its result) or ``truth`` of a passage, (C, N), as ``evaluate_all`` left it; None where it did not."""
+    path = _kept_path(folder, style, part, song)
+    return read_sound(path) if path.is_file() else None
+
+
+def _compared(truth: Take, take: Take, notes: NDArray[Any]) -> dict[str, Any]:
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        if truth.sound.silent:
+            warnings.warn("the reference is silent; most values are NaN", stacklevel=2)
+        scores = metrics.compare(truth.sound, take.sound, notes)
+        errors = curves.errors(truth.sound, take.sound, notes)
+    return {"scores": scores, "errors": errors, "seconds": take.seconds, "warnings": sorted({str(w.message) for w in caught})}
+
+
+def _as_itself(name: str, song: Take) -> Array:
+    return {"mp3": readings.mp3, "mild_eq": readings.mild_eq}[name](song.y)
+
+
+def _score(judge: Judge, task: Task) -> dict[str, Any]:
+    return judge.score(task)
 
 
 # --- many pieces → one report ------------------------------------------------------------------------------------------------------
 
 
-def evaluate(
-    source: str | Path,
-    style: str | Path,
+@dataclass(frozen=True)
+class Plan:
+    """What is to be scored for a style, and what was passed over."""
+
+    contenders: Contenders
+    recipe: str
+    kind: str
+    tasks: list[Task]
+    refused: dict[str, str]
+
+
+def protocol_of(*, quick: bool = False, curves: bool = True, **chosen: Any) -> Protocol:
+    """The usual protocol, or the quick one, with what was chosen otherwise (None: nothing)."""
+    usual = QUICK if quick else STANDARD
+    settings = {name: value for name, value in chosen.items() if value is not None}
+    return replace(usual, **settings) if curves else replace(usual, **settings, curve_pieces=0)
+
+
+def check(
+    styles: Sequence[str | Path],
+    recipe: str | None,
+    kind: str | None,
+    rows: str | None,
+    baselines_folder: str | Path | None,
+    protocol: Protocol,
+) -> None:
+    """Raise ValueError for what was asked for wrongly: before anything is rendered."""
+    from stylestream import midi
+
+    if kind not in (None, *KINDS):
+        raise ValueError(f"--kind is {kind!r}; known: {', '.join(KINDS)}")
+    unknown = [row for row in (rows or "").split(",") if row not in ("", "none", *ROWS)]
+    if unknown:
+        raise ValueError(f"--rows: no row {unknown[0]!r}; known: {', '.join(ROWS)}, or none")
+    for style in styles:
+        contenders = Contenders.find(style, baselines_folder)
+        if kind != "recordings":
+            recipe_named(recipe or contenders.name)
+    for name in () if kind == "recordings" else (protocol.song_soundfont, protocol.truth_soundfont):
+        midi.find_soundfont(name)
+
+
+def evaluate(source: str | Path | Sequence[str | Path], style: str | Path, **settings: Any) -> dict[str, Any]:
+    """Score one style: `evaluate_all` of one, with the same settings. ``recipe`` is a name."""
+    recipe = settings.pop("recipe", None)
+    return evaluate_all(source, [style], recipes=[recipe], **settings)[0]
+
+
+def evaluate_all(
+    sources: str | Path | Sequence[str | Path],
+    styles: Sequence[str | Path],
     *,
-    recipe: str | None = None,
-    protocol: Protocol = Protocol(),
+    recipes: Sequence[str | None] | None = None,
+    protocol: Protocol = STANDARD,
+    kind: str | None = None,
+    split: dataset.Split = "test",
     baselines_folder: str | Path | None = None,
+    rows: Sequence[str] | None = None,
+    material: Sequence[str | Path] = (),
     cache: str | Path | None = None,
+    keep: str | Path | None = None,
     jobs: int | None = None,
-    progress: Callable[[int, int], None] = lambda done, total: None,
-) -> dict[str, Any]:
-    """Score a style by the reduction protocol.
+    progress: Callable[[int, int, str], None] = lambda done, total, name: None,
+) -> list[dict[str, Any]]:
+    """Score styles, all in one pool of workers.
 
     Parameters
     ----------
-    source : path
-        A collection, or a folder of MIDI files (see `excerpts`).
-    style : str or path
-        A style's name or file.
-    recipe : str, optional
-        Which of ``dataset.STYLE_RECIPES`` makes the truth; the style's name when not given.
+    sources : path or several
+        Collections, folders, songs (see `passages.excerpts`).
+    styles : sequence of str or path
+        Names or files.
+    recipes : sequence of str or None, optional
+        Which of ``dataset.STYLE_RECIPES`` makes each style's truth; the style's name where not given. Recordings need none.
+    kind : "reduction" or "recordings", optional
+        By default reduction where the sources have scores, else recordings.
     baselines_folder : path, optional
         See `Contenders.find`.
+    rows : sequence of str, optional
+        Which baselines; all when not given. Copy and the style are always there, and so are ceiling and truth.
+    material : sequence of path, optional
+        Music of the style for the rows that need some; by default the train split of a collection, or what else lies in the folder.
     cache : path, optional
-        Where renders are kept; the user's cache folder when not given.
+        Where renders and scores of baselines are kept; the user's cache folder when not given.
+    keep : path, optional
+        Where songs, truths and the style's results are left as FLAC.
 
     Returns
     -------
-    dict [JSON types]
-        ``rows.{copy,equalise,plain,lstm2017,STYLE,ceiling,truth}.{metric}``: ``mean, low, high, n``; ``way`` by row; ``with_drums``
-        with the same two; ``claims``; ``pieces`` with every single score; ``failures``, ``refused``, ``missing``, ``protocol``.
+    list of dict [JSON types]
+        A report for each style: ``rows.{copy,random,equalise,plain,lstm2017,…,STYLE,ceiling,truth}.{metric}``: ``mean, low, high, n``;
+        ``way`` by row; ``unseen_soundfont`` and ``with_drums`` with the same two; ``claims``; ``errors``; ``curves``; ``cost``; ``pieces``
+        with every single score; ``failures``, ``refused``, ``missing``, ``protocol``, ``made_with``.
 
     Raises
     ------
     ValueError
-        If the style or its recipe is unknown, there are no held-out pieces, none could be scored, or the style was trained on one.
+        If a style or its recipe is unknown, there are no held-out pieces, or none could be scored.
     """
     from stylestream import parallel
 
-    contenders = Contenders.find(style, baselines_folder)
-    recipe = recipe or contenders.name
-    chosen, refused = excerpts(source, recipe, protocol)
-    _check(contenders, chosen, protocol)
-    setup = functools.partial(Judge, contenders, recipe, protocol, Path(cache) if cache is not None else default_cache())
-    scored: list[dict[str, Any]] = []
-    failures: dict[str, str] = {}
-    for excerpt, result in parallel.over_songs(_score, chosen, setup=setup, jobs=jobs):
-        if isinstance(result, ValueError):
-            failures[excerpt.piece.path] = str(result)
-        else:
-            scored.append(result)
-        progress(len(scored) + len(failures), len(chosen))
-    if not scored:
-        raise ValueError("no piece could be scored: " + "; ".join(f"{path}: {reason}" for path, reason in list(failures.items())[:3]))
-    group = {excerpt.piece.path: excerpt.piece.group for excerpt in chosen}
-    head = {"style": contenders.name, "recipe": recipe, "protocol": asdict(protocol), "made_with": made_with()}
-    rest = {"failures": failures, "refused": refused, "missing": contenders.missing()}
-    return head | summarise(sorted(scored, key=lambda piece: piece["path"]), group, contenders.name, protocol) | rest
+    named = recipes if recipes is not None else [None] * len(styles)
+    found = [Contenders.find(style, baselines_folder) for style in styles]
+    kind = kind or (kinds(_listed(sources)) or ["reduction"])[0]
+    plans = [_plan(_listed(sources), c, recipe, protocol, kind, split, material) for c, recipe in zip(found, named, strict=True)]
+    _check(plans, protocol)
+    folder = Path(cache) if cache is not None else default_cache()
+    setup = functools.partial(Judge, protocol, folder, keep=None if keep is None else Path(keep), rows=rows)
+    tasks = [task for plan in plans for task in plan.tasks]
+    done: dict[Task, dict[str, Any] | ValueError] = {}
+    for task, result in parallel.over_songs(_score, tasks, setup=setup, jobs=min(jobs or parallel.cores(), len(tasks))):
+        done[task] = result
+        progress(len(done), len(tasks), task.contenders.name)
+    return [_report(plan, done, protocol) for plan in plans]
 
 
-def _check(contenders: Contenders, chosen: Sequence[Excerpt], protocol: Protocol) -> None:
-    """Fail here, with the reason, and not in a worker."""
-    from stylestream import midi
+def _listed(sources: str | Path | Sequence[str | Path]) -> list[str | Path]:
+    return [sources] if isinstance(sources, (str, Path)) else list(sources)
+
+
+def _plan(
+    sources: Sequence[str | Path],
+    contenders: Contenders,
+    recipe: str | None,
+    protocol: Protocol,
+    kind: str,
+    split: dataset.Split,
+    material: Sequence[str | Path],
+) -> Plan:
     from stylestream.style import load_style_file
 
     known = load_style_file(contenders.style).fingerprints
-    heard = [excerpt.piece.path for excerpt in chosen if dataset.song_id(excerpt.content) in known]
-    if heard:
-        named = ", ".join(heard[:3]) + (" …" if len(heard) > 3 else "")
-        raise ValueError(f"the style was trained on {len(heard)} of these songs ({named}); evaluate on songs it has not heard")
-    for name in (protocol.song_soundfont, protocol.truth_soundfont):
-        midi.find_soundfont(name)
-    rows_of(contenders, protocol.seed)
+    name = "" if kind == "recordings" else recipe or contenders.name
+    recipe_named(name)
+    chosen, refused = excerpts(sources, name, protocol, split=split, known=known, kind=kind)
+    others = _material(sources, material, name, protocol, kind, chosen)
+    tasks = [
+        Task(
+            contenders, name, excerpt, _other(others, excerpt, index), others, curves=index < protocol.curve_pieces and kind == "reduction"
+        )
+        for index, excerpt in enumerate(chosen)
+    ]
+    return Plan(contenders, name, kind, tasks, refused)
+
+
+def _material(
+    sources: Sequence[str | Path], named: Sequence[str | Path], recipe: str, protocol: Protocol, kind: str, chosen: Sequence[Excerpt]
+) -> tuple[Excerpt, ...]:
+    """A few passages of the style's music that are not judged: what is named, or the train split, or what else lies in the folder."""
+    if kind == "recordings" and not named:
+        return ()
+    wanted = replace(protocol, pieces=MATERIAL_PIECES + (0 if named else len(chosen)), min_notes=1)
+    try:
+        found, _ = excerpts(named or sources, recipe, wanted, split="train", kind=kinds(_listed(named))[0] if named else kind)
+    except ValueError:
+        return ()
+    judged = {excerpt.id for excerpt in chosen}
+    return tuple(excerpt for excerpt in found if excerpt.id not in judged)[:MATERIAL_PIECES]
+
+
+def _other(material: Sequence[Excerpt], excerpt: Excerpt, index: int) -> Excerpt | None:
+    return material[index % len(material)] if material else None
+
+
+def _check(plans: Sequence[Plan], protocol: Protocol) -> None:
+    """Fail here, with the reason, and not in a worker."""
+    from stylestream import midi
+
+    if any(plan.kind == "reduction" for plan in plans):
+        for name in (protocol.song_soundfont, protocol.truth_soundfont):
+            midi.find_soundfont(name)
+    for plan in plans:
+        rows_of(plan.contenders, protocol.seed)
+
+
+def _report(plan: Plan, done: Mapping[Task, dict[str, Any] | ValueError], protocol: Protocol) -> dict[str, Any]:
+    results = {task.excerpt.piece.path: done[task] for task in plan.tasks}
+    failures = {path: str(result) for path, result in results.items() if isinstance(result, ValueError)}
+    scored = [result for _, result in sorted(results.items()) if not isinstance(result, ValueError)]
+    if not scored:
+        raise ValueError("no piece could be scored: " + "; ".join(f"{path}: {reason}" for path, reason in list(failures.items())[:3]))
+    head = {"style": plan.contenders.name, "recipe": plan.recipe, "kind": plan.kind, "protocol": asdict(protocol), "made_with": made_with()}
+    rest = {"failures": failures, "refused": plan.refused, "missing": _missing(plan, scored)}
+    return head | summarise(scored, plan.contenders.name, protocol) | rest
+
+
+def _missing(plan: Plan, scored: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Rows that the table lacks because there is no file or no music to make them of."""
+    needed = ["random", *NEED_MATERIAL] if not any(task.material for task in plan.tasks) else []
+    return [row for row in (*needed, *plan.contenders.missing()) if row not in scored[0]["rows"]]
+
+
+def summarise(scored: Sequence[Mapping[str, Any]], name: str, protocol: Protocol) -> dict[str, Any]:
+    """Scores of single pieces → means with intervals, the part of the way, claims, errors and curves."""
+    table = functools.partial(bootstrap.table, resamples=protocol.resamples, seed=protocol.seed)
+    report: dict[str, Any] = table(scored)
+    for key, best in (("unseen_soundfont", "same_score"), ("with_drums", "ceiling")):
+        there = [piece for piece in scored if key in piece]
+        report[key] = table(there, key, best=best) if there else None
+    report["claims"] = claims(report, name) if "ceiling" in report["rows"] else []
+    report["errors"] = _averaged([piece["errors"] for piece in scored], scored, protocol)
+    swept = [piece for piece in scored if "curves" in piece]
+    report["curves"] = _averaged([piece["curves"] for piece in swept], swept, protocol) if swept else None
+    report["cost"] = {row: _mean([piece["cost"][row] for piece in scored if row in piece["cost"]]) for row in scored[0]["cost"]}
+    report["pieces"] = _plain_json([{k: v for k, v in piece.items() if k not in ("curves", "errors")} for piece in scored])
+    return report
+
+
+def _averaged(parts: Sequence[Mapping[str, Any]], pieces: Sequence[Mapping[str, Any]], protocol: Protocol) -> dict[str, Any]:
+    """Trees of scores → cells. What a piece has none of (an octave it does not play) is left out, and ``n`` says so."""
+    groups = [piece["group"] for piece in pieces]
+
+    def summary(values: Array) -> bootstrap.Cell:
+        there = np.flatnonzero(np.isfinite(values))
+        if not there.size:
+            return {"mean": None, "low": None, "high": None, "n": 0}
+        return bootstrap.interval(values[there], bootstrap.resample([groups[i] for i in there], 400, seed=protocol.seed))
+
+    return curves.gathered(parts, summary)
+
+
+def _mean(values: Sequence[float]) -> float:
+    return float(np.mean(values)) if values else 0.0
 
 
 def made_with() -> dict[str, str | int]:
@@ -415,60 +715,6 @@ def made_with() -> dict[str, str | int]:
         "machine": platform.machine(),
         "cores": cores(),
     }
-
-
-def summarise(scored: Sequence[Mapping[str, Any]], group: Mapping[str, str], name: str, protocol: Protocol) -> dict[str, Any]:
-    """Scores of single pieces → means with intervals, the part of the way, and the claims."""
-    report: dict[str, Any] = table(scored, group, "rows", protocol)
-    drummed = [piece for piece in scored if "with_drums" in piece]
-    report["with_drums"] = table(drummed, group, "with_drums", protocol) if drummed else None
-    report["claims"] = claims(report, name)
-    report["pieces"] = _plain_json(list(scored))
-    return report
-
-
-def table(scored: Sequence[Mapping[str, Any]], group: Mapping[str, str], key: str, protocol: Protocol) -> dict[str, Any]:
-    """``rows`` (row → metric → mean, low, high, n) and ``way`` (row → the same) of one table."""
-    resampled = resample([group[piece["path"]] for piece in scored], protocol.resamples, seed=protocol.seed)
-    names = list(scored[0][key])
-    values = {name: {metric: np.array([piece[key][name][metric] for piece in scored]) for metric in scored[0][key][name]} for name in names}
-    rows = {name: {metric: interval(v, resampled, np.mean) for metric, v in columns.items()} for name, columns in values.items()}
-    copied, best = values["copy"]["log_mel_l1"], values["ceiling"]["log_mel_l1"]
-    ways = {name: interval(np.stack([copied, columns["log_mel_l1"], best]), resampled, way) for name, columns in values.items()}
-    return {"rows": rows, "way": ways}
-
-
-def way(distances: Array, axis: int = -1) -> Array:
-    """Part of the way from copy to ceiling, of mean distances (copy, row, ceiling) along the first axis.
-
-    >>> float(way(np.array([[9.0, 11.0], [5.0, 7.0], [1.0, 3.0]])))
-    0.5
-    """
-    copied, row, best = distances.mean(axis)
-    return (copied - row) / (copied - best)
-
-
-def resample(groups: Sequence[str], resamples: int, *, seed: int = 0) -> list[NDArray[np.intp]]:
-    """Bootstrap samples of the pieces, drawn by group: pieces that are the same music come together.
-
-    References
-    ----------
-    .. [1] B. Efron and R. Tibshirani, "An Introduction to the Bootstrap", 1993, §8.
-    """
-    rng = np.random.default_rng(seed)
-    names, index = np.unique(np.array(groups), return_inverse=True)
-    members = [np.flatnonzero(index == g) for g in range(len(names))]
-    return [np.concatenate([members[g] for g in rng.integers(len(names), size=len(names))]) for _ in range(resamples)]
-
-
-def interval(values: Array, resampled: Iterable[NDArray[np.intp]], statistic: Callable[..., Any]) -> dict[str, float | int | None]:
-    """A statistic over pieces (last axis) with its 95 % percentile interval; null, with the count of NaN, where a value is NaN."""
-    n = values.shape[-1]
-    if np.isnan(values).any():
-        return {"mean": None, "low": None, "high": None, "n": n, "nan": int(np.isnan(values).sum())}
-    drawn = [statistic(values[..., sample], axis=-1) for sample in resampled]
-    low, high = np.percentile(drawn, [2.5, 97.5])
-    return {"mean": float(statistic(values, axis=-1)), "low": float(low), "high": float(high), "n": n}
 
 
 def claims(report: Mapping[str, Any], name: str) -> list[dict[str, Any]]:
@@ -555,133 +801,3 @@ def apart(y: Array, styles: Sequence[str | Path], *, sample_rate: int = SAMPLE_R
 
     heard = {find_style(s).stem: metrics.prepare(load_style(s).transfer(y, sample_rate), sample_rate) for s in styles}
     return {f"{a}–{b}": metrics.log_mel_l1(heard[a], heard[b]) for a, b in itertools.combinations(sorted(heard), 2)}
-
-
-# --- report → page -----------------------------------------------------------------------------------------------------------------
-
-
-def write_report(report: Mapping[str, Any], folder: str | Path) -> Path:
-    """Write ``folder/report.json``, whole or not at all."""
-    from stylestream.files import whole_file
-
-    folder = Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
-    with whole_file(folder / "report.json") as temporary:
-        temporary.write_text(json.dumps(report, indent=1, ensure_ascii=False, allow_nan=False) + "\n", encoding="utf-8")
-    return folder / "report.json"
-
-
-def _cell(cell: Mapping[str, Any] | None, *, span: bool = False, percent: bool = False) -> str:
-    if cell is None:
-        return ""
-    if cell["mean"] is None:
-        return f"NaN ({cell['nan']} of {cell['n']})"
-    digits = "{:.0%}" if percent else "{:.2f}"
-    text = digits.format(cell["mean"])
-    return f"{text} [{digits.format(cell['low'])}, {digits.format(cell['high'])}]" if span else text
-
-
-def _lines(part: Mapping[str, Any], name: str, *, span: bool) -> list[list[str]]:
-    """Cells of a table: a heading, the part of the way, then a line a metric; a column a row of the report."""
-    rows = part["rows"]
-    ways = ["" if row in ("copy", *OF_THE_TRUTH) else _cell(part["way"][row], span=span and row == name, percent=True) for row in rows]
-    lines = [["", *rows], ["part of the way", *ways]]
-    for metric, heading in COLUMNS.items():
-        lines.append([heading, *(_cell(cells.get(metric), span=span and row == name) for row, cells in rows.items())])
-    return lines
-
-
-def _parts(report: Mapping[str, Any]) -> list[tuple[str, Mapping[str, Any]]]:
-    """Titles and tables."""
-    name, drummed = report["style"], report["with_drums"]
-    parts = [(f"{name}: {len(report['pieces'])} held-out pieces", report)]
-    if drummed:
-        parts.append((f"{name}, truth with its drums: {drummed['way'][name]['n']} pieces", drummed))
-    return parts
-
-
-def markdown(report: Mapping[str, Any], *, drums: bool = True) -> str:
-    """The tables for README and cards: means, and for the style 95 % intervals."""
-    text = []
-    for title, part in _parts(report)[: 2 if drums else 1]:
-        heading, *lines = _lines(part, report["style"], span=True)
-        lines = [line for line in lines if any(line[1:])]
-        text += [
-            title,
-            "",
-            _markdown_line(heading),
-            _markdown_line(["---"] + ["---:"] * (len(heading) - 1)),
-            *map(_markdown_line, lines),
-            "",
-        ]
-    return "\n".join(text)
-
-
-def _markdown_line(cells: Sequence[str]) -> str:
-    return "| " + " | ".join(cells) + " |"
-
-
-def markdown_summary(reports: Sequence[Mapping[str, Any]]) -> str:
-    """One table for several styles: a line a style, log-mel L1 of every row, and the part of the way."""
-    names = ["copy", "equalise", "plain", "lstm2017", "style", "ceiling"]
-    text = [_markdown_line(["log-mel L1, dB", *names, "part of the way", "pieces"]), _markdown_line(["---"] * (len(names) + 3))]
-    for report in reports:
-        rows = {"style" if row == report["style"] else row: columns["log_mel_l1"] for row, columns in report["rows"].items()}
-        cells = [_cell(rows.get(name)) for name in names]
-        reached = _cell(report["way"][report["style"]], span=True, percent=True)
-        text.append(_markdown_line([report["style"], *cells, f"**{reached}**", str(len(report["pieces"]))]))
-    return "\n".join(text) + "\n"
-
-
-def markdown_claims(reports: Sequence[Mapping[str, Any]]) -> str:
-    """What the styles promise: a line a promise, a column a style, and whether it is kept."""
-    text = [_markdown_line(["promise", *(report["style"] for report in reports)]), _markdown_line(["---"] * (len(reports) + 1))]
-    for same in zip(*(report["claims"] for report in reports), strict=True):
-        text.append(_markdown_line([same[0]["claim"], *map(_claim_cell, same)]))
-    return "\n".join(text) + "\n"
-
-
-def _claim_cell(claim: Mapping[str, Any]) -> str:
-    value, bound = ("NaN" if number is None else f"{number:.2f}" for number in (claim["value"], claim["bound"]))
-    sign = {">=": "≥", "<=": "≤"}[claim["sign"]]
-    note = f" ({claim['note']})" if claim["note"] else ""
-    return (f"{value} {sign} {bound}" if claim["holds"] else f"**no:** {value}, not {sign} {bound}") + note
-
-
-def card_metrics(report: Mapping[str, Any]) -> dict[str, dict[str, float]]:
-    """The means of a report as a style's card keeps them: row → metric → value, ``way`` among them; nulls are left out."""
-    rows: dict[str, dict[str, float]] = {}
-    for row, columns in report["rows"].items():
-        cells = {**columns, "way": report["way"][row]}
-        rows[row] = {metric: round(cell["mean"], 4) for metric, cell in cells.items() if cell["mean"] is not None}
-    return rows
-
-
-def show(report: Mapping[str, Any], console: Console) -> None:
-    """Print the tables, the claims, and what went wrong."""
-    name = report["style"]
-    for title, part in _parts(report):
-        _show_table(title, part, name, console)
-        spans = [_cell(part["way"][name], span=True, percent=True), _cell(part["rows"][name]["log_mel_l1"], span=True)]
-        console.print(f"{name} (95 %): part of the way {spans[0]}, log-mel L1 {spans[1]} dB", markup=False, highlight=False, soft_wrap=True)
-    for claim in report["claims"]:
-        mark = "[green]yes[/]" if claim["holds"] else "[red]no [/]"
-        value, bound = ("NaN" if number is None else f"{number:.3f}" for number in (claim["value"], claim["bound"]))
-        note = f" ({claim['note']})" if claim["note"] else ""
-        console.print(f"{mark} {claim['claim']}: {value} {claim['sign']} {bound}{note}", soft_wrap=True)
-    for kind in report["missing"]:
-        console.print(f"row {kind}: not trained for this style")
-    for path, reason in report["failures"].items():
-        console.print(f"not scored: {path}: {reason}", markup=False)
-
-
-def _show_table(title: str, part: Mapping[str, Any], name: str, console: Console) -> None:
-    from rich.table import Table
-
-    heading, *lines = _lines(part, name, span=False)
-    shown = Table(title=title)
-    for column in heading:
-        shown.add_column(column, justify="right" if column else "left", style="bold" if column == name else "")
-    for line in lines:
-        shown.add_row(*line)
-    console.print(shown)

@@ -180,3 +180,118 @@ def _draw_histogram(axes: Any, edges: Sequence[float], counts: Sequence[int], la
     axes.set_xticks(np.arange(first, last), names[first:last])
     axes.set_xlabel(label)
     axes.set_ylabel("songs")
+
+
+# --- plots of numbers, as SVG that a page can hold ---------------------------------------------------------------------------------
+
+Curve = tuple[Sequence[float], Sequence[float], Sequence[float]]  # value, low and high at each place; NaN where there is none
+COLOURS = ("#0b6e99", "#b8500b", "#4d7c26", "#7b4fa3", "#8a6d00", "#a3324a")  # of equal lightness, told apart by the colour-blind
+INK, PALE = "#333333", "#999999"
+
+
+def plot_dots(rows: Mapping[str, tuple[float, float, float]], *, label: str, highlight: str = "") -> str:
+    """A value with its interval for each row, one under another, as SVG text.
+
+    Parameters
+    ----------
+    rows : mapping of str to (value, low, high)
+    label : str
+        Of the axis, with its unit.
+    highlight : str
+        The row that the plot is about.
+    """
+    figure, (axes,) = _figure(1, (7.0, 0.7 + 0.28 * len(rows)))
+    for place, (name, (value, low, high)) in enumerate(rows.items()):
+        colour = COLOURS[1] if name == highlight else COLOURS[0]
+        axes.plot([low, high], [place, place], color=colour, linewidth=2.0, solid_capstyle="round")
+        axes.plot([value], [place], "o", color=colour, markersize=6)
+    axes.set_yticks(range(len(rows)), list(rows))
+    axes.invert_yaxis()
+    axes.grid(axis="x", color="#e5e5e5")
+    axes.set_xlabel(label)
+    axes.set_xlim(left=min(0.0, axes.get_xlim()[0]))
+    return _svg(figure)
+
+
+def plot_lines(panels: Sequence[tuple[str, Sequence[str], Mapping[str, Curve]]], *, label: str, zero: bool = True) -> str:
+    """Panels of curves with their intervals, side by side on one scale, as SVG text.
+
+    Parameters
+    ----------
+    panels : sequence of (title, places, name → curve)
+    label : str
+        Of the upright axis, with its unit.
+    zero : bool
+        Whether that axis begins at 0.
+    """
+    figure, every = _figure(len(panels), (3.6 * len(panels) + 1.2, 3.0), sharey=True)
+    for axes, (title, places, named) in zip(every, panels, strict=True):
+        for colour, (name, (value, low, high)) in zip(COLOURS, named.items(), strict=False):
+            at = range(len(places))
+            axes.fill_between(at, low, high, color=colour, alpha=0.15, linewidth=0)
+            axes.plot(at, value, "o-", color=colour, linewidth=1.8, markersize=4, label=name)
+        axes.set_xticks(range(len(places)), places, rotation=35 if max(map(len, places)) > 4 else 0)
+        axes.set_title(title, loc="left", fontsize=10, parse_math=False)
+        axes.grid(color="#e5e5e5")
+    every[0].set_ylabel(label)
+    if zero:
+        every[0].set_ylim(bottom=0)
+    if len(panels[0][2]) > 1:
+        every[-1].legend(frameon=False, fontsize=8)
+    return _svg(figure)
+
+
+def plot_spectrograms(sounds: Mapping[str, NDArray[np.float32]], sample_rate: int, *, max_seconds: float = 30.0) -> bytes:
+    """Songs under one another as log-frequency spectrograms, as a small JPEG.
+
+    Parameters
+    ----------
+    sounds : mapping of title to array [shape=(C, N)]
+    """
+    import io
+
+    from matplotlib.figure import Figure
+
+    config = FeatureConfig(sample_rate=sample_rate)
+    figure = Figure(figsize=(9.0, 2.0 * len(sounds)), dpi=80, layout="constrained")
+    for axes, (title, y) in zip(np.atleast_1d(figure.subplots(len(sounds), 1, sharex=True)), sounds.items(), strict=True):
+        _draw(axes, _levels_db(y, config, max_seconds), config)
+        axes.set_title(title, loc="left", fontsize=9, parse_math=False)
+        axes.set_ylabel("")
+        axes.tick_params(axis="y", which="minor", labelleft=False)
+        axes.tick_params(labelsize=6)
+    axes.set_xlabel("time, seconds", fontsize=8)
+    file = io.BytesIO()
+    figure.savefig(file, format="jpeg", pil_kwargs={"quality": 80, "optimize": True})
+    return file.getvalue()
+
+
+def _figure(columns: int, size: tuple[float, float], **settings: Any) -> tuple[Any, list[Any]]:
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=size, layout="constrained")
+    every = list(np.atleast_1d(figure.subplots(1, columns, **settings)))
+    for axes in every:
+        axes.tick_params(colors=INK, labelsize=8)
+        for side in ("top", "right"):
+            axes.spines[side].set_visible(False)
+        for side in ("left", "bottom"):
+            axes.spines[side].set_color(PALE)
+    return figure, every
+
+
+def _svg(figure: Any) -> str:
+    """The figure as an element of a page: text stays text, and equal figures are equal."""
+    import io
+
+    import matplotlib
+
+    file = io.StringIO()
+    with (
+        warnings.catch_warnings(),
+        matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": "stylestream", "font.family": "sans-serif"}),
+    ):
+        warnings.filterwarnings("ignore", message="Glyph .* missing from")
+        figure.savefig(file, format="svg", metadata={"Date": None, "Creator": None}, transparent=True)
+    text = file.getvalue()
+    return text[text.index("<svg") :]

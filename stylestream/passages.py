@@ -1,0 +1,363 @@
+"""Music → passages to judge a style on: held out, chosen by hash, each with the sound of its song and of its truth.
+
+*Reduction* passages come of scores. The **song** is the passage's piano reduction (for the style piano: other instruments), played with
+a SoundFont that training never heard; the **truth** is the passage as the style plays it, with the SoundFont of training.
+*Recordings* are songs without a truth. Pieces come in the order of a hash of their names, which nobody chose, and begin at a quarter of
+their length, past the introduction.
+
+A song that the style was trained on is refused: by the hash of its content, and, in another key, tempo, edition or instrument, by its
+melody's fingerprint, both of which a style file carries.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from stylestream import dataset, metrics
+from stylestream.dataset import Piece, StyleRecipe
+
+Array = NDArray[np.floating]
+
+SAMPLE_RATE = metrics.SAMPLE_RATE
+# Of the 112 million pairs of 14,937 scores at hand, 797 pairs of different names resemble each other by at least a quarter. All that were
+# looked at (48) are the same music: editions, transposed copies, a Kyrie sung again as Dona nobis. From 0.1 to 0.2 folk tunes meet
+# that share a phrase. Where fewer runs agree, short melodies do so by chance.
+SAME_MELODY = 0.25
+LEAST_RUNS = 6
+OWN = "own"  # recipe of scores that say themselves what plays them
+
+
+@dataclass(frozen=True)
+class Protocol:
+    """What is compared."""
+
+    pieces: int = 10
+    seconds: float = 20.0
+    start: float = 0.25  # of the piece: past the introduction
+    min_notes: int = 20  # in the excerpt
+    song_soundfont: str = "musescore"  # never used in training
+    truth_soundfont: str = "fluidr3"
+    seed: int = 0  # of the transfer and the bootstrap
+    resamples: int = 2000
+    curve_pieces: int = 3  # on which the dials are swept and the steps replaced; 0: no curves
+    curve_seconds: float = 8.0
+
+
+STANDARD = Protocol()
+QUICK = Protocol(pieces=4, seconds=8.0, curve_pieces=0)
+
+
+@dataclass(frozen=True)
+class Excerpt:
+    """A passage of a held-out piece: of a score (bytes of a MIDI file), or of a recording (its path)."""
+
+    piece: Piece
+    content: bytes | Path
+    start_seconds: float
+    seconds: float
+    id: str = ""  # hash of the content
+    truth: Path | None = None  # of a recording that has one
+
+    @property
+    def recorded(self) -> bool:
+        """Whether it is a recording."""
+        return isinstance(self.content, Path)
+
+
+# --- which passages ----------------------------------------------------------------------------------------------------------------
+
+
+def excerpts(
+    sources: str | Path | Sequence[str | Path],
+    style: str,
+    protocol: Protocol = STANDARD,
+    *,
+    split: dataset.Split = "test",
+    known: Mapping[str, Sequence[int]] | None = None,
+    kind: str = "reduction",
+) -> tuple[list[Excerpt], dict[str, str]]:
+    """The first held-out passages of a style by hash, and why other pieces were passed over.
+
+    Parameters
+    ----------
+    sources : path or several
+        Collections (``midi.csv`` beside ``midi.tar.xz``): their test split. Other folders: all of their songs. Single songs.
+    style : str
+        A key of ``dataset.STYLE_RECIPES``; of recordings it says nothing.
+    split : "test", "valid" or "train"
+        Of a collection. Settings are chosen on "valid", so that "test" chooses nothing.
+    known : mapping of str to sequence of int, optional
+        Training song id → melody fingerprint, of a style file: songs that are refused.
+    kind : "reduction" or "recordings"
+        Scores, or recordings.
+
+    Raises
+    ------
+    ValueError
+        If no piece can be used.
+    """
+    listed = [sources] if isinstance(sources, (str, Path)) else list(sources)
+    songs = candidates(listed, style, 4 * protocol.pieces, kind=kind, split=split)
+    chosen: list[Excerpt] = []
+    refused: dict[str, str] = {}
+    for song in songs:
+        try:
+            chosen.append(_excerpt(song, style, protocol, known or {}))
+        except (ValueError, OSError) as error:
+            refused[song.piece.path] = str(error)
+        if len(chosen) == protocol.pieces:
+            break
+    if not chosen:
+        raise ValueError(_none_left(style, listed, refused))
+    return chosen, refused
+
+
+def _none_left(style: str, sources: Sequence[str | Path], refused: Mapping[str, str]) -> str:
+    reasons = "; ".join(f"{path}: {reason}" for path, reason in list(refused.items())[:3]) + (" …" if len(refused) > 3 else "")
+    return f"no held-out piece for style {style!r} in {', '.join(map(str, sources))}" + (f" ({reasons})" if reasons else "")
+
+
+def candidates(
+    sources: Sequence[str | Path], style: str, count: int, *, kind: str = "reduction", split: dataset.Split = "test"
+) -> Iterator[dataset.Song]:
+    """Songs of the sources in the order of a hash, each once, read when it is their turn; of a collection ``count`` of its split."""
+    suffixes = dataset.AUDIO_SUFFIXES if kind == "recordings" else dataset.SCORE_SUFFIXES
+    named = [entry for source in map(Path, sources) for entry in _named(source, style, count, split)]
+    named = [(piece, place) for piece, place in named if Path(piece.path).suffix.lower() in suffixes]
+    if len(sources) > 1:
+        named.sort(key=lambda entry: _hash(entry[0].path))
+    seen: set[str] = set()
+    for piece, place in named:
+        song = _song(piece, place)
+        if song.id not in seen:
+            seen.add(song.id)
+            yield song
+
+
+def kinds(sources: Sequence[str | Path]) -> list[str]:
+    """Which protocols the sources have songs for."""
+    files = [path for source in map(Path, sources) for path in _files(_root(source))]
+    scores = any(path.name == "midi.csv" or path.suffix.lower() in dataset.SCORE_SUFFIXES for path in files)
+    recordings = any(path.suffix.lower() in dataset.AUDIO_SUFFIXES for path in files)
+    return ["reduction"] * scores + ["recordings"] * recordings
+
+
+def _named(source: Path, style: str, count: int, split: dataset.Split) -> list[tuple[Piece, bytes | Path]]:
+    """Pieces, with the bytes of a collection's members and the paths of files that lie about."""
+    root = _root(source)
+    if (root / "midi.csv").is_file():
+        chosen = dataset.select(dataset.pieces(root, style), count, split=split)
+        contents = {piece.path: content for piece, content in dataset.read_pieces(root, chosen)}
+        return [(piece, contents[piece.path]) for piece in chosen if piece.path in contents]
+    named = {path.relative_to(root).as_posix() if root.is_dir() else path.name: path for path in _files(root)}
+    return [(piece, named[piece.path]) for piece in by_hash([Piece(path=name, style=path.parent.name) for name, path in named.items()])]
+
+
+def _root(source: Path) -> Path:
+    return source.parent if source.name in ("midi.csv", "midi.tar.xz") else source
+
+
+def _files(source: Path) -> list[Path]:
+    if not source.exists():
+        raise FileNotFoundError(f"no such file or folder: {source}")
+    if (source / "midi.csv").is_file():
+        return [source / "midi.csv"]
+    paths = [path for path in source.rglob("*") if path.is_file() and path.name[0] != "."] if source.is_dir() else [source]
+    return [path for path in paths if path.suffix.lower() in (*dataset.SCORE_SUFFIXES, *dataset.AUDIO_SUFFIXES)]
+
+
+def _song(piece: Piece, place: bytes | Path) -> dataset.Song:
+    if isinstance(place, bytes):
+        return dataset.Song(piece, dataset.song_id(place), place)
+    if place.suffix.lower() in dataset.SCORE_SUFFIXES:
+        return _song(piece, place.read_bytes())
+    digest = hashlib.sha256()
+    with place.open("rb") as file:
+        for block in iter(lambda: file.read(1 << 20), b""):
+            digest.update(block)
+    return dataset.Song(piece, digest.hexdigest()[:16], place)
+
+
+def by_hash(collection: Sequence[Piece]) -> list[Piece]:
+    """Pieces in the order of a hash of their paths: an order nobody chose."""
+    return sorted(collection, key=lambda piece: _hash(piece.path))
+
+
+def _hash(text: str) -> str:
+    return hashlib.sha256(text.encode(errors="surrogateescape")).hexdigest()
+
+
+def _excerpt(song: dataset.Song, style: str, protocol: Protocol, known: Mapping[str, Sequence[int]]) -> Excerpt:
+    if song.id in known:
+        raise ValueError("the style was trained on it")
+    if isinstance(song.content, Path):
+        return _recorded(song, song.content, protocol)
+    return _scored(song, song.content, recipe_named(style), protocol, known)
+
+
+def recipe_named(style: str) -> StyleRecipe:
+    """A style's recipe; of ``own`` or no name the scores' own instruments. ValueError names the known ones."""
+    if style in ("", OWN):
+        return StyleRecipe(())
+    try:
+        return dataset.recipe_of(style)
+    except ValueError as error:
+        raise ValueError(f"{error}, or {OWN} for the scores' own instruments (--recipe)") from None
+
+
+def _scored(song: dataset.Song, content: bytes, recipe: StyleRecipe, protocol: Protocol, known: Mapping[str, Sequence[int]]) -> Excerpt:
+    from stylestream import midi
+
+    score = midi.load_score(content)
+    heard = same_melody(dataset.melody_fingerprint(score), known)
+    if heard:
+        raise ValueError(f"the style was trained on this melody ({heard[0]:.0%} of that of song {heard[1]})")
+    target = dataset.target_score(score, recipe)
+    excerpt = Excerpt(song.piece, content, *_place(midi.duration_seconds(target), protocol), song.id)
+    found = int((notes_of(target, excerpt)["onset_seconds"] >= 0).sum())
+    if found < protocol.min_notes:
+        raise ValueError(f"{found} notes in the excerpt; at least {protocol.min_notes} are needed")
+    return excerpt
+
+
+def _recorded(song: dataset.Song, path: Path, protocol: Protocol) -> Excerpt:
+    from stylestream import audio
+
+    seconds = audio.info(path).seconds
+    if seconds is None:
+        y, sample_rate = audio.load(path, mono=True)
+        seconds = y.shape[1] / sample_rate
+    if seconds < 2.0:
+        raise ValueError(f"{seconds:.1f} s long; at least 2 s are needed")
+    return Excerpt(song.piece, path, *_place(seconds, protocol), song.id)
+
+
+def _place(whole_seconds: float, protocol: Protocol) -> tuple[float, float]:
+    """Start and length of the passage."""
+    start = 0.0 if whole_seconds <= protocol.seconds else min(protocol.start * whole_seconds, whole_seconds - protocol.seconds)
+    return start, min(protocol.seconds, whole_seconds)
+
+
+def resemblance(a: Sequence[int], b: Sequence[int]) -> tuple[float, int]:
+    """How large a part of their melodies two fingerprints share (0 to 1), and how many of the runs that were looked at.
+
+    The smallest hashes of the union are a random sample of it (Broder 1997); those in both are the shared ones.
+
+    >>> resemblance([1, 2, 3, 4], [1, 2, 3, 5])
+    (0.75, 3)
+    """
+    size = min(len(a), len(b))
+    sample = sorted({*a, *b})[: max(len(a), len(b))]
+    shared = len({*a} & {*b} & {*sample})
+    return (shared / len(sample) if size else 0.0), shared
+
+
+def same_melody(fingerprint: Sequence[int], known: Mapping[str, Sequence[int]]) -> tuple[float, str] | None:
+    """The training song whose melody this is, with their resemblance; None if there is none."""
+    found = [(*resemblance(fingerprint, heard), song) for song, heard in known.items()]
+    same = [(share, song) for share, runs, song in found if share >= SAME_MELODY and runs >= LEAST_RUNS]
+    return max(same, default=None)
+
+
+def notes_of(score: Any, excerpt: Excerpt) -> NDArray[Any]:
+    """Notes sounding in the excerpt, seconds from its start."""
+    from stylestream import midi
+
+    notes = midi.notes(score).copy()
+    notes["onset_seconds"] -= excerpt.start_seconds
+    notes["offset_seconds"] -= excerpt.start_seconds
+    return notes[(notes["offset_seconds"] > 0) & (notes["onset_seconds"] < excerpt.seconds)]
+
+
+def song_score(target: Any, content: bytes, recipe: StyleRecipe) -> Any:
+    """What the song plays: the notes of the truth on the piano, or on instruments drawn by the piece's hash."""
+    from stylestream import midi
+
+    if recipe.source == "piano":
+        return midi.piano_reduction(target)
+    return midi.random_orchestration(target, np.random.default_rng(list(hashlib.sha256(content).digest())))
+
+
+# --- their sound, cached -----------------------------------------------------------------------------------------------------------
+
+
+class Renderer:
+    """Scores → waveforms; a render is kept as FLAC under a hash of everything it depends on. SoundFonts load when first needed."""
+
+    def __init__(self, cache: str | Path) -> None:
+        self.cache = Path(cache)
+        self.synthesizers: dict[str, Any] = {}
+
+    def render(self, score: Any, soundfont: str, excerpt: Excerpt) -> Array:
+        """The excerpt of a score, (2, N) at 44.1 kHz."""
+        from stylestream import midi
+
+        path, size = self.path(score, soundfont, excerpt), round(excerpt.seconds * SAMPLE_RATE)
+        if path.is_file():
+            return read_sound(path)
+        if soundfont not in self.synthesizers:
+            self.synthesizers[soundfont] = midi.Synthesizer(midi.find_soundfont(soundfont))
+        y = self.synthesizers[soundfont].render(score, start_seconds=excerpt.start_seconds, max_seconds=excerpt.seconds)[:, :size]
+        write_sound(path, np.pad(y, ((0, 0), (0, size - y.shape[1]))))
+        return read_sound(path)  # the first run hears what the second will
+
+    def path(self, score: Any, soundfont: str, excerpt: Excerpt) -> Path:
+        """Where a render is kept."""
+        from stylestream import midi
+
+        font, size = midi.find_soundfont(soundfont), round(excerpt.seconds * SAMPLE_RATE)
+        return self.cache / (key_of(score.dumps_midi(), font.name, font.stat().st_size, excerpt.start_seconds, size, "1") + ".flac")
+
+    def listen(self, excerpt: Excerpt) -> Array:
+        """The excerpt of a recording, (C, N) at 44.1 kHz."""
+        from stylestream import audio
+
+        assert isinstance(excerpt.content, Path)
+        y, _ = audio.load(excerpt.content, sample_rate=SAMPLE_RATE, max_seconds=excerpt.start_seconds + excerpt.seconds)
+        y = y[:, round(excerpt.start_seconds * SAMPLE_RATE) :]
+        if not np.abs(y).max(initial=0.0) > 1e-4:
+            raise ValueError("the passage is silent")
+        return y
+
+
+def key_of(*parts: Any) -> str:
+    """A name for what depends on these things."""
+    return hashlib.sha256(repr(parts).encode()).hexdigest()[:32]
+
+
+def read_sound(path: Path) -> Array:
+    """A waveform (C, N) that `write_sound` wrote."""
+    import soundfile
+
+    return soundfile.read(path, dtype="float32", always_2d=True)[0].T
+
+
+def write_sound(path: Path, y: Array) -> None:
+    """Keep a waveform (C, N): 24 bits under full scale, which a metric's floor of −80 dB cannot hear."""
+    import soundfile
+
+    from stylestream.files import whole_file
+
+    path.parent.mkdir(parents=True, exist_ok=True)
+    peak = float(np.abs(y).max(initial=0.0))
+    with whole_file(path) as temporary:
+        soundfile.write(temporary, (y * min(1.0, 0.99 / max(peak, 1e-9))).T, SAMPLE_RATE, format="FLAC", subtype="PCM_24")
+
+
+def default_cache() -> Path:
+    """Where renders are kept: the user's cache folder."""
+    import platformdirs
+
+    return Path(platformdirs.user_cache_dir("stylestream")) / "renders"
+
+
+def source_hash(modules: Iterable[str]) -> str:
+    """Hash of the source of some of the package's modules: what they made of a song is kept for as long as they stay as they are."""
+    return key_of(*((Path(__file__).parent / f"{name}.py").read_bytes() for name in modules))
