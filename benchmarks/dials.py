@@ -15,7 +15,7 @@ from pathlib import Path
 
 import numpy as np
 
-from stylestream import dataset, evaluate, metrics, midi
+from stylestream import evaluate, metrics, midi, recipes
 from stylestream.transfer import load_style
 from stylestream.vocoder import Vocoder
 
@@ -24,12 +24,12 @@ COLUMNS = ("log_mel_l1", "flux", "note_auc", "modulation_2_5", "modulation_5_10"
 
 def rows(data: Path, style: str, count: int, grains: list[float], iterations: list[int]) -> dict[str, dict[str, list[float]]]:
     """Setting → metric → value per piece."""
-    player, recipe, protocol = load_style(style), dataset.recipe_of(style), evaluate.Protocol(pieces=count)
+    player, recipe, protocol = load_style(style), recipes.recipe_of(style), evaluate.Protocol(pieces=count)
     player.draw.config = replace(player.draw.config, grain_power=2.0)  # one scale for all styles, whatever each has chosen since
     renderer = evaluate.Renderer(evaluate.default_cache())
     out: dict[str, dict[str, list[float]]] = defaultdict(lambda: defaultdict(list))
     for excerpt in evaluate.excerpts(data, style, protocol, split="valid")[0]:
-        target = dataset.target_score(midi.load_score(excerpt.content), recipe)
+        target = recipes.target_score(midi.load_score(excerpt.content), recipe)
         song = renderer.render(evaluate.song_score(target, excerpt.content, recipe), protocol.song_soundfont, excerpt)
         truth = metrics.prepare(renderer.render(target, protocol.truth_soundfont, excerpt))
         notes = evaluate.notes_of(target, excerpt)

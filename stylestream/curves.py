@@ -19,8 +19,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from stylestream import metrics
-from stylestream.metrics import Sound
+from stylestream import metrics, sound
+from stylestream.sound import Sound
 
 Array = NDArray[np.floating]
 Compare = Callable[[Array], dict[str, float]]  # waveform → scores
@@ -63,8 +63,8 @@ def octaves_of_mels() -> Array:
     """Octaves above C1 of the mel bins' centres, (128,); below 0 is under C1."""
     import librosa
 
-    hz = librosa.mel_frequencies(n_mels=metrics.N_MELS + 2, fmin=metrics.FMIN_HZ, fmax=metrics.FMAX_HZ)[1:-1]
-    return np.log2(hz / metrics.C1_HZ)
+    hz = librosa.mel_frequencies(n_mels=sound.N_MELS + 2, fmin=sound.FMIN_HZ, fmax=sound.FMAX_HZ)[1:-1]
+    return np.log2(hz / sound.C1_HZ)
 
 
 def since_onset(notes: NDArray[np.void], frames: int) -> Array:
@@ -139,7 +139,7 @@ def dreams(steps: int) -> list[float]:
 
 
 def steps(style: Any, song: Array, compare: Compare, *, seed: int = 0) -> list[dict[str, Any]]:
-    """For each of the K steps: ``kl`` (nats per cell), ``grew`` (dB the canvas changed by), ``without`` (scores with its latents replaced)."""
+    """For each of the K steps ``kl`` and ``grew_db`` (see `Passage.told`), and ``without``: the scores with its latents replaced."""
     passage = Passage(style, song)
     told = passage.told()
     replaced = [compare(passage.sound((k,), seed=seed)) for k in range(style.draw.config.steps)]

@@ -35,7 +35,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from stylestream import __version__, baselines, bootstrap, curves, dataset, metrics, readings
+from stylestream import __version__, baselines, bootstrap, curves, metrics, recipes, twins
 from stylestream.passages import (
     QUICK,
     STANDARD,
@@ -79,21 +79,30 @@ OF_THE_SONG = ("mp3", "mild_eq")  # rows that say how well the estimators agree 
 MADE_BY = {  # row: the modules whose code decides what it is
     "network": ("audio", "draw", "features", "rhythm", "transfer", "vocoder"),
     "baseline": ("audio", "baselines", "features", "vocoder"),
-    "scores": ("audio", "curves", "metrics", "readings"),
+    "scores": ("audio", "curves", "metrics", "sound", "twins"),
 }
 COLUMNS = {  # metric: heading
     "log_mel_l1": "log-mel L1, dB",
     "lsd": "LSD, dB",
+    "lsd_16k": "LSD to 8 kHz, dB",
+    "mr_stft": "MR-STFT",
     "mfcc": "MFCC distance",
     "centroid": "centroid, st",
     "chroma": "chroma cosine",
+    "cqt_pcc": "CQT-PCC",
     "note_auc": "note AUC",
+    "frame_f1": "frame F1",
+    "frame_jaccard": "frame Jaccard",
     "flux": "flux corr.",
+    "onset_f1": "onset F1",
+    "tempo": "same tempo",
+    "beat_f1": "beat F1",
     "modulation_2_5": "2–5 Hz, dB",
     "modulation_5_10": "5–10 Hz, dB",
     "modulation_10_20": "10–20 Hz, dB",
     "modulation_20_43": "20–43 Hz, dB",
-    "onset_f1": "onset F1",
+    "roughness_time": "roughness in time, dB",
+    "roughness_frequency": "roughness in pitch, dB",
 }
 
 
@@ -295,7 +304,7 @@ class Stage:
 
     song: Take
     truths: dict[str, Take]
-    notes: NDArray[Any]
+    notes: NDArray[Any] | None  # None where there is no score
 
 
 class Judge:
@@ -320,6 +329,8 @@ class Judge:
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always")
             stage = self.stage(task)
+            if stage.truths["rows"].sound.silent:
+                raise ValueError("the truth is silent; there is nothing to compare with")
             takes = self._takes(task, stage)
             tables = {table: self._table(stage, table, takes) for table in stage.truths}
             result = self._facts(task, tables, takes)
@@ -338,13 +349,13 @@ class Judge:
 
         assert isinstance(task.excerpt.content, bytes)
         recipe, score = recipe_named(task.recipe), midi.load_score(task.excerpt.content)
-        target = dataset.target_score(score, recipe)
+        target = recipes.target_score(score, recipe)
         fonts = self.protocol.song_soundfont, self.protocol.truth_soundfont
         truths = {"rows": self._played(target, fonts[1], task.excerpt)}
         if fonts[0] != fonts[1]:
             truths["unseen_soundfont"] = self._played(target, fonts[0], task.excerpt)
         if any(track.is_drum and len(track.notes) for track in score.tracks):
-            full = dataset.target_score(score, recipe, drums=True)
+            full = recipes.target_score(score, recipe, drums=True)
             truths["with_drums"] = self._played(full, fonts[1], task.excerpt)
         song = self._played(song_score(target, task.excerpt.content, recipe), fonts[0], task.excerpt)
         return Stage(song, truths, notes_of(target, task.excerpt))
@@ -355,7 +366,7 @@ class Judge:
 
     def _recorded(self, excerpt: Excerpt) -> Stage:
         song = Take(lambda: self.renderer.listen(excerpt), key_of(excerpt.id, excerpt.start_seconds, excerpt.seconds))
-        return Stage(song, {"rows": song}, readings.reading(song.sound))
+        return Stage(song, {"rows": song}, None)
 
     def _takes(self, task: Task, stage: Stage) -> dict[str, Take]:
         """What the rows make of the song; nothing is made yet."""
@@ -404,8 +415,9 @@ class Judge:
             every["truth"] = truth
         return {name: self._scored(truth, take, stage.notes) for name, take in every.items()}
 
-    def _scored(self, truth: Take, take: Take, notes: NDArray[Any]) -> dict[str, Any]:
-        key = key_of(self.code, truth.key, take.key, notes.tobytes()) if take.key and truth.key else ""
+    def _scored(self, truth: Take, take: Take, notes: NDArray[Any] | None) -> dict[str, Any]:
+        heard = b"" if notes is None else notes.tobytes()
+        key = key_of(self.code, truth.key, take.key, heard) if take.key and truth.key else ""
         return self.store.scores(key, lambda: _compared(truth, take, notes))
 
     def _facts(self, task: Task, tables: Mapping[str, Any], takes: Mapping[str, Take]) -> dict[str, Any]:
@@ -429,6 +441,7 @@ class Judge:
 
         size = round(self.protocol.curve_seconds * SAMPLE_RATE)
         style, song, truth = load_style(task.contenders.style), stage.song.y[:, :size], metrics.prepare(stage.truths["rows"].y[:, :size])
+        assert stage.notes is not None
         notes = stage.notes[stage.notes["onset_seconds"] < self.protocol.curve_seconds]
 
         def compare(y: Array) -> dict[str, float]:
@@ -456,18 +469,19 @@ def kept_sound(folder: Path, style: str, part: str, song: str) -> Array | None:
     return read_sound(path) if path.is_file() else None
 
 
-def _compared(truth: Take, take: Take, notes: NDArray[Any]) -> dict[str, Any]:
+def _compared(truth: Take, take: Take, notes: NDArray[Any] | None) -> dict[str, Any]:
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
-        if truth.sound.silent:
-            warnings.warn("the reference is silent; most values are NaN", stacklevel=2)
         scores = metrics.compare(truth.sound, take.sound, notes)
-        errors = curves.errors(truth.sound, take.sound, notes)
+        if notes is None:  # a recording: the reading of the result against the reading of the song
+            scores |= metrics.pitch_agreement(truth.sound, take.sound)
+            scores["onset_f1"] = metrics.onset_agreement(truth.sound, take.sound)
+        errors = {} if notes is None else curves.errors(truth.sound, take.sound, notes)
     return {"scores": scores, "errors": errors, "seconds": take.seconds, "warnings": sorted({str(w.message) for w in caught})}
 
 
 def _as_itself(name: str, song: Take) -> Array:
-    return {"mp3": readings.mp3, "mild_eq": readings.mild_eq}[name](song.y)
+    return {"mp3": twins.mp3, "mild_eq": twins.mild_eq}[name](song.y)
 
 
 def _score(judge: Judge, task: Task) -> dict[str, Any]:
@@ -532,7 +546,7 @@ def evaluate_all(
     recipes: Sequence[str | None] | None = None,
     protocol: Protocol = STANDARD,
     kind: str | None = None,
-    split: dataset.Split = "test",
+    split: recipes.Split = "test",
     baselines_folder: str | Path | None = None,
     rows: Sequence[str] | None = None,
     material: Sequence[str | Path] = (),
@@ -550,7 +564,7 @@ def evaluate_all(
     styles : sequence of str or path
         Names or files.
     recipes : sequence of str or None, optional
-        Which of ``dataset.STYLE_RECIPES`` makes each style's truth; the style's name where not given. Recordings need none.
+        Which of ``recipes.STYLE_RECIPES`` makes each style's truth; the style's name where not given. Recordings need none.
     kind : "reduction" or "recordings", optional
         By default reduction where the sources have scores, else recordings.
     baselines_folder : path, optional
@@ -603,7 +617,7 @@ def _plan(
     recipe: str | None,
     protocol: Protocol,
     kind: str,
-    split: dataset.Split,
+    split: recipes.Split,
     material: Sequence[str | Path],
 ) -> Plan:
     from stylestream.style import load_style_file
@@ -676,7 +690,7 @@ def summarise(scored: Sequence[Mapping[str, Any]], name: str, protocol: Protocol
     for key, best in (("unseen_soundfont", "same_score"), ("with_drums", "ceiling")):
         there = [piece for piece in scored if key in piece]
         report[key] = table(there, key, best=best) if there else None
-    report["claims"] = claims(report, name) if "ceiling" in report["rows"] else []
+    report["claims"] = claims(report, name) if {"equalise", "ceiling"} <= set(report["rows"]) else []
     report["errors"] = _averaged([piece["errors"] for piece in scored], scored, protocol)
     swept = [piece for piece in scored if "curves" in piece]
     report["curves"] = _averaged([piece["curves"] for piece in swept], swept, protocol) if swept else None

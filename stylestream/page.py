@@ -26,8 +26,8 @@ Array = NDArray[np.floating]
 
 LISTEN_LUFS = -20.0
 MP3_LEVEL = 0.55  # of libsndfile, 0 to 1: about 120 kbit/s
-CONTENT = ("chroma", "note_auc", "flux", "onset_f1")  # what a result should keep; 1 is all of it
-KEEPS = "note_auc"  # how well recordings are ranked by
+CONTENT = ("chroma", "note_auc", "frame_f1", "flux", "onset_f1")  # what a result should keep; 1 is all of it
+KEEPS = "frame_f1"  # how well recordings are ranked by
 
 STYLE_SHEET = """
 :root { color-scheme: light; }

@@ -20,12 +20,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from stylestream import dataset, metrics
-from stylestream.dataset import Piece, StyleRecipe
+from stylestream import corpus, recipes, sound
+from stylestream.recipes import Piece, StyleRecipe
 
 Array = NDArray[np.floating]
 
-SAMPLE_RATE = metrics.SAMPLE_RATE
+SAMPLE_RATE = sound.SAMPLE_RATE
 # Of the 112 million pairs of 14,937 scores at hand, 797 pairs of different names resemble each other by at least a quarter. All that were
 # looked at (48) are the same music: editions, transposed copies, a Kyrie sung again as Dona nobis. From 0.1 to 0.2 folk tunes meet
 # that share a phrase. Where fewer runs agree, short melodies do so by chance.
@@ -46,12 +46,12 @@ class Protocol:
     truth_soundfont: str = "fluidr3"
     seed: int = 0  # of the transfer and the bootstrap
     resamples: int = 2000
-    curve_pieces: int = 3  # on which the dials are swept and the steps replaced; 0: no curves
+    curve_pieces: int = 0  # on which the dials are swept and the steps replaced; 0: no curves
     curve_seconds: float = 8.0
 
 
-STANDARD = Protocol()
-QUICK = Protocol(pieces=4, seconds=8.0, curve_pieces=0)
+STANDARD = Protocol(curve_pieces=3)  # of the command line
+QUICK = Protocol(pieces=4, seconds=8.0)
 
 
 @dataclass(frozen=True)
@@ -79,7 +79,7 @@ def excerpts(
     style: str,
     protocol: Protocol = STANDARD,
     *,
-    split: dataset.Split = "test",
+    split: recipes.Split = "test",
     known: Mapping[str, Sequence[int]] | None = None,
     kind: str = "reduction",
 ) -> tuple[list[Excerpt], dict[str, str]]:
@@ -90,7 +90,7 @@ def excerpts(
     sources : path or several
         Collections (``midi.csv`` beside ``midi.tar.xz``): their test split. Other folders: all of their songs. Single songs.
     style : str
-        A key of ``dataset.STYLE_RECIPES``; of recordings it says nothing.
+        A key of ``recipes.STYLE_RECIPES``; of recordings it says nothing.
     split : "test", "valid" or "train"
         Of a collection. Settings are chosen on "valid", so that "test" chooses nothing.
     known : mapping of str to sequence of int, optional
@@ -125,14 +125,14 @@ def _none_left(style: str, sources: Sequence[str | Path], refused: Mapping[str, 
 
 
 def candidates(
-    sources: Sequence[str | Path], style: str, count: int, *, kind: str = "reduction", split: dataset.Split = "test"
-) -> Iterator[dataset.Song]:
+    sources: Sequence[str | Path], style: str, count: int, *, kind: str = "reduction", split: recipes.Split = "test"
+) -> Iterator[corpus.Song]:
     """Songs of the sources in the order of a hash, each once, read when it is their turn; of a collection ``count`` of its split."""
-    suffixes = dataset.AUDIO_SUFFIXES if kind == "recordings" else dataset.SCORE_SUFFIXES
+    suffixes = recipes.AUDIO_SUFFIXES if kind == "recordings" else recipes.SCORE_SUFFIXES
     named = [entry for source in map(Path, sources) for entry in _named(source, style, count, split)]
     named = [(piece, place) for piece, place in named if Path(piece.path).suffix.lower() in suffixes]
     if len(sources) > 1:
-        named.sort(key=lambda entry: _hash(entry[0].path))
+        named.sort(key=lambda entry: recipes.text_hash(entry[0].path))
     seen: set[str] = set()
     for piece, place in named:
         song = _song(piece, place)
@@ -144,17 +144,17 @@ def candidates(
 def kinds(sources: Sequence[str | Path]) -> list[str]:
     """Which protocols the sources have songs for."""
     files = [path for source in map(Path, sources) for path in _files(_root(source))]
-    scores = any(path.name == "midi.csv" or path.suffix.lower() in dataset.SCORE_SUFFIXES for path in files)
-    recordings = any(path.suffix.lower() in dataset.AUDIO_SUFFIXES for path in files)
+    scores = any(path.name == "midi.csv" or path.suffix.lower() in recipes.SCORE_SUFFIXES for path in files)
+    recordings = any(path.suffix.lower() in recipes.AUDIO_SUFFIXES for path in files)
     return ["reduction"] * scores + ["recordings"] * recordings
 
 
-def _named(source: Path, style: str, count: int, split: dataset.Split) -> list[tuple[Piece, bytes | Path]]:
+def _named(source: Path, style: str, count: int, split: recipes.Split) -> list[tuple[Piece, bytes | Path]]:
     """Pieces, with the bytes of a collection's members and the paths of files that lie about."""
     root = _root(source)
     if (root / "midi.csv").is_file():
-        chosen = dataset.select(dataset.pieces(root, style), count, split=split)
-        contents = {piece.path: content for piece, content in dataset.read_pieces(root, chosen)}
+        chosen = recipes.select(recipes.pieces(root, style), count, split=split)
+        contents = {piece.path: content for piece, content in recipes.read_pieces(root, chosen)}
         return [(piece, contents[piece.path]) for piece in chosen if piece.path in contents]
     named = {path.relative_to(root).as_posix() if root.is_dir() else path.name: path for path in _files(root)}
     return [(piece, named[piece.path]) for piece in by_hash([Piece(path=name, style=path.parent.name) for name, path in named.items()])]
@@ -170,31 +170,27 @@ def _files(source: Path) -> list[Path]:
     if (source / "midi.csv").is_file():
         return [source / "midi.csv"]
     paths = [path for path in source.rglob("*") if path.is_file() and path.name[0] != "."] if source.is_dir() else [source]
-    return [path for path in paths if path.suffix.lower() in (*dataset.SCORE_SUFFIXES, *dataset.AUDIO_SUFFIXES)]
+    return [path for path in paths if path.suffix.lower() in (*recipes.SCORE_SUFFIXES, *recipes.AUDIO_SUFFIXES)]
 
 
-def _song(piece: Piece, place: bytes | Path) -> dataset.Song:
+def _song(piece: Piece, place: bytes | Path) -> corpus.Song:
     if isinstance(place, bytes):
-        return dataset.Song(piece, dataset.song_id(place), place)
-    if place.suffix.lower() in dataset.SCORE_SUFFIXES:
+        return corpus.Song(piece, recipes.song_id(place), place)
+    if place.suffix.lower() in recipes.SCORE_SUFFIXES:
         return _song(piece, place.read_bytes())
     digest = hashlib.sha256()
     with place.open("rb") as file:
         for block in iter(lambda: file.read(1 << 20), b""):
             digest.update(block)
-    return dataset.Song(piece, digest.hexdigest()[:16], place)
+    return corpus.Song(piece, digest.hexdigest()[:16], place)
 
 
 def by_hash(collection: Sequence[Piece]) -> list[Piece]:
     """Pieces in the order of a hash of their paths: an order nobody chose."""
-    return sorted(collection, key=lambda piece: _hash(piece.path))
+    return sorted(collection, key=lambda piece: recipes.text_hash(piece.path))
 
 
-def _hash(text: str) -> str:
-    return hashlib.sha256(text.encode(errors="surrogateescape")).hexdigest()
-
-
-def _excerpt(song: dataset.Song, style: str, protocol: Protocol, known: Mapping[str, Sequence[int]]) -> Excerpt:
+def _excerpt(song: corpus.Song, style: str, protocol: Protocol, known: Mapping[str, Sequence[int]]) -> Excerpt:
     if song.id in known:
         raise ValueError("the style was trained on it")
     if isinstance(song.content, Path):
@@ -207,19 +203,19 @@ def recipe_named(style: str) -> StyleRecipe:
     if style in ("", OWN):
         return StyleRecipe(())
     try:
-        return dataset.recipe_of(style)
+        return recipes.recipe_of(style)
     except ValueError as error:
         raise ValueError(f"{error}, or {OWN} for the scores' own instruments (--recipe)") from None
 
 
-def _scored(song: dataset.Song, content: bytes, recipe: StyleRecipe, protocol: Protocol, known: Mapping[str, Sequence[int]]) -> Excerpt:
+def _scored(song: corpus.Song, content: bytes, recipe: StyleRecipe, protocol: Protocol, known: Mapping[str, Sequence[int]]) -> Excerpt:
     from stylestream import midi
 
     score = midi.load_score(content)
-    heard = same_melody(dataset.melody_fingerprint(score), known)
+    heard = same_melody(recipes.melody_fingerprint(score), known)
     if heard:
         raise ValueError(f"the style was trained on this melody ({heard[0]:.0%} of that of song {heard[1]})")
-    target = dataset.target_score(score, recipe)
+    target = recipes.target_score(score, recipe)
     excerpt = Excerpt(song.piece, content, *_place(midi.duration_seconds(target), protocol), song.id)
     found = int((notes_of(target, excerpt)["onset_seconds"] >= 0).sum())
     if found < protocol.min_notes:
@@ -227,7 +223,7 @@ def _scored(song: dataset.Song, content: bytes, recipe: StyleRecipe, protocol: P
     return excerpt
 
 
-def _recorded(song: dataset.Song, path: Path, protocol: Protocol) -> Excerpt:
+def _recorded(song: corpus.Song, path: Path, protocol: Protocol) -> Excerpt:
     from stylestream import audio
 
     seconds = audio.info(path).seconds

@@ -19,8 +19,17 @@ if TYPE_CHECKING:
 
 Report = Mapping[str, Any]
 
-BETTER = {"log_mel_l1": -1, "lsd": -1, "mfcc": -1, "centroid": -1, "chroma": 1, "note_auc": 1, "flux": 1, "onset_f1": 1}
-SHOWN = ("log_mel_l1", "mfcc", "chroma", "note_auc", "flux", "onset_f1")  # columns of the console's table
+LESS_IS_BETTER = ("log_mel_l1", "lsd", "lsd_16k", "mr_stft", "mfcc", "centroid")
+MORE_IS_BETTER = ("chroma", "cqt_pcc", "note_auc", "frame_f1", "frame_jaccard", "flux", "onset_f1", "tempo", "beat_f1")
+SHOWN = {  # columns of the console's table
+    "log_mel_l1": "L1, dB",
+    "mfcc": "MFCC",
+    "chroma": "chroma",
+    "note_auc": "notes",
+    "frame_f1": "pitch",
+    "flux": "flux",
+    "onset_f1": "onsets",
+}
 TABLES = {  # table: what its title adds, and the row that its way leads to
     "rows": ("", "ceiling"),
     "unseen_soundfont": (", truth in the unseen SoundFont", "same_score"),
@@ -82,11 +91,11 @@ def _verdict(metric: str, cell: Mapping[str, Any], report: Report, name: str) ->
     if not cell["changed"]:
         return "within noise"
     now = report["rows"][name][metric]["mean"]
-    if metric in BETTER:
-        return "better" if cell["mean"] * BETTER[metric] > 0 else "worse"
-    if now is None or not metric.startswith("modulation"):
-        return "changed"
-    return "better" if abs(now) < abs(now - cell["mean"]) else "worse"
+    if metric in LESS_IS_BETTER:
+        return "better" if cell["mean"] < 0 else "worse"
+    if metric in MORE_IS_BETTER:
+        return "better" if cell["mean"] > 0 else "worse"
+    return "better" if now is not None and abs(now) < abs(now - cell["mean"]) else "worse"  # of the others 0 is best
 
 
 # --- Markdown ----------------------------------------------------------------------------------------------------------------------
@@ -221,7 +230,7 @@ def _console_table(title: str, part: Report, name: str) -> Any:
 
     shown = Table(title=title)
     metrics = [metric for metric in SHOWN if metric in headings(part)]
-    for heading in ("", "way", *(COLUMNS[metric].removesuffix(" correlation") for metric in metrics)):
+    for heading in ("", "way", *(SHOWN[metric] for metric in metrics)):
         shown.add_column(heading, justify="right" if heading else "left", no_wrap=not heading)
     for row, cells in part["rows"].items():
         values = [cell(way_of(part, row), percent=True), *(cell(cells.get(metric)) for metric in metrics)]

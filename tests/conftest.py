@@ -120,3 +120,50 @@ def write_dataset() -> Callable[..., Path]:
     """``write_dataset(folder, songs)``: see there."""
     pytest.importorskip("pyarrow", reason="datasets need pyarrow: pip install 'stylestream[train]'")
     return _write_dataset
+
+
+def _write_piece(path: Path, *, bars: int = 6, low: int = 40, drums: bool = True) -> Path:
+    import symusic
+
+    score: Any = symusic.Score(480)  # its stubs know less than it does
+    score.tempos.append(symusic.Tempo(0, 120.0))
+    tune: Any
+    bass: Any
+    kit: Any
+    tune, bass, kit = symusic.Track("tune", 30, False), symusic.Track("bass", 33, False), symusic.Track("kit", 0, True)
+    for beat in range(4 * bars):
+        tune.notes.append(symusic.Note(480 * beat, 400, low + 24 + (0, 4, 7, 5)[beat % 4], 90))
+        bass.notes.append(symusic.Note(480 * beat, 470, low + (0, 7)[beat % 2], 80))
+        kit.notes.append(symusic.Note(480 * beat, 100, 38, 100))
+    score.tracks.extend([tune, bass, kit] if drums else [tune, bass])
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(score.dumps_midi())
+    return path
+
+
+@pytest.fixture(scope="session")
+def write_piece() -> Callable[..., Path]:
+    """``write_piece(path, bars=, low=, drums=)``: a tune, a bass and a drum at 120 beats a minute, as MIDI."""
+    pytest.importorskip("symusic", reason="needs the extra [midi]")
+    return _write_piece
+
+
+@pytest.fixture(scope="session")
+def scores(tmp_path_factory, write_piece) -> Path:
+    """A folder of three pieces of twelve seconds, one too short to be judged, and one that is no MIDI."""
+    root = tmp_path_factory.mktemp("scores")
+    for i in range(3):
+        write_piece(root / f"piece {i}.mid", low=38 + i, drums=i < 2)
+    write_piece(root / "short.mid", bars=1)
+    (root / "broken.mid").write_bytes(b"MThd nonsense")
+    return root
+
+
+@pytest.fixture(scope="session")
+def fonts() -> None:
+    """Skip where scores cannot be rendered."""
+    midi = pytest.importorskip("stylestream.midi")
+    try:
+        midi.Synthesizer().close()
+    except ValueError as error:
+        pytest.skip(str(error))

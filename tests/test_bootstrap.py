@@ -1,0 +1,93 @@
+"""Intervals that are as wide as they say, and differences that are no noise."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+import pytest
+
+from stylestream import bootstrap
+
+
+def piece(path: str, rows: dict[str, float], metric: str = "log_mel_l1", **tables: Any) -> dict[str, Any]:
+    return {
+        "path": path,
+        "id": path,
+        "group": path,
+        "start_seconds": 0.0,
+        "seconds": 3.0,
+        "rows": {name: {metric: value} for name, value in rows.items()},
+        **tables,
+    }
+
+
+def test_the_way_is_none_for_copy_and_whole_for_the_ceiling() -> None:
+    scored = [piece(str(i), {"copy": 8.0 + i, "rock": 4.5 + i, "ceiling": 1.0 + i}) for i in range(6)]
+    part = bootstrap.table(scored)
+    assert [part["way"][row]["mean"] for row in ("copy", "rock", "ceiling")] == pytest.approx([0, 0.5, 1])
+    assert part["rows"]["rock"]["log_mel_l1"]["mean"] == pytest.approx(7)
+    assert part["way"]["rock"]["low"] == pytest.approx(part["way"]["rock"]["high"])  # paired: the pieces' difficulty cancels
+
+
+def test_the_interval_covers_the_mean_95_times_in_100(rng: np.random.Generator) -> None:
+    hits = 0
+    for trial in range(200):
+        values = rng.normal(size=40)
+        cell: dict[str, Any] = bootstrap.interval(values, bootstrap.resample([str(i) for i in range(40)], 300, seed=trial))
+        hits += cell["low"] < 0 < cell["high"]
+    assert 180 <= hits <= 199  # a percentile bootstrap of 40 is slightly narrow
+
+
+def test_pieces_of_one_group_are_drawn_together() -> None:
+    drawn = bootstrap.resample(["a", "a", "b"], 50)
+    assert {tuple(sorted(sample.tolist())) for sample in drawn} == {(0, 0, 1, 1), (0, 1, 2), (2, 2)}
+
+
+def test_nan_is_reported_and_never_averaged_away() -> None:
+    scored = [piece("a", {"copy": 8.0, "rock": math.nan, "ceiling": 1.0}), piece("b", {"copy": 8.0, "rock": 4.0, "ceiling": 1.0})]
+    part = bootstrap.table(scored, resamples=50)
+    assert part["rows"]["rock"]["log_mel_l1"] == {"mean": None, "low": None, "high": None, "n": 2, "nan": 1}
+    assert part["way"]["rock"]["mean"] is None
+
+
+# --- differences
+
+
+def test_nothing_has_changed_in_the_same_report() -> None:
+    scored = [piece(str(i), {"rock": 4.0 + i % 3}) for i in range(8)]
+    cell = bootstrap.difference(scored, scored, ("rock", "rock"))["log_mel_l1"]
+    assert (cell["mean"], cell["low"], cell["high"], cell["n"], cell["changed"]) == (0, 0, 0, 8, False)
+
+
+def test_a_small_change_of_every_piece_is_seen_through_their_difficulty(rng: np.random.Generator) -> None:
+    difficulty = rng.normal(scale=3.0, size=12)
+    old = [piece(str(i), {"rock": 8.0 + difficulty[i]}) for i in range(12)]
+    new = [piece(str(i), {"mine": 7.8 + difficulty[i] + 0.1 * rng.normal()}) for i in range(12)]
+    cell = bootstrap.difference(new, old, ("mine", "rock"))["log_mel_l1"]
+    assert cell["changed"]
+    assert cell["low"] < -0.2 < cell["high"] < 0
+
+
+def test_noise_is_called_change_one_time_in_twenty(rng: np.random.Generator) -> None:
+    called = 0
+    for _ in range(100):
+        old, new = ([piece(str(i), {"rock": value}) for i, value in enumerate(rng.normal(size=20))] for _ in "ab")
+        called += bootstrap.difference(new, old, ("rock", "rock"), resamples=200)["log_mel_l1"]["changed"]
+    assert 1 <= called <= 15  # 5 expected; the percentile bootstrap of 20 is a little narrow
+
+
+def test_only_the_same_passages_are_compared() -> None:
+    old = [piece("a", {"rock": 1.0}), piece("b", {"rock": 1.0}), piece("c", {"rock": 1.0}) | {"seconds": 8.0}]
+    new = [piece("b", {"rock": 3.0}), piece("c", {"rock": 9.0}), piece("d", {"rock": 9.0})]
+    cell = bootstrap.difference(new, old, ("rock", "rock"))["log_mel_l1"]
+    assert (cell["mean"], cell["n"]) == (2.0, 1)
+    with pytest.raises(ValueError, match="no passage in common"):
+        bootstrap.difference(new[2:], old, ("rock", "rock"))
+
+
+def test_a_nan_on_one_side_is_no_difference() -> None:
+    old, new = [piece("a", {"rock": 1.0}), piece("b", {"rock": math.nan})], [piece("a", {"rock": 2.0}), piece("b", {"rock": 2.0})]
+    cell = bootstrap.difference(new, old, ("rock", "rock"))["log_mel_l1"]
+    assert (cell["mean"], cell["nan"], cell["changed"]) == (None, 1, False)
