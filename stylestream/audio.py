@@ -1,7 +1,8 @@
 r"""Any song file, audio or MIDI, to a waveform and back: the one door.
 
 A *song* is a file. A *waveform* ``y`` is float32 of shape ``(C, N)`` with full scale at 1.0. Everything that touches a song file is
-here, so that the rest of the package sees only arrays: decoding, encoding, tags, resampling, loudness and true peak.
+here, so that the rest of the package sees only arrays: decoding, encoding, resampling; with its tags (``tags.py``), loudness and true
+peak (``meters.py``).
 
 Conventions
 -----------
@@ -15,21 +16,15 @@ Conventions
   length, in every player that reads the LAME header (libsndfile, FFmpeg and all current browsers do), and late by 1105 samples in one
   that does not; AAC in M4A starts exactly, and may end with up to 1023 samples of padding in a player that ignores the edit list.
 
-References
-----------
-.. [1] ITU-R BS.1770-4, "Algorithms to measure audio programme loudness and true-peak audio level", 2015.
-.. [2] B. De Man, "Evaluation of implementations of the EBU R128 loudness measurement", AES 145, 2018 (the K filter at any rate).
 """
 
 from __future__ import annotations
 
-import base64
 import errno
 import math
 import os
 import secrets
 import warnings
-from array import array
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
@@ -39,6 +34,9 @@ from typing import Any, Protocol, cast
 
 import numpy as np
 import soundfile
+
+from stylestream.meters import BLOCK_SAMPLES, Array, LoudnessMeter, TruePeakMeter, in_blocks, loudness, true_peak_db
+from stylestream.tags import INFO_FIELDS, Tags, read_tags, write_tags
 
 __all__ = [
     "LoudnessMeter",
@@ -58,13 +56,10 @@ __all__ = [
     "true_peak_db",
 ]
 
-Array = np.ndarray[Any, Any]
-
 MAX_CHANNELS = 8
 MIN_SAMPLE_RATE, MAX_SAMPLE_RATE = 8_000, 192_000
 MAX_SECONDS = 24 * 3600.0  # a small file can decode to years of silence; a day is longer than any song
 MAX_LOAD_BYTES = 4 * 1024**3  # of a song held in memory at once; streaming has no such limit
-BLOCK_SAMPLES = 65_536
 _DECODE_SAMPLES = 4_096  # libsndfile drops the whole read in which a damaged file breaks off: so read little at a time
 
 # ----------------------------------------------------------------------------------------------------------------------
@@ -628,232 +623,7 @@ def resample(y: Array, from_rate: int, to_rate: int) -> Array:
     (2, 48000)
     """
     resampler = Resampler(from_rate, to_rate, y.shape[0])
-    return np.concatenate([*map(resampler.push, _split(y, BLOCK_SAMPLES)), resampler.flush()], axis=1)
-
-
-def _split(y: Array, block_samples: int) -> Iterator[Array]:
-    for start in range(0, y.shape[1], block_samples):
-        yield y[:, start : start + block_samples]
-
-
-# ----------------------------------------------------------------------------------------------------------------------
-# Loudness and true peak
-
-
-def _k_weighting(sample_rate: int) -> Array:
-    """The K filter of BS.1770 as second-order sections (2, 6), at any rate [2]_; at 48 kHz these are the standard's own coefficients."""
-    # a high shelf for the head …
-    k = math.tan(math.pi * 1681.9744509555319 / sample_rate)
-    q, high = 0.7071752369554193, 10 ** (3.99984385397 / 20)
-    band = high**0.499666774155
-    norm = 1 + k / q + k * k
-    shelf = [(high + band * k / q + k * k) / norm, 2 * (k * k - high) / norm, (high - band * k / q + k * k) / norm]
-    shelf += [1.0, 2 * (k * k - 1) / norm, (1 - k / q + k * k) / norm]
-    # … then a high-pass for what is not heard
-    k = math.tan(math.pi * 38.13547087613982 / sample_rate)
-    q = 0.5003270373253953
-    norm = 1 + k / q + k * k
-    high_pass = [1.0, -2.0, 1.0, 1.0, 2 * (k * k - 1) / norm, (1 - k / q + k * k) / norm]
-    return np.array([shelf, high_pass])
-
-
-# Weights by position, WAV order. Up to five as BS.1770 and pyloudnorm have them (L R C Ls Rs); the sixth channel of WAV order is
-# the low-frequency one, third of 5.1 and 7.1, which the standard leaves out; the two back speakers of 7.1 lie behind 120°: weight 1.
-_CHANNEL_WEIGHTS = {
-    6: (1.0, 1.0, 1.0, 0.0, 1.41, 1.41),
-    7: (1.0, 1.0, 1.0, 0.0, 1.0, 1.41, 1.41),
-    8: (1.0, 1.0, 1.0, 0.0, 1.0, 1.0, 1.41, 1.41),
-}
-
-
-def _channel_weights(channels: int) -> Array:
-    return np.array(_CHANNEL_WEIGHTS.get(channels, (1.0, 1.0, 1.0, 1.41, 1.41)[:channels]))
-
-
-class LoudnessMeter:
-    """Integrated loudness after BS.1770-4, streaming.
-
-    Keeps the energy of each tenth of a second (288 kB an hour) and gates at the end, as the standard asks.
-
-    Parameters
-    ----------
-    sample_rate : int [Hz]
-    channels : int [1, 8]
-        In WAV order; the low-frequency channel of 5.1 and 7.1 does not count.
-    """
-
-    def __init__(self, sample_rate: int, channels: int) -> None:
-        self.sample_rate, self.channels = sample_rate, channels
-        self._sections = _k_weighting(sample_rate)
-        self._state = np.zeros((2, channels, 2))
-        self._weights = _channel_weights(channels)
-        self._open: Array = np.zeros(0)  # weighted power of the samples after the last full hop
-        self._hops = array("d")
-
-    def push(self, y: Array) -> None:
-        """Take (C, n), any n."""
-        # half a second at a time: stays in cache, and the filter's tail cannot fall into denormal numbers, which are slow
-        for block in _split(y, self.sample_rate // 2):
-            self._push(block)
-
-    def _push(self, y: Array) -> None:
-        from scipy.signal import sosfilt
-
-        z, self._state = sosfilt(self._sections, y.astype(np.float64), axis=-1, zi=self._state)
-        self._state[np.abs(self._state) < 1e-30] = 0.0
-        z *= z
-        power = np.concatenate([self._open, self._weights @ z])
-        hop = len(self._hops)
-        last = (self._edge(hop) + len(power)) * 10 // self.sample_rate
-        last += self._edge(last + 1) - self._edge(hop) <= len(power)  # floor is one short where the edge itself is rounded down
-        edges = self._edge(np.arange(hop, last + 1)) - self._edge(hop)
-        if last > hop:
-            self._hops.extend(np.add.reduceat(power[: edges[-1]], edges[:-1]))
-        self._open = power[edges[-1] :]
-
-    def _edge(self, hop: Any) -> Any:
-        """The sample at which a hop, or each of several, begins."""
-        return hop * self.sample_rate // 10
-
-    @property
-    def integrated_lufs(self) -> float:
-        """Loudness of all that was pushed, in LUFS; −inf for silence (nothing above −70 LUFS)."""
-        return _gated(self._block_powers())
-
-    def _block_powers(self) -> Array:
-        """Mean weighted power in blocks of 0.4 s, one every 0.1 s; under 0.4 s, all there is counts as one block."""
-        hops = np.array(self._hops)
-        if len(hops) < 4:
-            samples = self._edge(len(hops)) + len(self._open)
-            return np.array([(hops.sum() + self._open.sum()) / samples]) if samples else np.zeros(0)
-        edges = self._edge(np.arange(len(hops) + 1))
-        sums = hops[:-3] + hops[1:-2] + hops[2:-1] + hops[3:]
-        return cast(Array, sums / (edges[4:] - edges[:-4]))
-
-
-def _lufs(power: float) -> float:
-    return -0.691 + 10 * math.log10(power) if power > 0 else -math.inf
-
-
-def _gated(powers: Array) -> float:
-    """Mean over the blocks above −70 LUFS and within 10 LU of the mean of those."""
-    powers = powers[powers > 10 ** ((-70 + 0.691) / 10)]
-    if not len(powers):
-        return -math.inf
-    return _lufs(float(powers[powers > 0.1 * powers.mean()].mean()))
-
-
-class TruePeakMeter:
-    """Highest true peak after BS.1770-4 annex 2, streaming: the level between the samples, four times oversampled.
-
-    Parameters
-    ----------
-    sample_rate : int [Hz]
-        Four times oversampled up to 88 kHz, twice up to 176 kHz, not above: as the annex allows.
-    channels : int
-    """
-
-    _TAPS = 40  # per phase: flat to 0.03 dB up to 20 kHz of 44.1; the twelve of the annex's example lose half a dB at 18 kHz
-    _GROUP = 16  # samples interpolated by one row of a matrix product
-
-    def __init__(self, sample_rate: int, channels: int) -> None:
-        self.channels = channels
-        factor = 4 if sample_rate < 88_000 else 2 if sample_rate < 176_000 else 1
-        self._matrix, self._bound = _interpolation_matrix(factor, self._TAPS, self._GROUP)
-        self._past = np.zeros((channels, self._TAPS), np.float32)
-        self._peak = 0.0
-
-    def push(self, y: Array) -> None:
-        """Take (C, n), any n."""
-        for block in _split(y, BLOCK_SAMPLES):
-            block = np.asarray(block, dtype=np.float32)
-            self._peak = max(self._peak, float(block.max()), -float(block.min()))
-            x = np.concatenate([self._past, block], axis=1)
-            groups = (x.shape[1] - self._TAPS) // self._GROUP
-            self._past = x[:, max(0, groups) * self._GROUP :]
-            self._peak = max(self._peak, self._between(x, groups))
-
-    def _between(self, x: Array, groups: int) -> float:
-        """Highest magnitude between samples in so many groups of x (C, n), where it exceeds the peak so far; else 0."""
-        if groups < 1 or not self._matrix.shape[1]:
-            return 0.0
-        chosen = self._windows(x)[:, :groups][self._largest(x, groups) * self._bound > self._peak]  # (windows, group + taps)
-        if not len(chosen):
-            return 0.0
-        between = chosen @ self._matrix
-        return max(float(between.max()), -float(between.min()))
-
-    def _windows(self, x: Array) -> Array:
-        return np.lib.stride_tricks.sliding_window_view(x, self._GROUP + self._TAPS, axis=1)[:, :: self._GROUP]
-
-    def _largest(self, x: Array, groups: int) -> Array:
-        """A bound (C, groups) on the largest sample of each window.
-
-        No interpolated value exceeds the largest sample of its window times the filter's absolute sum. A window that cannot beat the
-        peak so far is left out: exact, and it spares nine tenths of the work on music.
-        """
-        reach = self._TAPS // self._GROUP + 1  # groups that a window touches after its own
-        magnitude = np.abs(x)
-        cells = magnitude[:, : groups * self._GROUP].reshape(x.shape[0], groups, self._GROUP).max(axis=2)
-        rest = np.repeat(magnitude[:, groups * self._GROUP :].max(axis=1, initial=0.0, keepdims=True), reach, axis=1)
-        cells = np.concatenate([cells, rest], axis=1)
-        return cast(Array, np.lib.stride_tricks.sliding_window_view(cells, reach + 1, axis=1).max(axis=2))
-
-    @property
-    def true_peak_db(self) -> float:
-        """Highest level so far, in dBTP (dB re full scale); −inf for silence."""
-        # after the last sample there is silence: enough of it to bring all that is kept into full groups
-        tail = np.concatenate([self._past, np.zeros((self.channels, self._TAPS + self._GROUP), np.float32)], axis=1)
-        peak = max(self._peak, self._between(tail, (tail.shape[1] - self._TAPS) // self._GROUP))
-        return 20 * math.log10(peak) if peak > 0 else -math.inf
-
-
-def _interpolation_matrix(factor: int, taps: int, group: int) -> tuple[Array, float]:
-    """Matrix (group + taps, group (factor − 1)): a window of samples to the values between them; and the filter's absolute sum."""
-    matrix = np.zeros((group + taps, group, factor - 1))
-    offsets = np.arange(taps) - (taps // 2 - 1)  # samples around the gap 0 … 1
-    bound = 1.0
-    for phase in range(1, factor):
-        distance = offsets - phase / factor
-        window = np.i0(6.0 * np.sqrt(np.maximum(0.0, 1 - (distance / (taps / 2)) ** 2))) / np.i0(6.0)
-        kernel = np.sinc(distance) * window
-        kernel /= kernel.sum()  # a constant passes unchanged
-        bound = max(bound, float(np.abs(kernel).sum()))
-        for n in range(group):
-            matrix[n : n + taps, n, phase - 1] = kernel
-    return matrix.reshape(group + taps, -1).astype(np.float32), 1.0001 * bound  # a little more: float32 rounds
-
-
-def loudness(y: Array, sample_rate: int) -> float:
-    """Integrated loudness of a waveform (C, N) after BS.1770-4, in LUFS; −inf for silence.
-
-    Examples
-    --------
-    A full-scale sine at 997 Hz in one channel is −3.01 LUFS, by definition:
-
-    >>> y = np.sin(2 * np.pi * 997 * np.arange(48000) / 48000)[None]
-    >>> round(loudness(y, 48000), 2)
-    -3.01
-    """
-    meter = LoudnessMeter(sample_rate, y.shape[0])
-    meter.push(y)
-    return meter.integrated_lufs
-
-
-def true_peak_db(y: Array, sample_rate: int) -> float:
-    """Highest true peak of a waveform (C, N) after BS.1770-4, in dBTP; −inf for silence.
-
-    Examples
-    --------
-    A full-scale sine whose samples all fall beside its peaks reads −3.01 dB by its samples, and 0 dB in truth:
-
-    >>> y = np.sin(np.pi / 2 * np.arange(4000) + np.pi / 4)[None] * np.hanning(4000)
-    >>> round(20 * float(np.log10(abs(y).max())), 2), abs(round(true_peak_db(y, 44100), 2))
-    (-3.01, 0.0)
-    """
-    meter = TruePeakMeter(sample_rate, y.shape[0])
-    meter.push(y)
-    return meter.true_peak_db
+    return np.concatenate([*map(resampler.push, in_blocks(y, BLOCK_SAMPLES)), resampler.flush()], axis=1)
 
 
 # ----------------------------------------------------------------------------------------------------------------------
@@ -1054,7 +824,7 @@ _SET_ADD_PEAK_CHUNK = 0x1050  # SFC_SET_ADD_PEAK_CHUNK of sndfile.h
 
 
 class _SoundFileSink:
-    def __init__(self, file: _File, output: OutputFormat, tags: _Tags) -> None:
+    def __init__(self, file: _File, output: OutputFormat, tags: Tags) -> None:
         self._subtype = output.subtype
         self._order = np.argsort(_OGG_ORDER[output.channels]) if output.format == "OGG" and output.channels in _OGG_ORDER else None
         self._file = _Forward(
@@ -1069,13 +839,13 @@ class _SoundFileSink:
         with suppress(AttributeError):  # WAV's PEAK chunk holds the time of day: the same song must give the same bytes
             soundfile._snd.sf_command(self._file._file, _SET_ADD_PEAK_CHUNK, soundfile._ffi.NULL, 0)
         if output.format in ("WAV", "WAVEX", "RF64"):  # the others get theirs, and more of them, from mutagen
-            for name in _INFO_FIELDS:
+            for name in INFO_FIELDS:
                 if name in tags.fields:
                     setattr(self._file, name, "; ".join(tags.fields[name])[:1000])
 
     def write(self, y: Array) -> None:
         y = y if self._order is None else y[self._order]
-        for block in _split(y, _DECODE_SAMPLES):  # in one long write, libsndfile's Vorbis encoder runs over its stack
+        for block in in_blocks(y, _DECODE_SAMPLES):  # in one long write, libsndfile's Vorbis encoder runs over its stack
             self._file.write(_quantise(np.ascontiguousarray(block.T), self._subtype))
 
     def close(self) -> None:
@@ -1133,7 +903,24 @@ class _AacSink:
         self._container.close()
 
 
-def _open_sink(file: _File, output: OutputFormat, tags: _Tags) -> _Sink:
+def _tags_of(path: Path) -> Tags:
+    """Tags and pictures of a song file; where there are none, WAV's INFO list and its like."""
+    tags = read_tags(path)
+    if not tags:
+        _from_sound_file(path, tags)
+    return tags
+
+
+def _from_sound_file(path: Path, tags: Tags) -> None:
+    if _is_mp3_of_unsure_length(path):  # has none, and libsndfile would print its surprise at the length
+        return
+    with suppress(soundfile.SoundFileError, TypeError), soundfile.SoundFile(str(path)) as file:
+        for name, text in file.copy_metadata().items():
+            if name in INFO_FIELDS:
+                tags.add(name, text)
+
+
+def _open_sink(file: _File, output: OutputFormat, tags: Tags) -> _Sink:
     return _AacSink(file, output) if output.format == "M4A" else _SoundFileSink(file, output, tags)
 
 
@@ -1192,14 +979,14 @@ class Writer:
             self._open = True
             self._sink = _open_sink(self._file, self.output, self._tags)
 
-    def _read_tags(self, tags_from: str | Path | None) -> _Tags:
+    def _read_tags(self, tags_from: str | Path | None) -> Tags:
         if tags_from is None:
-            return _Tags()
+            return Tags()
         try:
-            return _read_tags(Path(tags_from))
+            return _tags_of(Path(tags_from))
         except Exception as error:  # hostile or unknown tags are no reason to lose the song
             self.warnings.append(f"the tags of {_quoted(tags_from)} cannot be read ({type(error).__name__}) and are not kept")
-            return _Tags()
+            return Tags()
 
     @contextmanager
     def _or_nothing(self) -> Iterator[None]:
@@ -1249,7 +1036,7 @@ class Writer:
 
     def _write_tags(self) -> None:
         try:
-            _write_tags(self._temporary, self.output, self._tags)
+            write_tags(self._temporary, self.output.format, self.output.subtype, self._tags)
         except OSError:
             raise
         except Exception as error:
@@ -1348,235 +1135,3 @@ def save(path: str | Path, y: Array, sample_rate: int, *, subtype: str | None = 
     output = output_format(song, path, subtype)
     with Writer(path, **vars(output), tags_from=tags_from) as out:
         out.write(resample(y, sample_rate, output.sample_rate) if output.sample_rate != sample_rate else y)
-
-
-# ----------------------------------------------------------------------------------------------------------------------
-# Tags and cover
-
-# Field names are those of Vorbis comments, in lower case: FLAC, Ogg and Opus hold them as they are.
-_ID3_FIELDS = {
-    "TIT2": "title", "TPE1": "artist", "TALB": "album", "TPE2": "albumartist", "TDRC": "date", "TCON": "genre", "TRCK": "tracknumber",
-    "TPOS": "discnumber", "TCOM": "composer", "TPE3": "conductor", "TEXT": "lyricist", "TCOP": "copyright", "TPUB": "organization",
-    "TBPM": "bpm", "TSRC": "isrc", "TIT1": "grouping", "TIT3": "subtitle", "TLAN": "language", "TKEY": "initialkey",
-}  # fmt: skip
-_MP4_FIELDS = {
-    "\xa9nam": "title", "\xa9ART": "artist", "\xa9alb": "album", "aART": "albumartist", "\xa9day": "date", "\xa9gen": "genre",
-    "\xa9wrt": "composer", "cprt": "copyright", "\xa9cmt": "comment", "\xa9lyr": "lyrics", "\xa9grp": "grouping",
-}  # fmt: skip
-_MP4_FREEFORM = "----:com.apple.iTunes:"
-_ASF_FIELDS = {
-    "Title": "title", "Author": "artist", "Copyright": "copyright", "Description": "comment", "WM/AlbumTitle": "album",
-    "WM/AlbumArtist": "albumartist", "WM/Year": "date", "WM/Genre": "genre", "WM/TrackNumber": "tracknumber", "WM/PartOfSet": "discnumber",
-    "WM/Composer": "composer", "WM/Conductor": "conductor", "WM/Publisher": "organization", "WM/BeatsPerMinute": "bpm",
-    "WM/ISRC": "isrc", "WM/Lyrics": "lyrics",
-}  # fmt: skip
-# What libsndfile writes into WAV's own INFO list, for the many programs that read no ID3 there
-_INFO_FIELDS = ("title", "artist", "album", "date", "genre", "comment", "copyright", "tracknumber")
-# What was true of the old samples and is not of the new ones: encoder delay (a player would cut the start off), gain, encoder
-_STALE = ("itunsmpb", "itunnorm", "replaygain_", "r128_", "encoder", "encoding", "tlen", "tsse", "accuraterip", "cuesheet")
-
-
-def _stale(name: str) -> bool:
-    return name.lower().startswith(_STALE)
-
-
-@dataclass
-class _Tags:
-    fields: dict[str, list[str]] = field(default_factory=dict)
-    pictures: list[Any] = field(default_factory=list)  # mutagen.flac.Picture: type, mime, desc, data
-    id3: list[Any] = field(default_factory=list)  # an ID3 song's own frames, copied as they are to an ID3 file
-
-    def add(self, name: str, *values: Any) -> None:
-        texts = [text for text in map(str, values) if text]
-        if texts and not _stale(name):
-            self.fields.setdefault(name.lower(), []).extend(texts)
-
-    def __bool__(self) -> bool:
-        return bool(self.fields or self.pictures)
-
-
-def _read_tags(path: Path) -> _Tags:
-    """Tags and pictures of a song file; empty where it has none or they are of no known kind."""
-    import mutagen
-    from mutagen.asf import ASFTags
-    from mutagen.id3 import ID3
-    from mutagen.mp4 import MP4Tags
-
-    file = mutagen.File(path)
-    own = getattr(file, "tags", None)
-    tags = _Tags()
-    if isinstance(own, ID3):
-        _from_id3(own, tags)
-    elif isinstance(own, MP4Tags):
-        _from_mp4(own, tags)
-    elif isinstance(own, ASFTags):
-        _from_asf(own, tags)
-    elif hasattr(own, "as_dict"):
-        _from_vorbis(file, tags)
-    if not tags:
-        _from_sound_file(path, tags)
-    return tags
-
-
-def _picture(kind: int, mime: str, description: str, data: bytes) -> Any:
-    from mutagen.flac import Picture
-
-    picture = Picture()
-    picture.type, picture.mime, picture.desc, picture.data = int(kind), mime, description, bytes(data)
-    return picture
-
-
-def _from_id3(own: Any, tags: _Tags) -> None:
-    for frame in own.values():
-        name = getattr(frame, "desc", "") if frame.FrameID in ("TXXX", "COMM") else frame.FrameID
-        if _stale(name):
-            continue
-        tags.id3.append(frame)
-        if frame.FrameID == "APIC":
-            tags.pictures.append(_picture(frame.type, frame.mime, frame.desc, frame.data))
-        elif frame.FrameID == "TXXX":
-            tags.add(frame.desc, *frame.text)
-        elif frame.FrameID == "COMM":
-            tags.add("comment", *frame.text)
-        elif frame.FrameID == "USLT":
-            tags.add("lyrics", frame.text)
-        elif frame.FrameID in _ID3_FIELDS:
-            tags.add(_ID3_FIELDS[frame.FrameID], *frame.text)
-
-
-def _from_mp4(own: Any, tags: _Tags) -> None:
-    from mutagen.mp4 import MP4Cover
-
-    for key, values in own.items():
-        if key in _MP4_FIELDS:
-            tags.add(_MP4_FIELDS[key], *values)
-        elif key in ("trkn", "disk"):
-            number, total = values[0]
-            tags.add("tracknumber" if key == "trkn" else "discnumber", f"{number}/{total}" if total else number or "")
-        elif key == "tmpo":
-            tags.add("bpm", *values)
-        elif key == "covr":
-            for cover in values:
-                png = cover.imageformat == MP4Cover.FORMAT_PNG
-                tags.pictures.append(_picture(3, "image/png" if png else "image/jpeg", "", cover))
-        elif key.startswith(_MP4_FREEFORM):
-            tags.add(key[len(_MP4_FREEFORM) :], *(bytes(value).decode("utf-8", "replace") for value in values))
-
-
-def _from_asf(own: Any, tags: _Tags) -> None:
-    for key, value in own:
-        if key in _ASF_FIELDS:
-            tags.add(_ASF_FIELDS[key], value.value)
-        elif key == "WM/Picture":  # kind, size (little endian), then MIME type and description in UTF-16, each ended by two zeros
-            data, size = value.value, int.from_bytes(value.value[1:5], "little")
-            mime, description = data[5 : len(data) - size].decode("utf-16-le").split("\0")[:2]
-            tags.pictures.append(_picture(data[0], mime, description, data[len(data) - size :]))
-
-
-def _from_vorbis(file: Any, tags: _Tags) -> None:
-    from mutagen.flac import Picture
-
-    for name, values in file.tags.as_dict().items():
-        if name.lower() == "metadata_block_picture":
-            tags.pictures.extend(Picture(base64.b64decode(value)) for value in values)
-        else:
-            tags.add(name, *values)
-    tags.pictures.extend(getattr(file, "pictures", []))
-
-
-def _from_sound_file(path: Path, tags: _Tags) -> None:
-    """WAV's INFO list and its like."""
-    if _is_mp3_of_unsure_length(path):  # has none, and libsndfile would print its surprise at the length
-        return
-    with suppress(soundfile.SoundFileError, TypeError), soundfile.SoundFile(str(path)) as file:
-        for name, text in file.copy_metadata().items():
-            if name in _INFO_FIELDS:
-                tags.add(name, text)
-
-
-def _write_tags(path: Path, output: OutputFormat, tags: _Tags) -> None:
-    if not tags or output.format == "RF64":  # mutagen does not know RF64; INFO is in it already
-        return
-    if output.format in ("FLAC", "OGG"):
-        _write_vorbis(path, output, tags)
-    elif output.format == "M4A":
-        _write_mp4(path, tags)
-    else:
-        _write_id3(path, output, tags)
-
-
-def _write_vorbis(path: Path, output: OutputFormat, tags: _Tags) -> None:
-    from mutagen.flac import FLAC
-    from mutagen.oggopus import OggOpus
-    from mutagen.oggvorbis import OggVorbis
-
-    file: Any = {"OPUS": OggOpus, "VORBIS": OggVorbis}.get(output.subtype, FLAC)(path)
-    if file.tags is None:
-        file.add_tags()
-    for name, texts in tags.fields.items():
-        if name.isascii() and name.isprintable() and "=" not in name and "~" not in name:  # what a Vorbis comment's name may hold
-            file.tags[name] = texts
-    if output.format == "FLAC":
-        for picture in tags.pictures:
-            file.add_picture(picture)
-    elif tags.pictures:
-        file.tags["metadata_block_picture"] = [base64.b64encode(picture.write()).decode("ascii") for picture in tags.pictures]
-    file.save()
-
-
-def _write_mp4(path: Path, tags: _Tags) -> None:
-    from mutagen.mp4 import MP4, MP4Cover, MP4FreeForm
-
-    names = {name: key for key, name in _MP4_FIELDS.items()}
-    file = MP4(path)
-    for name, texts in tags.fields.items():
-        if name in ("tracknumber", "discnumber"):
-            file["trkn" if name == "tracknumber" else "disk"] = [_number_of_total(texts[0])]
-        elif name == "bpm" and texts[0].isdecimal():
-            file["tmpo"] = [min(int(texts[0]), 65_535)]
-        elif name in names:
-            file[names[name]] = texts
-        else:
-            file[_MP4_FREEFORM + name.upper()] = [MP4FreeForm(text.encode()) for text in texts]
-    formats = {"image/png": MP4Cover.FORMAT_PNG, "image/jpeg": MP4Cover.FORMAT_JPEG, "image/jpg": MP4Cover.FORMAT_JPEG}
-    covers = [MP4Cover(picture.data, formats[picture.mime]) for picture in tags.pictures if picture.mime in formats]
-    if covers:
-        file["covr"] = covers
-    file.save()
-
-
-def _number_of_total(text: str) -> tuple[int, int]:
-    number, _, total = text.partition("/")
-    return tuple(min(int(part), 65_535) if part.strip().isdecimal() else 0 for part in (number, total))  # type: ignore[return-value]
-
-
-def _write_id3(path: Path, output: OutputFormat, tags: _Tags) -> None:
-    from mutagen.aiff import AIFF
-    from mutagen.mp3 import MP3
-    from mutagen.wave import WAVE
-
-    file: Any = {"MP3": MP3, "AIFF": AIFF}.get(output.format, WAVE)(path)
-    if file.tags is None:
-        file.add_tags()
-    for frame in tags.id3 or _id3_frames(tags):
-        file.tags.add(frame)
-    file.save()
-
-
-def _id3_frames(tags: _Tags) -> Iterator[Any]:
-    from mutagen import id3
-
-    names = {name: frame for frame, name in _ID3_FIELDS.items()}
-    for name, texts in tags.fields.items():
-        if name in names:
-            yield getattr(id3, names[name])(encoding=3, text=texts)
-        elif name == "comment":
-            yield id3.COMM(encoding=3, lang="XXX", desc="", text=texts)
-        elif name == "lyrics":
-            yield id3.USLT(encoding=3, lang="XXX", desc="", text=texts[0])
-        else:
-            yield id3.TXXX(encoding=3, desc=name, text=texts)
-    for number, picture in enumerate(tags.pictures):
-        # an ID3 tag keeps one picture of each description
-        description = picture.desc if number == 0 else f"{picture.desc} ({number + 1})"
-        yield id3.APIC(encoding=3, mime=picture.mime, type=picture.type, desc=description, data=picture.data)

@@ -19,7 +19,8 @@ import soundfile
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from stylestream import audio
+from stylestream import audio, meters
+from stylestream import tags as tags_
 from stylestream.audio import LoudnessMeter, Reader, Resampler, SongInfo, TruePeakMeter, Writer
 
 RATE = 44_100
@@ -535,7 +536,7 @@ def test_a_997_hz_sine_at_full_scale_is_minus_3_01_lufs(rate):
 
 
 def test_the_k_filter_is_the_standards_own_at_48_khz():
-    shelf, high_pass = audio._k_weighting(48_000)
+    shelf, high_pass = meters._k_weighting(48_000)
     np.testing.assert_allclose(shelf[:3], [1.53512485958697, -2.69169618940638, 1.19839281085285], atol=1e-7)
     np.testing.assert_allclose(shelf[4:], [-1.69065929318241, 0.73248077421585], atol=1e-7)
     np.testing.assert_allclose(high_pass[4:], [-1.99004745483398, 0.99007225036621], atol=1e-7)
@@ -609,7 +610,7 @@ def test_the_true_peak_agrees_with_ideal_interpolation(rng):
 
 def slow_true_peak(y: np.ndarray) -> float:
     """The obvious twin: the whole oversampled signal by direct convolution, no window left out."""
-    matrix, _ = audio._interpolation_matrix(4, 40, 16)
+    matrix, _ = meters._interpolation_matrix(4, 40, 16)
     kernels = matrix.reshape(56, 16, 3)[:40, 0]  # (taps, phases)
     peak = np.abs(y).max()
     for channel in y:
@@ -648,14 +649,15 @@ def tagged_song(folder: Path, suffix: str) -> Path:
     """A song with tags and a cover, written by mutagen alone."""
     path = folder / f"tagged.{suffix}"
     audio.save(path, tune(0.2, 48_000), 48_000)
-    tags = audio._Tags()
+    tags = tags_.Tags()
     for name, value in {
         "title": "Wälzer 🎻", "artist": "A. Composer", "album": "Dances", "date": "1867", "tracknumber": "3/12", "genre": "Waltz",
         "comment": "first take", "my field": "kept too", "encoder": "old encoder", "replaygain_track_gain": "-7 dB",
     }.items():  # fmt: skip
         tags.fields[name] = [value]
-    tags.pictures.append(audio._picture(3, "image/png", "front", PNG))
-    audio._write_tags(path, audio.output_format(audio.info(path), path), tags)
+    tags.pictures.append(tags_.picture(3, "image/png", "front", PNG))
+    output = audio.output_format(audio.info(path), path)
+    tags_.write_tags(path, output.format, output.subtype, tags)
     return path
 
 
@@ -1043,7 +1045,7 @@ def test_a_disk_that_fills_while_the_tags_are_written_is_one_clear_line_and_no_f
 
     file = mutagen.flac.FLAC(song)
     file.clear_pictures()
-    file.add_picture(audio._picture(3, "image/png", "", os.urandom(1_000_000)))
+    file.add_picture(tags_.picture(3, "image/png", "", os.urandom(1_000_000)))
     file.save()
     for suffix in ("wav", "flac", "mp3", "ogg", "m4a"):
         with limited_file_size(500_000), pytest.raises(OSError, match="cannot write") as caught:
