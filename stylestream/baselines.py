@@ -1,7 +1,9 @@
 """What a style has to beat, and what it cannot beat. Each is a function of the song that a reader can call.
 
 - *copy*: the song itself. Whoever is no closer to the truth than this has transferred nothing.
+- *random_piece*: another song of the style. All of the style, nothing of the song: what a metric of style alone would praise.
 - *equalise*: the song filtered to the mean spectrum of the style's training songs. Cheap, and strong on long-term timbre.
+- *musaicing*, *ulyanov*: two methods of others that need only sound of the style (`rivals`).
 - *plain*: the autoencoder without views, the same DRAW shown the target itself in training. It learns to copy. It is a style file like
   any other (``train`` with no views) and is run like any other.
 - *lstm2017*: the system of 2017, on its own terms: 4.41 kHz, 513 bins, a frame-wise VAE with LSTMs, ten rounds of Griffin–Lim.
@@ -13,7 +15,8 @@ Waveforms are ``(C, N)`` at 44.1 kHz and keep their shape; level is not matched,
 from __future__ import annotations
 
 import functools
-import math
+import hashlib
+import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -26,6 +29,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from stylestream.features import FeatureConfig, LogFrequency, stft
+from stylestream.rivals import levelled, musaicing, ulyanov
 
 if TYPE_CHECKING:
     from stylestream.dataset import Piece
@@ -39,6 +43,149 @@ FEATURES = FeatureConfig()
 def copy(y: Array) -> Array:
     """The song, unchanged."""
     return y
+
+
+def random_piece(y: Array, style_audio: Sequence[Array]) -> Array:
+    """One of the style's songs instead of the song, drawn by the song's hash; repeated or cut to its length.
+
+    Parameters
+    ----------
+    y : array [shape=(C, N)]
+    style_audio : sequence of array [shape=(C', M)]
+
+    Returns
+    -------
+    array [shape=(C, N)]
+        The drawn song's mono fold-down in every channel.
+
+    Raises
+    ------
+    ValueError
+        If there is no sound of the style.
+    """
+    songs = [song for song in style_audio if np.size(song)]
+    if not songs:
+        raise ValueError("no sound of the style was given; pass waveforms of its training songs as style_audio")
+    drawn = songs[int(_digest(y), 16) % len(songs)].mean(0)
+    return np.repeat(np.resize(drawn, y.shape[-1])[None], y.shape[0], axis=0).astype(np.float32)
+
+
+OF_STYLE_AUDIO: dict[str, Callable[[Array, Sequence[Array]], Array]] = {  # rows that are made of the song and sound of the style
+    "random_piece": random_piece,
+    "musaicing": musaicing,
+    "ulyanov": ulyanov,
+}
+
+
+def style_audio(data_root: str | Path, style: str, *, songs: int = 8, seconds: float = 8.0, cache: str | Path | None = None) -> list[Array]:
+    """Some seconds of each of a style's first training songs by hash, as its own training renders them.
+
+    Parameters
+    ----------
+    data_root : path
+        A collection (see ``dataset.pieces``).
+    style : str
+        A name in ``dataset.STYLE_RECIPES``.
+    cache : path, optional
+        Folder where renders are kept (see `cached`).
+
+    Returns
+    -------
+    list of array [shape=(2, M), 44.1 kHz]
+
+    Raises
+    ------
+    ValueError
+        If the style is unknown, or none of its songs can be played.
+    """
+    from stylestream import dataset
+
+    renderer = dataset.PieceRenderer(dataset.BuildConfig(max_seconds=seconds, min_seconds=min(seconds, 4.0)))
+    chosen = dataset.select(dataset.pieces(data_root, style), songs)
+    played = []
+    for _, content in dataset.read_pieces(data_root, chosen):
+        try:
+            played.append(
+                cached(renderer.sound, content, dataset.recipe_of(style), cache=cache, name="style", key=f"{style} {seconds}", seed=0)
+            )
+        except ValueError:  # a piece its recipe refuses is no loss: there are others
+            continue
+    if not played:
+        raise ValueError(f"none of the training songs of style {style!r} can be played; look at them with `stylestream doctor`")
+    return played
+
+
+# --- kept on disk ------------------------------------------------------------------------------------------------------------------
+
+CACHE_VERSION = 1  # of everything kept: another number where a baseline changes
+
+
+def cached(make: Callable[..., Array], *inputs: Any, cache: str | Path | None, name: str, key: str = "", **settings: Any) -> Array:
+    """``make(*inputs, **settings)``, made once and then read: kept under a hash of everything it depends on.
+
+    Parameters
+    ----------
+    make : function → array [shape=(C, N), 44.1 kHz]
+    inputs : arrays, bytes, sequences of them; anything else must be named by ``key``
+    cache : path or None
+        Folder of the kept files; None keeps nothing.
+    name : str
+        Of the baseline: what `costs` lists.
+    key : str
+        What else the result depends on, for example a model's file hash.
+
+    Returns
+    -------
+    array [shape=(C, N), float32]
+        24 bits, peak below full scale (a louder one is turned down); the first call returns what the next will read.
+    """
+    if cache is None:
+        return make(*inputs, **settings)
+    known = [_digest(value) for value in inputs if isinstance(value, bytes | np.ndarray | list | tuple)]
+    path = Path(cache) / name / (_digest(repr((CACHE_VERSION, name, key, known, sorted(settings.items()))).encode()) + ".flac")
+    if not path.is_file():
+        began = time.process_time()
+        y = make(*inputs, **settings)
+        _keep(path, y, time.process_time() - began)
+    return _kept(path)
+
+
+def _digest(value: Any) -> str:
+    """Hash of an array's samples, of bytes, or of a sequence of these."""
+    if isinstance(value, list | tuple):
+        value = "".join(_digest(inner) for inner in value).encode()
+    if isinstance(value, np.ndarray):
+        value = repr((value.shape, str(value.dtype))).encode() + np.ascontiguousarray(value).tobytes()
+    return hashlib.sha256(value).hexdigest()[:32]
+
+
+def _keep(path: Path, y: Array, seconds: float) -> None:
+    import soundfile
+
+    from stylestream.files import whole_file
+
+    path.parent.mkdir(parents=True, exist_ok=True)
+    quieter = min(1.0, 0.99 / max(float(np.abs(y).max(initial=0.0)), 1e-9))
+    with whole_file(path) as temporary, soundfile.SoundFile(temporary, "w", FEATURES.sample_rate, len(y), "PCM_24", format="FLAC") as file:
+        file.comment = f"{seconds:.3f} s"  # what it cost: see `costs`
+        file.write((y * quieter).T)
+
+
+def _kept(path: Path) -> Array:
+    import soundfile
+
+    return soundfile.read(path, dtype="float32", always_2d=True)[0].T
+
+
+def costs(cache: str | Path) -> dict[str, tuple[int, float]]:
+    """What the kept results cost when they were made: name → how many, and mean processor seconds of each."""
+    import soundfile
+
+    spent: dict[str, list[float]] = {}
+    for path in sorted(Path(cache).glob("*/*.flac")):
+        with soundfile.SoundFile(path) as file:
+            spent.setdefault(path.parent.name, []).append(float(file.comment.removesuffix(" s") or 0))
+    return {name: (len(seconds), sum(seconds) / len(seconds)) for name, seconds in spent.items()}
 
 
 # --- equalise ----------------------------------------------------------------------------------------------------------------------
@@ -56,16 +203,6 @@ def mean_frames(y: Array, config: FeatureConfig = FEATURES) -> Array:
     array [shape=(n_bins,), frames: 0 is −90 dB, 1 is 0 dB]
     """
     return LogFrequency(config)(levelled(y, config)).mean(-1).numpy()
-
-
-def levelled(y: Array, config: FeatureConfig = FEATURES) -> Tensor:
-    """Mono fold-down at ``config.loudness_lufs``: (C, N) → (N,). Silence stays silence."""
-    from stylestream.audio import loudness
-
-    mono = np.asarray(y, dtype=np.float32).mean(0, keepdims=True)
-    level = loudness(mono, config.sample_rate)
-    gain = 10 ** ((config.loudness_lufs - level) / 20) if math.isfinite(level) else 1.0
-    return torch.from_numpy(mono[0] * np.float32(gain))
 
 
 def gain_db(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +16,8 @@ from stylestream.features import FeatureConfig
 
 RATE = 44100
 SMALL = Lstm2017Config(hidden=24, latents=8)
+FROZEN_DB = [-14.949, -13.762, -18.929, -26.341, -28.16, -22.139, -15.224, -13.634, -18.491, -25.985]
+FROZEN_SAMPLES = [-0.1119, -0.05522, -0.07153, -0.21221, 0.16395]
 
 
 def noise(seconds: float = 1.5, *, channels: int = 2, seed: int = 0) -> np.ndarray:
@@ -81,6 +84,76 @@ def test_silence_equalised_is_silence() -> None:
 def test_means_of_other_features_are_refused() -> None:
     with pytest.raises(ValueError, match="differ in shape"):
         baselines.equalise(noise(), np.zeros(100))
+
+
+def test_the_equaliser_is_what_it_was_when_its_numbers_were_published() -> None:
+    t = np.arange(3 * RATE) / RATE
+    sweep = 0.2 * np.sin(2 * np.pi * 40 * 3 / np.log(400) * (400 ** (t / 3) - 1))[None]  # 40 Hz to 16 kHz
+    curve_db = 8 * np.sin(np.arange(324) / 30) - 4
+    result = baselines.equalise(sweep.astype(np.float32), baselines.mean_frames(sweep) + curve_db / 90)
+    levels_db = 20 * np.log10(np.sqrt((result.reshape(10, -1) ** 2).mean(1)))  # of three tenths of a second each
+    assert levels_db == pytest.approx(FROZEN_DB, abs=0.01)
+    assert result[0, 30000:120000:20000] == pytest.approx(FROZEN_SAMPLES, abs=1e-4)
+
+
+# --- a random piece, and what is kept on disk
+
+
+def test_a_random_piece_is_of_the_style_and_always_the_same_for_a_song() -> None:
+    song, style = noise(1.0), [chord(220 * (k + 1), seconds=0.4 + 0.4 * k) for k in range(4)]
+    drawn = baselines.random_piece(song, style)
+    assert drawn.shape == song.shape
+    assert np.array_equal(drawn, baselines.random_piece(song.copy(), style))
+    assert any(np.array_equal(drawn[0], np.resize(piece.mean(0), song.shape[1])) for piece in style)
+    others = {baselines.random_piece(noise(1.0, seed=seed), style).tobytes() for seed in range(12)}
+    assert len(others) > 1
+    with pytest.raises(ValueError, match="training songs"):
+        baselines.random_piece(song, [])
+
+
+def test_what_is_kept_is_made_once_and_heard_the_same(tmp_path: Path) -> None:
+    made = []
+
+    def louder(y: np.ndarray, style: list[np.ndarray], *, factor: float) -> np.ndarray:
+        made.append(factor)
+        return factor * y + style[0].mean()
+
+    y, style = noise(0.5), [noise(0.2, seed=1)]
+    first = baselines.cached(louder, y, style, cache=tmp_path, name="louder", factor=2.0)
+    again = baselines.cached(louder, y.copy(), [style[0].copy()], cache=tmp_path, name="louder", factor=2.0)
+    assert made == [2.0]
+    assert np.array_equal(first, again)
+    assert first == pytest.approx(2 * y + style[0].mean(), abs=1e-6)
+    changed = ((y * 0.5, style, 2.0), (y, [style[0] * 2], 2.0), (y, style, 3.0))
+    for song, songs, factor in changed:
+        baselines.cached(louder, song, songs, cache=tmp_path, name="louder", factor=factor)
+    assert made == [2.0, 2.0, 2.0, 3.0]
+    (name, (count, seconds)), *_ = baselines.costs(tmp_path).items()
+    assert (name, count) == ("louder", 4)
+    assert 0 <= seconds < 1
+
+
+def test_without_a_cache_nothing_is_kept_and_nothing_is_turned_down() -> None:
+    loud = np.full((1, 100), 3.0, dtype=np.float32)
+    assert np.array_equal(baselines.cached(lambda y: y, loud, cache=None, name="copy"), loud)
+
+
+def test_a_result_that_cannot_be_made_leaves_nothing_behind(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="training songs"):
+        baselines.cached(baselines.random_piece, noise(0.1), [], cache=tmp_path, name="random_piece")
+    assert not list(tmp_path.rglob("*.*"))
+
+
+@pytest.mark.data
+def test_a_style_s_sound_is_its_training_songs(tmp_path: Path) -> None:
+    data = os.environ.get("STYLESTREAM_DATA")
+    if not data or not Path(data, "midi.csv").is_file():
+        pytest.skip("needs the music at $STYLESTREAM_DATA")
+    pytest.importorskip("symusic", reason="rendering needs symusic: pip install 'stylestream[midi]'")
+    played = baselines.style_audio(data, "chiptune", songs=2, seconds=2.0, cache=tmp_path)
+    assert [y.shape[0] for y in played] == [2, 2]
+    assert all(1.5 < y.shape[1] / RATE <= 2.01 and np.abs(y).max() > 0.01 for y in played)
+    assert baselines.costs(tmp_path)["style"][0] == 2
 
 
 # --- ceiling
