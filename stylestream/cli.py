@@ -14,6 +14,7 @@ import os
 import re
 import signal
 import sys
+import time
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
@@ -127,7 +128,17 @@ _REMEDIES = {
 }
 
 # Which extra brings a package; the others come with StyleStream itself.
-_EXTRAS = {"symusic": "midi", "tensorboard": "train", "accelerate": "scale", "librosa": "eval", "mir_eval": "eval", "sklearn": "eval"}
+_EXTRAS = {
+    "pyarrow": "train",
+    "fsspec": "train",
+    "ray": "scale",
+    "symusic": "midi",
+    "tensorboard": "train",
+    "accelerate": "scale",
+    "librosa": "eval",
+    "mir_eval": "eval",
+    "sklearn": "eval",
+}
 
 
 def reason(error: BaseException, *, written: Path | None = None) -> str:
@@ -748,6 +759,71 @@ def dataset_verify(
     if faults:
         _say(f"{len(faults)} fault{'s' if len(faults) > 1 else ''} in {data}; build it again, or copy it again from where it is whole")
     return 1 if faults else 0
+
+
+@dataset_app.command("build")
+def dataset_build(
+    sources: Annotated[list[str], typer.Argument(metavar="SOURCE...", help="Folders, globs, archives, CSV or Parquet manifests.")],
+    out: Annotated[Path, typer.Option("-o", "--out", help="The dataset's folder. The same command goes on where it was interrupted.")],
+    jobs: Annotated[int | None, typer.Option("-j", "--jobs", help="Worker processes. Default: one a core.", min=1)] = None,
+    engine: Annotated[str, typer.Option(help="local, or ray: the cluster at $RAY_ADDRESS or on this machine.")] = "local",
+    max_seconds: Annotated[
+        float, typer.Option(help="Of a song at most, from its beginning. 0: all of it.", min=0.0, callback=_finite)
+    ] = 0.0,
+    views: Annotated[int, typer.Option(help="Re-orchestrations of each score, aligned with it.", min=0, max=9)] = 0,
+    songs: Annotated[int, typer.Option(help="So many songs, chosen by their ids. 0: all.", min=0)] = 0,
+    drums: Annotated[bool, typer.Option("--drums/--no-drums", help="Whether scores keep their drums.")] = True,
+    keep_audio: Annotated[str, typer.Option(help="Keep the sound, too: flac or opus.")] = "",
+    soundfont: Annotated[str, typer.Option(help="fluidr3, musescore, or a file: what plays scores.")] = "fluidr3",
+    timeout_seconds: Annotated[float, typer.Option(help="For one song, then it is given up.", min=0.1, callback=_finite)] = 600.0,
+    memory_mib: Annotated[int, typer.Option(help="That one song may take.", min=64)] = 4096,
+    json_: Json = False,
+) -> int:
+    """Turn songs into a dataset: found, rendered or decoded, transformed, compressed."""
+    from stylestream import builder
+    from stylestream.dataset import DatasetConfig
+    from stylestream.parallel import ENGINES
+
+    if engine not in ENGINES:
+        raise WrongUsage(f"--engine {engine}: there are {', '.join(ENGINES)}")
+    config = DatasetConfig(max_seconds, views, drums, soundfont, songs, keep_audio, timeout_seconds, memory_mib)
+    with _wrong_usage():
+        builder.check(config)
+    with _build_progress() as progress:
+        done = builder.build(sources, out, config=config, jobs=jobs, engine=engine, progress=progress)
+    _report_build(out, done, as_json=json_)
+    return 1 if done.failures else 0
+
+
+SECONDS_BETWEEN_LINES = 30.0  # of progress, where stderr is no terminal
+
+
+@contextlib.contextmanager
+def _build_progress() -> Iterator[Callable[[Any, str], None]]:
+    """Give a function of (how far it is, what failed): one line that changes; where stderr is no terminal, a line now and then."""
+    shown = [-math.inf]
+    live = sys.stderr.isatty()
+    clear = "\r\x1b[2K" if live else ""
+
+    def progress(done: Any, failure: str) -> None:
+        if failure:
+            print(f"{clear}stylestream: {_printable(failure)}", file=sys.stderr)
+        if time.monotonic() - shown[0] >= (0.2 if live else SECONDS_BETWEEN_LINES):
+            shown[0] = time.monotonic()
+            print(f"{clear}{done.line()}", end="" if live else "\n", file=sys.stderr, flush=True)
+
+    yield progress
+    print(clear, end="", file=sys.stderr)
+
+
+def _report_build(out: Path, done: Any, *, as_json: bool) -> None:
+    if as_json:
+        print(json.dumps({"dataset": _text(out), **done.summary()}, ensure_ascii=False, indent=1))
+        return
+    print(_printable(_text(out)))
+    print(f"stylestream: {done.line()}", file=sys.stderr)
+    for why, count in done.failures.most_common():
+        print(f"stylestream: {count} × {_printable(why)}", file=sys.stderr)
 
 
 # ---------------------------------------------------------------------------------------------------------------------- train

@@ -94,6 +94,7 @@ class DatasetConfig:
     views: int = 0  # re-orchestrations of each score, aligned with it
     drums: bool = True  # of scores; `stylestream train` paints music without them
     soundfont: str = "fluidr3"
+    songs: int = 0  # at most, chosen by their ids; 0: all
     keep_audio: str = ""  # flac or opus: what was transformed is kept, too
     timeout_seconds: float = 600.0  # of one song, then it is given up
     memory_mib: int = 4096  # that one song may take
@@ -113,6 +114,7 @@ class Description:
     step_db: float = STEP_DB
     chunk_frames: int = CHUNK_FRAMES
     shard_songs: int = SHARD_SONGS
+    plan: str = ""  # digest of the songs and options it was built from
     format_version: int = FORMAT_VERSION
     package_version: str = ""
 

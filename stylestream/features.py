@@ -133,6 +133,7 @@ class LogFrequency(nn.Module):
         octaves = torch.log2(config.center_hz() / config.crossover_low_hz)
         span = math.log2(config.crossover_high_hz / config.crossover_low_hz)
         self.register_buffer("blend", torch.clamp(octaves / span, 0, 1).float()[:, None], persistent=False)  # share of the high band
+        self._low_groups, self._high_groups = _groups(low * (self.blend < 1)), _groups(high * (self.blend > 0))
         self.register_buffer("low_rows", low, persistent=False)
         self.register_buffer("high_rows", high, persistent=False)
         self.register_buffer("decimate_taps", decimation_filter(config.decimation), persistent=False)
@@ -152,13 +153,22 @@ class LogFrequency(nn.Module):
 
     def frames(self, low: Tensor, high: Tensor) -> Tensor:
         """Frames of the two STFTs' powers (|S|², non-negative): (..., 257, T) and (..., 1025, T) → (..., F, T)."""
-        power = (1 - self.blend) * (self.low_rows @ low) + self.blend * (self.high_rows @ high)
-        return to_frames(power, floor_db=self.config.floor_db)
+        return to_frames(self.row_power(low, high), floor_db=self.config.floor_db)
+
+    def row_power(self, low: Tensor, high: Tensor) -> Tensor:
+        """Power in every row, from the two STFTs' powers: (..., 257, T) and (..., 1025, T) → (..., F, T), time first in memory."""
+        blend = self.blend[:, 0]
+        power = low.new_zeros(*low.shape[:-2], low.shape[-1], len(blend))
+        for rows, bins in self._low_groups:
+            power[..., rows] = low.mT[..., bins] @ (self.low_rows[rows, bins].mT * (1 - blend[rows]))
+        for rows, bins in self._high_groups:
+            power[..., rows] += high.mT[..., bins] @ (self.high_rows[rows, bins].mT * blend[rows])
+        return power.mT
 
     def forward(self, y: Tensor) -> Tensor:
         """Frames of a waveform at ``config.sample_rate`` and ``config.loudness_lufs``: (..., N) → (..., F, 1 + N // hop_length)."""
         low, high = self.bands(y)
-        return self.frames(low.abs().square(), high.abs().square())
+        return self.frames(*(S.real.square() + S.imag.square() for S in (low, high)))  # abs would take a root, and three times as long
 
     def powers(self, x: Tensor, low: Tensor, high: Tensor, *, iterations: int = 5) -> tuple[Tensor, Tensor]:
         """STFT powers whose rows are ``x``: the front end backwards.
@@ -195,15 +205,14 @@ def from_frames(x: Tensor, *, floor_db: float = -90.0) -> Tensor:
     return torch.clamp(10 ** ((1 - x) * floor_db / 10) - floor, min=0)
 
 
-def _groups(W: Tensor, *, rows: int = 18) -> list[tuple[slice, slice, Tensor]]:
-    """The filterbank in pieces of a few rows and the bins they touch, (rows, bins, weights): a tenth of the multiplications."""
+def _groups(W: Tensor, *, rows: int = 18) -> list[tuple[slice, slice]]:
+    """A filterbank in pieces of a few rows and the bins they touch: a tenth of the multiplications."""
     used = W.sum(1).nonzero()[:, 0].tolist()
     pieces = []
     for first in range(used[0], used[-1] + 1, rows):
         r = slice(first, min(first + rows, used[-1] + 1))
         bins = W[r].sum(0).nonzero()[:, 0].tolist()
-        k = slice(bins[0], bins[-1] + 1)
-        pieces.append((r, k, W[r, k].contiguous()))
+        pieces.append((r, slice(bins[0], bins[-1] + 1)))
     return pieces
 
 
@@ -219,7 +228,7 @@ def _spread(ratio: Tensor, groups: list[tuple[slice, slice, Tensor]], n_bins: in
 def _solve(W: Tensor, rows: Tensor, start: Tensor, iterations: int, *, used: Tensor) -> Tensor:
     W = W * used  # a band answers only for the rows it feeds
     share = W.sum(0)
-    groups = _groups(W)
+    groups = [(r, k, W[r, k].contiguous()) for r, k in _groups(W)]
     shared = [(r, k, w / share[k].clamp(min=1e-9)) for r, k, w in groups]
     wanted = torch.cat([rows[..., r, :] for r, _, _ in groups], dim=-2).mT  # frames first: (..., T, rows in use)
     P = (start.mT + 1e-12) * (share > 0)  # a bin at nothing could never rise; a bin in no row is nobody's

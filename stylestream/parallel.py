@@ -1,26 +1,34 @@
 """One function over many songs: the only room that starts workers.
 
-Workers are fresh processes (spawned: a forked torch can hang) with one thread each, and only a few tasks are in flight at a time, so
-memory does not grow with the number of songs. A song that fails is an answer, not an exception.
+Workers are fresh processes (spawned: a forked torch can hang) with one thread each, on this machine or, with the engine ``ray``, on a
+cluster. A worker has one song at a time and the parent hands out the next when it is done, so memory does not grow with the number of
+songs; a worker that hangs, dies or eats memory costs that song and nobody else's. A song that fails is an answer, not an exception.
 """
 
 from __future__ import annotations
 
+import contextlib
+import functools
 import multiprocessing
+import multiprocessing.connection
 import os
 import signal
 import sys
 import threading
+import time
 import warnings
-from collections.abc import Callable, Generator, Iterable, Iterator
-from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from collections import deque
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
 Task = TypeVar("Task")
 Result = TypeVar("Result")
+Engine = str  # local or ray
+ENGINES = ("local", "ray")
 
-_state: Any = None  # what a worker's ``setup`` returned: made once in each worker, for example a loaded SoundFont
+ATTEMPTS = 2  # of a song whose worker died: once it may have been the machine's fault
+AHEAD = 16  # songs for each worker that may be done before the one that is due
 
 
 def cores() -> int:
@@ -29,71 +37,313 @@ def cores() -> int:
 
 
 def over_songs(
-    work: Callable[[Any, Task], Result], tasks: Iterable[Task], *, setup: Callable[[], Any], jobs: int | None = None
+    work: Callable[[Any, Task], Result],
+    tasks: Iterable[Task],
+    *,
+    setup: Callable[[], Any],
+    jobs: int | None = None,
+    ordered: bool = False,
+    timeout_seconds: float | None = None,
+    memory_mib: int | None = None,
+    engine: Engine = "local",
 ) -> Generator[tuple[Task, Result | ValueError], None, None]:
-    """``work(setup(), task)`` for every task, in worker processes; results in the order in which they are done.
+    """``work(setup(), task)`` for every task, in worker processes.
 
     Parameters
     ----------
     work, setup : functions at the top of a module, or ``functools.partial`` of such (they travel to the workers)
         ``setup`` runs once in each worker.
     jobs : int, optional
-        Worker processes; all cores when not given.
+        Worker processes; all cores (of the cluster) when not given.
+    ordered : bool
+        Give the results in the order of the tasks, not as they are done.
+    timeout_seconds : float, optional
+        Of one task; then its worker is ended.
+    memory_mib : int, optional
+        That one task may take on top of what ``setup`` took. Kept on Linux only.
+    engine : str
+        ``local``, or ``ray``: a cluster, the one at ``$RAY_ADDRESS`` or on this machine, else a new one here.
 
     Yields
     ------
     (task, result)
-        A ``ValueError`` or ``OSError`` of the work comes as the result, as a ``ValueError``; any other error is raised here.
+        A ``ValueError`` or ``OSError`` of the work comes as the result, as a ``ValueError``; so does its running out of time or memory, and
+        its worker's death, twice. Any other error is raised here.
 
     Raises
     ------
     ValueError
-        If ``setup`` raised one, or an ``OSError``.
+        If ``setup`` raised one, or an ``OSError``; if there is no such engine.
     """
-    jobs = jobs or cores()
-    pool = ProcessPoolExecutor(jobs, mp_context=multiprocessing.get_context("spawn"), initializer=_start, initargs=(setup,))
-    pending: dict[Future[Any], Task] = {}
+    crew = _crew(engine, functools.partial(_call, work), setup, jobs, memory_mib)
     try:
-        for task in tasks:
-            pending[pool.submit(_call, work, task)] = task
-            if len(pending) >= 3 * jobs:
-                yield from _finished(pending)
-        while pending:
-            yield from _finished(pending)
+        shift = _Shift(crew, iter(enumerate(tasks)), timeout_seconds, crew.jobs * AHEAD if ordered else None)
+        results = shift.results()
+        yield from (_in_order(results) if ordered else ((job.task, result) for job, result in results))
     finally:
-        pool.shutdown(wait=True, cancel_futures=True)
+        crew.close()
 
 
-def _finished(pending: dict[Future[Any], Task]) -> Iterator[tuple[Task, Any]]:
-    done, _ = wait(pending, return_when=FIRST_COMPLETED)
-    for future in done:
-        result = future.result()
-        if isinstance(result, _SetupFailed):
-            raise ValueError(result.reason)
-        yield pending.pop(future), result
+def _in_order(results: Iterator[tuple[_Job, Any]]) -> Iterator[tuple[Any, Any]]:
+    early: dict[int, tuple[Any, Any]] = {}
+    due = 0
+    for job, result in results:
+        early[job.index] = job.task, result
+        while due in early:
+            yield early.pop(due)
+            due += 1
 
 
-@dataclass(frozen=True)
-class _SetupFailed:
-    reason: str
+# --- who does what, and for how long -----------------------------------------------------------------------------------------------------
 
 
-def _start(setup: Callable[[], Any]) -> None:
-    global _state
+@dataclass
+class _Job:
+    index: int
+    task: Any
+    attempts: int = 0
+    deadline: float = float("inf")
+
+
+class _Died(Exception):
+    """A worker has gone, and how."""
+
+
+class _Worker(Protocol):
+    """A process that was told what to set up. It says ``("ready", None)`` once, then one ``(kind, value)`` for every task."""
+
+    def give(self, task: Any) -> None: ...
+
+    def take(self) -> tuple[str, Any]:
+        """What it says; `_Died` if it will say nothing more."""
+
+    def end(self) -> None: ...
+
+
+class _Crew(Protocol):
+    """Where workers come from."""
+
+    jobs: int
+
+    def start(self) -> _Worker: ...
+
+    def wait(self, workers: Sequence[_Worker], seconds: float | None) -> list[_Worker]:
+        """Those that have something to say."""
+
+    def close(self) -> None: ...
+
+
+class _Shift:
+    """Workers and the songs they have in hand."""
+
+    def __init__(self, crew: _Crew, tasks: Iterator[tuple[int, Any]], timeout_seconds: float | None, ahead: int | None) -> None:
+        self.crew, self.tasks, self.timeout, self.ahead = crew, tasks, timeout_seconds, ahead
+        self.queue: deque[_Job] = deque()
+        self.starting: list[_Worker] = []
+        self.idle: list[_Worker] = []
+        self.busy: dict[int, tuple[_Worker, _Job]] = {}  # by the id of the worker
+        self.given = 0
+
+    def results(self) -> Iterator[tuple[_Job, Any]]:
+        try:
+            while True:
+                self._hand_out()
+                if not self.busy and not self.queue:
+                    return
+                for worker in self.crew.wait([*self.starting, *(worker for worker, _ in self.busy.values())], self._patience()):
+                    yield from self._hear(worker)
+                yield from self._overdue()
+        finally:
+            for worker in [*self.starting, *self.idle, *(worker for worker, _ in self.busy.values())]:
+                worker.end()
+
+    def _hand_out(self) -> None:
+        self._fill()
+        while self.idle and self.queue:
+            worker, job = self.idle.pop(), self.queue.popleft()
+            job.attempts += 1
+            job.deadline = time.monotonic() + self.timeout if self.timeout else float("inf")
+            self.busy[id(worker)] = worker, job
+            with contextlib.suppress(_Died):  # it will be heard of
+                worker.give(job.task)
+            self._fill()
+        while self.queue and len(self.starting) < len(self.queue) and self._workers() < self.crew.jobs:
+            self.starting.append(self.crew.start())
+
+    def _workers(self) -> int:
+        return len(self.starting) + len(self.idle) + len(self.busy)
+
+    def _fill(self) -> None:
+        """As many tasks as there are hands, but none too far ahead of the oldest that is not done."""
+        oldest = min((job.index for job in [*self.queue, *(job for _, job in self.busy.values())]), default=self.given)
+        while len(self.queue) + len(self.busy) < self.crew.jobs and (self.ahead is None or self.given < oldest + self.ahead):
+            numbered = next(self.tasks, None)
+            if numbered is None:
+                return
+            self.queue.append(_Job(*numbered))
+            self.given += 1
+
+    def _patience(self) -> float | None:
+        deadline = min((job.deadline for _, job in self.busy.values()), default=float("inf"))
+        return None if deadline == float("inf") else max(deadline - time.monotonic(), 0.0)
+
+    def _hear(self, worker: _Worker) -> Iterator[tuple[_Job, Any]]:
+        try:
+            kind, value = worker.take()
+        except _Died as death:
+            yield from self._bury(worker, str(death))
+            return
+        if kind == "setup failed":
+            raise ValueError(value)
+        if kind == "raised":
+            raise value
+        if kind == "ready":
+            self.starting.remove(worker)
+        else:
+            yield self.busy.pop(id(worker))[1], value
+        self.idle.append(worker)
+
+    def _bury(self, worker: _Worker, how: str) -> Iterator[tuple[_Job, Any]]:
+        worker.end()
+        if worker in self.starting:
+            raise ValueError(f"a worker process ended while it started ({how}); is there enough memory?")
+        _, job = self.busy.pop(id(worker))
+        if job.attempts < ATTEMPTS:
+            self.queue.appendleft(job)
+        else:
+            yield job, ValueError(f"its worker process died ({how}), {ATTEMPTS} times")
+
+    def _overdue(self) -> Iterator[tuple[_Job, Any]]:
+        now = time.monotonic()
+        for worker, job in [pair for pair in self.busy.values() if pair[1].deadline <= now]:
+            worker.end()
+            del self.busy[id(worker)]
+            yield job, ValueError(f"no result after {self.timeout:g} s; given up")
+
+
+# --- in a worker -------------------------------------------------------------------------------------------------------------------------
+
+
+def _begin(setup: Callable[[], Any], memory_mib: int | None) -> Any:
     import torch
 
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the parent ends us in order
-    threading.Thread(target=_follow_parent, daemon=True).start()
-    warnings.showwarning = _print_warning
     torch.set_num_threads(1)  # workers share the cores among themselves
+    state = setup()
+    if memory_mib is not None:
+        _limit_memory(memory_mib)
+    return state
+
+
+def _limit_memory(mib: int) -> None:
+    """Let this process have so much more memory than it has; where the system can (Linux)."""
+    with contextlib.suppress(ImportError, OSError, ValueError, StopIteration):
+        import resource
+
+        with open("/proc/self/status", encoding="ascii") as lines:
+            has_kib = next(int(line.split()[1]) for line in lines if line.startswith("VmData:"))
+        hard = resource.getrlimit(resource.RLIMIT_DATA)[1]
+        resource.setrlimit(resource.RLIMIT_DATA, (has_kib * 1024 + mib * 2**20, hard))
+
+
+def _call(work: Callable[[Any, Any], Any], state: Any, task: Any) -> tuple[str, Any]:
     try:
-        _state = setup()
+        return "done", work(state, task)
     except (ValueError, OSError) as error:
-        _state = _SetupFailed(str(error))
+        return "done", ValueError(str(error))
+    except MemoryError:
+        return "done", ValueError("it needs more memory than a song may take")
+    except Exception as error:
+        return "raised", error
 
 
 def _print_warning(message: Warning | str, *_: Any, **__: Any) -> None:
     print(f"stylestream: warning: {' '.join(str(message).split())}", file=sys.stderr, flush=True)
+
+
+# --- on this machine ---------------------------------------------------------------------------------------------------------------------
+
+
+def _crew(engine: Engine, call: Callable[[Any, Any], Any], setup: Callable[[], Any], jobs: int | None, memory_mib: int | None) -> _Crew:
+    if engine == "local":
+        return _Processes(call, setup, jobs or cores(), memory_mib)
+    if engine == "ray":
+        return _RayCluster(call, setup, jobs, memory_mib)
+    raise ValueError(f"no engine {engine!r}; there are {', '.join(ENGINES)}")
+
+
+class _Processes:
+    def __init__(self, call: Callable[[Any, Any], Any], setup: Callable[[], Any], jobs: int, memory_mib: int | None) -> None:
+        self.jobs = jobs
+        self._arguments = call, setup, memory_mib
+        self._context = multiprocessing.get_context("spawn")
+
+    def start(self) -> _Worker:
+        return _Process(self._context, self._arguments)
+
+    def wait(self, workers: Sequence[Any], seconds: float | None) -> list[_Worker]:
+        ready = set(multiprocessing.connection.wait([worker.connection for worker in workers], seconds))
+        return [worker for worker in workers if worker.connection in ready]
+
+    def close(self) -> None:
+        pass
+
+
+class _Process:
+    def __init__(self, context: Any, arguments: tuple[Any, ...]) -> None:
+        self.connection, other = context.Pipe()
+        self._process = context.Process(target=_serve, args=(other, *arguments), daemon=True)
+        self._process.start()
+        other.close()
+
+    def give(self, task: Any) -> None:
+        try:
+            self.connection.send(task)
+        except (BrokenPipeError, ConnectionResetError) as error:
+            raise _Died from error
+
+    def take(self) -> tuple[str, Any]:
+        try:
+            said: tuple[str, Any] = self.connection.recv()
+        except (EOFError, ConnectionResetError):
+            self._process.join()
+            raise _Died(_how(self._process.exitcode)) from None
+        return said
+
+    def end(self) -> None:
+        self.connection.close()
+        self._process.kill()
+        self._process.join()
+
+
+def _how(exit_code: int | None) -> str:
+    """How a process ended.
+
+    >>> _how(-9), _how(3)
+    ('SIGKILL', 'exit code 3')
+    """
+    if exit_code is not None and exit_code < 0:
+        with contextlib.suppress(ValueError):
+            return signal.Signals(-exit_code).name
+    return f"exit code {exit_code}"
+
+
+def _serve(connection: Any, call: Callable[[Any, Any], Any], setup: Callable[[], Any], memory_mib: int | None) -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the parent ends us in order
+    threading.Thread(target=_follow_parent, daemon=True).start()
+    warnings.showwarning = _print_warning
+    try:
+        state = _begin(setup, memory_mib)
+    except (ValueError, OSError) as error:
+        connection.send(("setup failed", str(error)))
+        return
+    connection.send(("ready", None))
+    with contextlib.suppress(EOFError, BrokenPipeError, ConnectionResetError):  # the parent needs us no more
+        while True:
+            said = call(state, connection.recv())
+            try:
+                connection.send(said)
+            except MemoryError:
+                connection.send(("done", ValueError("it needs more memory than a song may take")))
 
 
 def _follow_parent() -> None:
@@ -104,10 +354,79 @@ def _follow_parent() -> None:
     os._exit(1)
 
 
-def _call(work: Callable[[Any, Any], Any], task: Any) -> Any:
-    if isinstance(_state, _SetupFailed):
-        return _state
+# --- on a cluster ------------------------------------------------------------------------------------------------------------------------
+
+
+class _RayCluster:
+    """Actors on every node, one core each. Tasks and results travel through Ray: no node but this one reads sources or writes files."""
+
+    def __init__(self, call: Callable[[Any, Any], Any], setup: Callable[[], Any], jobs: int | None, memory_mib: int | None) -> None:
+        try:
+            import ray
+        except ModuleNotFoundError:
+            raise ValueError("the engine ray needs Ray: pip install 'stylestream[scale]'") from None
+        self._ray, self._arguments = ray, (call, setup, memory_mib)
+        self._started = not ray.is_initialized()
+        if self._started:
+            _join_cluster(ray, jobs)
+        self.jobs = jobs or max(1, int(ray.cluster_resources().get("CPU", 1)))
+        self._actor = ray.remote(num_cpus=1, max_restarts=0)(_RayServant)
+
+    def start(self) -> _Worker:
+        return _RayWorker(self._ray, self._actor.remote(*self._arguments))
+
+    def wait(self, workers: Sequence[Any], seconds: float | None) -> list[_Worker]:
+        ready, _ = self._ray.wait([worker.answer for worker in workers], num_returns=1, timeout=seconds)
+        return [worker for worker in workers if worker.answer in ready]
+
+    def close(self) -> None:
+        if self._started:
+            self._ray.shutdown()
+
+
+def _join_cluster(ray: Any, jobs: int | None) -> None:
+    """The cluster that is there, else a new one on this machine."""
+    quiet = {"log_to_driver": False, "logging_level": "ERROR", "configure_logging": True}
     try:
-        return work(_state, task)
-    except (ValueError, OSError) as error:
-        return ValueError(str(error))
+        ray.init(address=os.environ.get("RAY_ADDRESS", "auto"), **quiet)
+    except ConnectionError:
+        if "RAY_ADDRESS" in os.environ:
+            raise ValueError(f"no Ray cluster at {os.environ['RAY_ADDRESS']}; start one with `ray start --head`") from None
+        ray.init(num_cpus=jobs or cores(), include_dashboard=False, **quiet)
+
+
+class _RayServant:
+    """What runs in an actor."""
+
+    def __init__(self, call: Callable[[Any, Any], Any], setup: Callable[[], Any], memory_mib: int | None) -> None:
+        self._call = call
+        self._problem = ""
+        try:
+            self._state = _begin(setup, memory_mib)
+        except (ValueError, OSError) as error:
+            self._problem = str(error)
+
+    def ready(self) -> tuple[str, Any]:
+        return ("setup failed", self._problem) if self._problem else ("ready", None)
+
+    def call(self, task: Any) -> Any:
+        return self._call(self._state, task)
+
+
+class _RayWorker:
+    def __init__(self, ray: Any, actor: Any) -> None:
+        self._ray, self._actor = ray, actor
+        self.answer = actor.ready.remote()
+
+    def give(self, task: Any) -> None:
+        self.answer = self._actor.call.remote(task)
+
+    def take(self) -> tuple[str, Any]:
+        try:
+            said: tuple[str, Any] = self._ray.get(self.answer)
+        except self._ray.exceptions.RayActorError:
+            raise _Died("its Ray actor is gone") from None
+        return said
+
+    def end(self) -> None:
+        self._ray.kill(self._actor)
