@@ -27,12 +27,11 @@ from typing import Any
 
 import numpy as np
 
-from stylestream import __version__, audio, groups, midi, parallel, recipes, shards, sources, views
+from stylestream import __version__, audio, groups, midi, parallel, recipes, rhythm, shards, sources, views
 from stylestream.dataset import (
     DESCRIPTION,
     FORMAT_VERSION,
     INDEX,
-    SHARD_SONGS,
     SHARDS,
     STEP_DB,
     UNFINISHED,
@@ -78,12 +77,15 @@ class Heard:
 class Studio:
     """What a worker keeps from song to song: the SoundFont, the front end."""
 
-    def __init__(self, config: DatasetConfig) -> None:
+    def __init__(self, config: DatasetConfig, *, scores: bool = True) -> None:
         self.config, self.features = config, LogFrequency()
+        if scores:  # now, not with the first of them: what is not installed is one error, not one for each song
+            midi.check_reader()
+            _ = self.synthesizer
 
     @functools.cached_property
     def synthesizer(self) -> midi.Synthesizer:
-        """Loaded when the first score comes: recordings need none."""
+        """Recordings need none."""
         return midi.Synthesizer(self.config.soundfont, sample_rate=self.features.config.sample_rate)
 
     @property
@@ -105,8 +107,11 @@ class Studio:
             warnings.simplefilter("always")
             is_score = isinstance(task.content, bytes) and _is_midi(task.content)
             sounds, about = self._play(task) if is_score else self._decode(task)
-            levels = [self.levels(y.mean(axis=0)) for y in sounds]
-        about["loudness_lufs"], about["peak"] = levels[0][1], float(np.abs(sounds[0]).max())
+            mono = [y.mean(axis=0) for y in sounds]
+            levels = [self.levels(y) for y in mono]
+        if about["kind"] == "audio":
+            about |= self._beats(levels[0][0])
+        about["loudness_lufs"], about["peak"] = levels[0][1], float(np.abs(mono[0]).max())
         about["warning"] = "; ".join(sorted({" ".join(str(warning.message).split()) for warning in caught}))
         kept = keep(sounds[0], self.features.config.sample_rate, self.config.keep_audio) if self.config.keep_audio else b""
         return Heard(shards.encode(task.song_id, [own for own, _ in levels]), about, kept)
@@ -151,6 +156,15 @@ class Studio:
             y = audio.load(path, sample_rate=rate, mono=not self.config.keep_audio, max_seconds=self.max_seconds)[0][:2]
         about = {"kind": "audio", "seconds": y.shape[1] / rate, "whole_seconds": info.seconds or 0.0}
         return [y], about
+
+    def _beats(self, levels: Array) -> dict[str, Any]:
+        """Beats of a recording, of its stored frames (T, F); none where they are not sure."""
+        config = self.features.config
+        tracker = rhythm.BeatTracker(frames_per_second=config.frames_per_second, bins_per_octave=config.bins_per_octave)
+        tracker.push(levels.T * np.float32(STEP_DB / -config.floor_db))
+        beats = tracker.beats()
+        known = beats if beats.reliable else rhythm.NO_BEATS
+        return {"beats": known.beat_seconds, "downbeats": known.downbeat_seconds}
 
     def levels(self, y: Array) -> tuple[Array, float]:
         """Stored frames (T, F) uint8 of a waveform (N,), and its loudness in LUFS."""
@@ -242,13 +256,18 @@ class Plan:
         return hashlib.sha256(text.encode()).hexdigest()
 
     @property
+    def has_scores(self) -> bool:
+        """Whether there is a MIDI file among them, by its name."""
+        return any(Path(planned.found.path).suffix.lower() in recipes.SCORE_SUFFIXES for planned in self.songs)
+
+    @property
     def shards(self) -> int:
         """How many shards there will be."""
-        return -(-len(self.songs) // SHARD_SONGS)
+        return -(-len(self.songs) // self.config.shard_songs)
 
     def shard(self, number: int) -> tuple[Planned, ...]:
         """The songs of a shard."""
-        return self.songs[number * SHARD_SONGS : (number + 1) * SHARD_SONGS]
+        return self.songs[number * self.config.shard_songs : (number + 1) * self.config.shard_songs]
 
 
 def _lasting(config: DatasetConfig) -> dict[str, Any]:
@@ -470,7 +489,7 @@ def _write_shards(
     heard = parallel.over_songs(
         _hear,
         tasks,
-        setup=functools.partial(Studio, plan.config),
+        setup=functools.partial(Studio, plan.config, scores=plan.has_scores),
         jobs=jobs,
         ordered=True,
         timeout_seconds=plan.config.timeout_seconds,

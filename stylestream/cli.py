@@ -767,9 +767,7 @@ def dataset_build(
     out: Annotated[Path, typer.Option("-o", "--out", help="The dataset's folder. The same command goes on where it was interrupted.")],
     jobs: Annotated[int | None, typer.Option("-j", "--jobs", help="Worker processes. Default: one a core.", min=1)] = None,
     engine: Annotated[str, typer.Option(help="local, or ray: the cluster at $RAY_ADDRESS or on this machine.")] = "local",
-    max_seconds: Annotated[
-        float, typer.Option(help="Of a song at most, from its beginning. 0: all of it.", min=0.0, callback=_finite)
-    ] = 0.0,
+    max_seconds: Annotated[float, typer.Option(help="Of a song at most, from its beginning.", min=0.0, callback=_finite)] = 0.0,
     views: Annotated[int, typer.Option(help="Re-orchestrations of each score, aligned with it.", min=0, max=9)] = 0,
     songs: Annotated[int, typer.Option(help="So many songs, chosen by their ids. 0: all.", min=0)] = 0,
     drums: Annotated[bool, typer.Option("--drums/--no-drums", help="Whether scores keep their drums.")] = True,

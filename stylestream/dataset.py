@@ -83,7 +83,6 @@ FORMAT_VERSION = 1
 DESCRIPTION, INDEX, SHARDS = "dataset.json", "index.parquet", "shards"
 UNFINISHED = "build.json"  # there as long as a build is not done
 STEP_DB = 1.0  # 0.25 dB mean error; 12 KB a second. 0.75 dB would be 0.19 dB and 13.5 KB: noisy songs would pass 14 KB
-SHARD_SONGS = 64
 
 
 @dataclass(frozen=True)
@@ -98,6 +97,7 @@ class DatasetConfig:
     keep_audio: str = ""  # flac or opus: what was transformed is kept, too
     timeout_seconds: float = 600.0  # of one song, then it is given up
     memory_mib: int = 4096  # that one song may take
+    shard_songs: int = 64  # rows of the index for which one shard is made: what a killed build loses at most
 
 
 @dataclass(frozen=True)
@@ -113,7 +113,6 @@ class Description:
     index_sha256: str = ""  # of index.parquet
     step_db: float = STEP_DB
     chunk_frames: int = CHUNK_FRAMES
-    shard_songs: int = SHARD_SONGS
     plan: str = ""  # digest of the songs and options it was built from
     format_version: int = FORMAT_VERSION
     package_version: str = ""

@@ -135,6 +135,11 @@ def stuck_notes(source: str | Path | bytes) -> int:
     return sum(sounding.values())
 
 
+def check_reader() -> None:
+    """ValueError if what reads MIDI is not installed."""
+    _symusic()
+
+
 def _symusic() -> Any:
     try:
         import symusic

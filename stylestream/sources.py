@@ -397,6 +397,9 @@ def _unmet(manifest: Path, catalogue: Catalogue) -> Iterator[Found]:
 # --- archives --------------------------------------------------------------------------------------------------------------------------
 
 
+_DAMAGE = (tarfile.TarError, zipfile.BadZipFile, lzma.LZMAError, zlib.error, EOFError, OSError, NotImplementedError)
+
+
 def _archive(archive: Path, catalogue: Catalogue, *, listed_only: bool = False) -> Iterator[Found]:
     """Songs of an archive; one more, with a problem, if it breaks off."""
     folder = Path(os.path.realpath(archive)).parent
@@ -410,7 +413,7 @@ def _archive(archive: Path, catalogue: Catalogue, *, listed_only: bool = False) 
             below = Path(clean)
             found = catalogue.song(key, clean, _top(below, Path(_stem(archive))) if not problem else "", _stem(archive))
             yield replace(found, member=read, problem=problem)
-    except (tarfile.TarError, zipfile.BadZipFile, lzma.LZMAError, zlib.error, EOFError, OSError) as error:
+    except _DAMAGE as error:
         why = f"the archive is cut short or damaged ({' '.join(str(error).split())[:80]}); what came before is used"
         yield Found(_printable(archive.name), "", _printable(_stem(archive)), problem=why)
 
@@ -450,11 +453,18 @@ def _tar_members(archive: Path) -> Iterator[_Member]:
                 yield member.name, problem, lambda member=member: _read_tar(members, member)  # type: ignore[misc]
 
 
+def _damaged(error: BaseException) -> ValueError:
+    return ValueError(f"cut short or damaged in its archive ({' '.join(str(error).split())[:80]})")
+
+
 def _read_tar(members: tarfile.TarFile, member: tarfile.TarInfo) -> bytes:
-    content = members.extractfile(member)
-    data = content.read() if content else b""
+    try:
+        content = members.extractfile(member)
+        data = content.read() if content else b""
+    except _DAMAGE as error:
+        raise _damaged(error) from None
     if len(data) < member.size:
-        raise EOFError("unexpected end")
+        raise _damaged(EOFError("unexpected end"))
     return data
 
 
@@ -506,8 +516,8 @@ def _read_zip(members: zipfile.ZipFile, info: zipfile.ZipInfo) -> bytes:
     try:
         with members.open(info) as file:
             return file.read(info.file_size + 1)  # its sizes may lie: no more than it says, and its checksum is looked at
-    except (zipfile.BadZipFile, zlib.error, NotImplementedError, EOFError) as error:
-        raise ValueError(f"damaged in the archive ({' '.join(str(error).split())[:80]})") from None
+    except (*_DAMAGE, RuntimeError) as error:  # a password is a RuntimeError
+        raise _damaged(error) from None
 
 
 def metadata(found: Found) -> Mapping[str, str]:

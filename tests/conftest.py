@@ -109,7 +109,6 @@ def _write_dataset(folder: Path, songs: Sequence[dict[str, Any]], *, shard_songs
         songs=len(rows) - failures,
         failures=failures,
         shards=tuple(listed),
-        shard_songs=shard_songs,
     )
     (folder / "dataset.json").write_text(replace(description, **described).to_json(), encoding="utf-8")
     return folder
