@@ -132,6 +132,9 @@ _EXTRAS = {
     "pyarrow": "train",
     "fsspec": "train",
     "ray": "scale",
+    "gradio": "serve",
+    "fastapi": "serve",
+    "uvicorn": "serve",
     "symusic": "midi",
     "tensorboard": "train",
     "accelerate": "scale",
@@ -1022,3 +1025,77 @@ def _show_reports(reports: list[dict[str, Any]], page: Path, *, as_json: bool) -
     for report in reports:
         show(report, Console())
     print(page)
+
+
+# ---------------------------------------------------------------------------------------------------------------------- serve
+
+
+@app.command()
+def serve(
+    host: Annotated[str, typer.Option(help="0.0.0.0 lets other machines in; behind a public name, use a proxy with TLS.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(help="0: any that is free.", min=0, max=65535)] = 7860,
+    auth: Annotated[str | None, typer.Option(metavar="USER:PASSWORD", help="Ask every visitor for it. Or set STYLESTREAM_AUTH.")] = None,
+    open_: Annotated[bool, typer.Option("--open", help="Open the page in your browser.")] = False,
+    device: Device = "cpu",
+    slots: Annotated[int | None, typer.Option(help="Songs in work at once. Default: one for every four cores.", min=1, max=64)] = None,
+    trust_proxy: Annotated[
+        bool, typer.Option("--trust-proxy", help="The visitor's address is the last of X-Forwarded-For: only behind a proxy that sets it.")
+    ] = False,
+    upload_mb: Annotated[float, typer.Option(help="Largest file taken.", min=0.001)] = 200,
+    song_seconds: Annotated[float, typer.Option(help="Longest song taken.", min=0.1)] = 900,
+    decode_seconds: Annotated[float, typer.Option(help="Processor time for decoding one file.", min=1)] = 60,
+    decode_mb: Annotated[float, typer.Option(help="Address space for decoding one file.", min=500)] = 3000,
+    queue: Annotated[int, typer.Option(help="Jobs that may wait.", min=1)] = 50,
+    address_jobs: Annotated[int, typer.Option(help="Jobs of one address, waiting or in work.", min=1)] = 6,
+    address_requests: Annotated[int, typer.Option(help="Uploads and jobs a minute of one address.", min=1)] = 120,
+    train_minutes: Annotated[float, typer.Option(help="Longest training; 0: none.", min=0)] = 30,
+    train_songs: Annotated[int, typer.Option(help="Songs a training takes.", min=1)] = 50,
+    keep_minutes: Annotated[float, typer.Option(help="Songs and results nobody asks for are removed after it.", min=0.1)] = 60,
+    store_mb: Annotated[float, typer.Option(help="Disk for all songs and results together.", min=1)] = 20_000,
+) -> int:
+    """Open the page: drop a song, choose a style, hear both. With an API for programs."""
+    auth = auth or os.environ.get("STYLESTREAM_AUTH")
+    user, colon, password = (auth or "").partition(":")
+    if auth and not (user and colon and password):
+        raise WrongUsage("--auth takes USER:PASSWORD, both at least one character")
+
+    from stylestream import serve as page
+    from stylestream.parallel import cores
+    from stylestream.transfer import check_device
+    from stylestream.uploads import Limits
+
+    with _wrong_usage():
+        check_device(device)
+        limits = Limits(
+            upload_mb=upload_mb,
+            song_seconds=song_seconds,
+            decode_seconds=decode_seconds,
+            decode_mb=decode_mb,
+            queue=queue,
+            address_jobs=address_jobs,
+            address_requests=address_requests,
+            train_minutes=train_minutes,
+            train_songs=train_songs,
+            keep_minutes=keep_minutes,
+            store_mb=store_mb,
+        )
+        limits.check()
+    settings = page.Settings(
+        host=host,
+        port=port,
+        auth=(user, password) if auth else None,
+        trust_proxy=trust_proxy,
+        device=device,
+        slots=slots or max(cores() // 4, 1),
+        limits=limits,
+    )
+
+    def ready(address: str) -> None:
+        print(f"StyleStream is at {address}", flush=True)
+        if open_:
+            import webbrowser
+
+            webbrowser.open(address)
+
+    page.run(settings, ready=ready)
+    return 0

@@ -43,6 +43,7 @@ Pass = Callable[[], Iterable[Array]]
 T = TypeVar("T")
 
 CHUNK_SECONDS = 24.0  # longer is a little faster, the overlap being less of it, and takes more memory: 14 MB a second
+STREAM_SECONDS = 8.0  # where one listens while it is made: the first sound comes after a third of the time, the last a tenth later
 LISTEN_SECONDS = 6.0  # of the first passes, which have hardly any overlap
 SECONDS_IN_WORK = 48.0  # of all chunks together: on many cores they are shorter
 BLOCK_SAMPLES = 65_536
@@ -298,6 +299,59 @@ class StyleTransfer:
             yield mixed(back.push((styled - own * y) / np.float32(song.gain)))
         yield mixed(back.flush())
 
+    def stream(
+        self,
+        blocks: Pass,
+        song: Hearing,
+        dials: Dials,
+        *,
+        chunk_seconds: float = STREAM_SECONDS,
+        keep: Callable[[Array], None] = lambda y: None,
+    ) -> Generator[Array, None, None]:
+        """As `render`, to be heard while it is made: levelled by what has been heard so far of song and result.
+
+        Closing the generator ends the work within a chunk.
+
+        Parameters
+        ----------
+        keep : callable, optional
+            Gets each block before it is levelled; with `final_gain`, all of them make the file that `transfer_file` writes.
+
+        Yields
+        ------
+        array [shape=(C, n), float32, in −1 … 1]
+            In order, as many samples in all as the song.
+        """
+        gain, queue = RunningGain(song.sample_rate, song.channels), Queue(song.channels)
+
+        def remembered() -> Iterator[Array]:
+            for y in blocks():
+                queue.push(y)
+                yield y
+
+        with closing(self.render(remembered, song, dials, chunk_seconds=chunk_seconds)) as made:
+            for y in made:
+                keep(y)
+                yield gain.push(queue.pull(y.shape[1]), y)
+
+    @torch.inference_mode()
+    def canvases(self, y: Tensor, *, dream: float = 0.0, grain: float = 0.5, seed: int = 0) -> Tensor:
+        """What `Draw` paints, step by step: the song's frames, the K canvases, and the last of them with its texture.
+
+        Parameters
+        ----------
+        y : Tensor [shape=(C, N)]
+            An excerpt, at ``config.sample_rate`` and ``config.loudness_lufs``.
+
+        Returns
+        -------
+        Tensor [shape=(K + 2, F, T), 0 is the floor, 1 is 0 dB]
+        """
+        x = self.vocoder.frames(self.vocoder.analyse(y.to(self.device), first_frame=0))
+        with torch.autocast(self.device.type, dtype=torch.bfloat16) if self.half else nullcontext():
+            painted = self.draw.transfer(x[None], style=self.style, dream=dream, grain=grain, seed=seed, canvases=True)
+        return torch.cat([x[None], painted[:, 0].float()]).clamp(0, 1)
+
     def _chunks(self, blocks: Pass, song: Hearing, dials: Dials, chunk_seconds: float | None) -> Iterator[tuple[Array, Array]]:
         """Pairs (styled, song) of equally many samples, at the working rate and loudness, in order."""
         working = (y * np.float32(song.gain) for y in _working(blocks, song, self.config, channels=song.channels))
@@ -438,6 +492,41 @@ def final_gain(song: Hearing, loudness_lufs: float, true_peak_db: float, strengt
     if math.isfinite(true_peak_db):
         gain_db = min(gain_db, ceiling_db - true_peak_db)
     return 10 ** (gain_db / 20)
+
+
+class RunningGain:
+    """Makes a result as loud as the song while both are still being heard: what streams have instead of `final_gain`.
+
+    The gain of a block is the difference of the loudnesses from the start to the block's end; it is reached within half a second, so that
+    nothing jumps. The first blocks carry most of what it still has to learn.
+
+    >>> gain = RunningGain(44100, 1)
+    >>> y = np.sin(np.arange(4 * 44100, dtype=np.float32))[None] / 10
+    >>> for _ in range(2):
+    ...     levelled = gain.push(y, y / 2)
+    >>> round(float(levelled[:, -1000:].max() / y.max()), 2)
+    1.0
+    """
+
+    RAMP_SECONDS = 0.5
+
+    def __init__(self, sample_rate: int, channels: int) -> None:
+        self._song, self._made = audio.LoudnessMeter(sample_rate, channels), audio.LoudnessMeter(sample_rate, channels)
+        self._ramp = round(self.RAMP_SECONDS * sample_rate)
+        self.gain = 0.0  # none yet: the first block starts with its own
+
+    def push(self, song: Array, made: Array) -> Array:
+        """Level a block (C, n) with the same part of the song."""
+        self._song.push(song)
+        self._made.push(made)
+        difference_db = self._song.integrated_lufs - self._made.integrated_lufs
+        highest_db = MAX_TRUE_PEAK_DB - _db(float(np.abs(made).max(initial=0.0)))
+        wanted = 10 ** (min(difference_db, highest_db, MAX_GAIN_DB) / 20) if math.isfinite(difference_db) else self.gain or 1.0
+        start, self.gain = self.gain or wanted, wanted
+        ramp = np.full(made.shape[1], wanted, np.float32)
+        count = min(self._ramp, made.shape[1])
+        ramp[:count] = np.linspace(start, wanted, count, endpoint=False)
+        return np.clip(made * ramp, -1, 1)  # only the half second in which a gain comes down could go beyond
 
 
 def _db(factor: float) -> float:

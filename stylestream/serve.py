@@ -1,0 +1,904 @@
+"""The web page and its API: `jobs` behind HTTP.
+
+One FastAPI application. ``/`` is the page (``web/``, plain HTML, CSS and JavaScript: nothing is built, nothing comes from elsewhere);
+beside it are plain HTTP endpoints, which the page itself uses, and Gradio's API engine with the endpoints ``/styles``, ``/transfer`` and
+``/train`` for ``gradio_client``. All of them stand in the same queue. Gradio's own widgets are not used: none plays two sounds under one
+play head, or a sound that is still being made.
+
+`Gate` stands before everything: who may ask, what, how often, how much; and no path of this machine leaves through it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import binascii
+import hmac
+import json
+import os
+import re
+import secrets
+import shutil
+import socket
+import tempfile
+import time
+from collections import Counter, deque
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, MutableMapping
+from contextlib import asynccontextmanager, contextmanager, suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import fastapi
+from fastapi.concurrency import run_in_threadpool
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import FileResponse, JSONResponse, PlainTextResponse, Response, StreamingResponse
+from pydantic import BaseModel, ConfigDict, Field
+from starlette.exceptions import HTTPException
+
+from stylestream import __version__
+from stylestream.jobs import Desk, Job, Styles, TrainJob, TransferJob, songs_of
+from stylestream.uploads import Limits, Refused, Song, Sound, clean_name, in_words, png, spectrogram
+
+Scope = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
+Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
+
+WEB = Path(__file__).parent / "web"
+EXCHANGE = "/exchange"  # what strangers see instead of the folder that Gradio keeps files in
+JSON_BYTES = 256 * 1024  # of a request that is no upload
+GRADIO = re.compile(r"/(config|gradio_api/(info|startup-events|upload|cancel|reset|queue/(join|data)|heartbeat/\w+|call/.+|file=.+))/?")
+OWN = re.compile(r"/|/(web/[\w.-]+|health|metrics|openapi\.json|favicon\.ico|(styles|songs|jobs|transfer|train)(/.*)?)")
+# The page's own files, sounds and pictures, and nothing else: the browser itself keeps everything on this machine.
+POLICY = (
+    "default-src 'self'; img-src 'self' blob: data:; media-src 'self' blob:; style-src 'self' 'unsafe-inline'; "
+    "object-src 'none'; base-uri 'none'; form-action 'self'"
+)
+MEDIA_TYPES = {"wav": "audio/wav", "flac": "audio/flac", "mp3": "audio/mpeg"}
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How the page is offered."""
+
+    host: str = "127.0.0.1"
+    port: int = 7860
+    auth: tuple[str, str] | None = None  # user, password
+    trust_proxy: bool = False  # the visitor's address is the last of X-Forwarded-For
+    device: str = "cpu"
+    slots: int = 1
+    limits: Limits = field(default_factory=Limits)
+
+
+# ---------------------------------------------------------------------------------------------------------------- the gate
+
+
+class Gate:
+    """ASGI middleware: host, password, known paths, requests a minute, sizes, and answers without paths or open doors.
+
+    Parameters
+    ----------
+    exchange : Path
+        Gradio's folder; its path becomes `EXCHANGE` in what goes out, and back again in what comes in.
+    """
+
+    def __init__(self, app: Any, *, settings: Settings, exchange: Path) -> None:
+        self.app, self.settings, self.exchange = app, settings, str(exchange).encode()
+        self.counts: Counter[int] = Counter()  # answers by status
+        self._asked: dict[str, deque[float]] = {}
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Let a request through, or answer it here."""
+        if scope["type"] != "http":
+            if scope["type"] == "lifespan":
+                await self.app(scope, receive, send)
+            return
+        headers = {name.decode("latin-1").lower(): value.decode("latin-1") for name, value in scope["headers"]}
+        scope["state"] = {**scope.get("state", {}), "address": self._address(scope, headers)}
+        refused = self._refusal(scope, headers)
+        send = self._guarded(scope, send)
+        if refused is not None:
+            await refused(scope, receive, send)
+            return
+        gradio = GRADIO.fullmatch(scope["path"]) is not None
+        limited = self._limited(scope, receive, send)
+        try:
+            if gradio:
+                await self._veiled(scope, limited, send)
+            else:
+                await self.app(scope, limited, send)
+        except _TooLarge:  # where no handler of the application's own has answered
+            with suppress(RuntimeError):
+                await _too_large()(scope, receive, send)
+
+    # -- who, what, how often ---------------------------------------------------------------------------------------
+
+    def _address(self, scope: Scope, headers: dict[str, str]) -> str:
+        if self.settings.trust_proxy and headers.get("x-forwarded-for"):
+            return headers["x-forwarded-for"].split(",")[-1].strip()[:64]
+        return str((scope.get("client") or ("unknown",))[0])
+
+    def _refusal(self, scope: Scope, headers: dict[str, str]) -> Response | None:
+        path, host = scope["path"], headers.get("host", "")
+        if self.settings.host in ("127.0.0.1", "localhost", "::1") and _name(host) not in ("127.0.0.1", "localhost", "[::1]", "testserver"):
+            return _error(421, "this page answers only to its own machine's name")  # another site's name that points here (DNS rebinding)
+        if not self._known(headers.get("authorization", ""), path):
+            return _error(401, "user and password, please", {"WWW-Authenticate": 'Basic realm="StyleStream", charset="UTF-8"'})
+        if not (OWN.fullmatch(path) or GRADIO.fullmatch(path)):
+            return _error(404, "there is nothing here")
+        if scope["method"] not in ("GET", "HEAD"):
+            origin = headers.get("origin")
+            if origin and origin != "null" and _authority(origin) != host and not self.settings.trust_proxy:
+                return _error(403, "another site's page may not ask for this")
+            if scope["method"] == "POST" and not self._may_ask(scope["state"]["address"]):
+                return _error(429, "too many requests from your address; wait a minute", {"Retry-After": "60"})
+        return None
+
+    def _known(self, authorization: str, path: str) -> bool:
+        if self.settings.auth is None or path == "/health":
+            return True
+        kind, _, value = authorization.partition(" ")
+        with suppress(binascii.Error, ValueError):
+            given = base64.b64decode(value, validate=True)
+            return kind.lower() == "basic" and hmac.compare_digest(given, ":".join(self.settings.auth).encode())
+        return False
+
+    def _may_ask(self, address: str) -> bool:
+        now = time.monotonic()
+        if len(self._asked) > 10_000:  # what has not asked for a minute is forgotten
+            self._asked = {who: times for who, times in self._asked.items() if times and now - times[-1] < 60}
+        times = self._asked.setdefault(address, deque())
+        while times and now - times[0] >= 60:
+            times.popleft()
+        if len(times) >= self.settings.limits.address_requests:
+            return False
+        times.append(now)
+        return True
+
+    # -- how much ---------------------------------------------------------------------------------------------------
+
+    def _limited(self, scope: Scope, receive: Receive, send: Send) -> Receive:
+        upload = scope["path"].rstrip("/") in ("/songs", "/transfer", "/gradio_api/upload")
+        left = [int(self.settings.limits.upload_mb * 1e6) + 100_000 if upload else JSON_BYTES]
+
+        async def limited() -> MutableMapping[str, Any]:
+            message = await receive()
+            left[0] -= len(message.get("body", b""))
+            if left[0] < 0:
+                raise _TooLarge
+            return message
+
+        return limited
+
+    def _guarded(self, scope: Scope, send: Send) -> Send:
+        async def guarded(message: MutableMapping[str, Any]) -> None:
+            if message["type"] == "http.response.start":
+                self.counts[message["status"]] += 1
+                drop = (b"access-control-allow-origin", b"access-control-allow-credentials", b"server")
+                headers = [(name, value) for name, value in message.get("headers", []) if name.lower() not in drop]
+                headers += [(b"content-security-policy", POLICY.encode()), (b"x-content-type-options", b"nosniff")]
+                headers += [(b"referrer-policy", b"no-referrer")]
+                message = {**message, "headers": headers}
+            await send(message)
+
+        return guarded
+
+    # -- no path leaves ---------------------------------------------------------------------------------------------
+
+    async def _veiled(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Exchange Gradio's folder for `EXCHANGE` in its answers, and back in what it is asked."""
+        path = scope["path"].replace(EXCHANGE, self.exchange.decode(), 1) if "/file=" in scope["path"] else scope["path"]
+        headers = [(name, value) for name, value in scope["headers"] if name.lower() != b"accept-encoding"]  # packed answers hide paths
+        scope = {**scope, "path": path, "raw_path": path.encode(), "headers": headers}
+        if not scope["path"].startswith("/gradio_api/upload") and scope["method"] == "POST":
+            body = (await _whole(receive)).replace(f'"{EXCHANGE}/'.encode(), b'"' + self.exchange + b"/")
+            scope["headers"] = [(name, value) for name, value in headers if name.lower() != b"content-length"]
+            scope["headers"].append((b"content-length", str(len(body)).encode()))
+            receive = _replay(body, receive)
+        held: list[MutableMapping[str, Any]] = []
+
+        async def veiled(message: MutableMapping[str, Any]) -> None:
+            if message["type"] == "http.response.start":
+                kind = dict(message.get("headers", [])).get(b"content-type", b"")
+                if b"json" in kind or b"event-stream" in kind or b"text/plain" in kind:
+                    # the length changes; without one the answer goes out in chunks
+                    message["headers"] = [(name, value) for name, value in message["headers"] if name.lower() != b"content-length"]
+                    held.append(message)
+                await send(message)
+            else:
+                await send({**message, "body": message.get("body", b"").replace(self.exchange, EXCHANGE.encode())} if held else message)
+
+        await self.app(scope, receive, veiled)
+
+
+class _TooLarge(Exception):
+    """A body is larger than may be."""
+
+
+async def _whole(receive: Receive) -> bytes:
+    parts, more = [], True
+    while more:
+        message = await receive()
+        parts.append(message.get("body", b""))
+        more = message["type"] == "http.request" and message.get("more_body", False)
+    return b"".join(parts)
+
+
+def _replay(body: bytes, receive: Receive) -> Receive:
+    bodies = [body]
+
+    async def replay() -> MutableMapping[str, Any]:
+        return {"type": "http.request", "body": bodies.pop(), "more_body": False} if bodies else await receive()
+
+    return replay
+
+
+def _name(authority: str) -> str:
+    return re.sub(r":\d+$", "", authority)
+
+
+def _authority(origin: str) -> str:
+    return origin.partition("://")[2]
+
+
+def _too_large() -> JSONResponse:
+    return _error(413, "that is larger than may be sent here", {"Connection": "close"})
+
+
+def _error(status: int, message: str, headers: dict[str, str] | None = None) -> JSONResponse:
+    return JSONResponse({"error": message}, status, headers)
+
+
+# ---------------------------------------------------------------------------------------------------------------- what is asked
+
+
+class Error(BaseModel):
+    """What went wrong, in one line."""
+
+    error: str
+
+
+class TransferRequest(BaseModel):
+    """A song that was sent, and how to play it."""
+
+    model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
+    song: Annotated[str, Field(max_length=64, description="the id of a song; `lamplight` is the bundled one")]
+    style: Annotated[str, Field(max_length=64, description="the name of a style, see `/styles`")]
+    strength: Annotated[float, Field(ge=0, le=1, description="0 gives the song back, 1 is the style")] = 1.0
+    dream: Annotated[float, Field(ge=0, le=64, description="how many latents are the style's own instead of the song's")] = 0.0
+    grain: Annotated[float, Field(ge=0, le=1, description="how much fine texture is drawn")] = 0.5
+    seed: Annotated[int, Field(ge=0, lt=2**63, description="equal seeds give equal songs")] = 0
+
+
+class TrainRequest(BaseModel):
+    """Songs that were sent, and how long to train on them."""
+
+    model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
+    songs: Annotated[list[Annotated[str, Field(max_length=64)]], Field(min_length=1, max_length=200, description="ids of songs")]
+    title: Annotated[str, Field(max_length=60, description="what the style shall be called")] = "my style"
+    minutes: Annotated[float, Field(gt=0, description="how long to train")] = 2.0
+
+
+Suffix = Literal["wav", "flac", "mp3"]
+Name = Annotated[str, fastapi.Query(max_length=200, description="the song's file name")]
+
+
+def _answers(*codes: int) -> dict[int | str, dict[str, Any]]:
+    words = {404: "it is not here", 409: "not yet", 413: "too large", 422: "it cannot be used", 429: "too many", 503: "the queue is full"}
+    words |= {400: "it cannot be read", 403: "not allowed here", 507: "this machine is full"}
+    return {code: {"model": Error, "description": words[code]} for code in codes}
+
+
+# ---------------------------------------------------------------------------------------------------------------- the application
+
+
+def create_app(settings: Settings = Settings(), *, folder: Path | None = None, gradio: bool = True) -> Any:
+    """Make the application: page, API, metrics; with its own private folder, removed when it shuts down.
+
+    Parameters
+    ----------
+    folder : Path, optional
+        Where songs and results lie; a new private folder in the system's temporary one when not given.
+    gradio : bool
+        With the endpoints for ``gradio_client``.
+
+    Returns
+    -------
+    An ASGI application; ``app.state.desk`` is its `Desk`.
+    """
+    root = Path(tempfile.mkdtemp(prefix="stylestream-")) if folder is None else folder
+    exchange = (root / "exchange").resolve()
+    for place in (root / "desk", exchange):
+        place.mkdir(mode=0o700, parents=True, exist_ok=True)
+    desk = Desk(root / "desk", Styles(settings.device), settings.limits, slots=settings.slots)
+
+    @asynccontextmanager
+    async def lifespan(app: fastapi.FastAPI) -> AsyncIterator[None]:
+        yield
+        await run_in_threadpool(desk.close)
+        shutil.rmtree(root, ignore_errors=True)
+
+    app = fastapi.FastAPI(
+        title="StyleStream",
+        version=__version__,
+        description="Play a song in the style of other music. `docs/page.md` has examples.",
+        docs_url=None,  # they load scripts from elsewhere
+        redoc_url=None,
+        lifespan=lifespan,
+    )
+    app.state.desk, app.state.root = desk, root
+    _add_errors(app)
+    _add_page(app, desk)
+    _add_songs(app, desk)
+    _add_jobs(app, desk, settings)
+    if gradio:
+        app = _with_gradio(app, desk, settings, exchange)
+    gate = Gate(app, settings=settings, exchange=exchange)
+    gate.state = app.state  # type: ignore[attr-defined]
+    _add_metrics(app, desk, gate)
+    return gate
+
+
+def _add_errors(app: fastapi.FastAPI) -> None:
+    """Every error is ``{"error": one line}``."""
+
+    @app.exception_handler(Refused)
+    async def refused(request: fastapi.Request, error: Refused) -> Response:
+        return _error(error.status, str(error), {"Retry-After": "60"} if error.status in (429, 503) else None)
+
+    @app.exception_handler(RequestValidationError)
+    async def invalid(request: fastapi.Request, error: RequestValidationError) -> Response:
+        lines = [f"{'.'.join(str(part) for part in e['loc'][1:]) or 'the request'}: {e['msg']}" for e in error.errors()[:3]]
+        return _error(422, "; ".join(lines))
+
+    @app.exception_handler(HTTPException)
+    async def http(request: fastapi.Request, error: HTTPException) -> Response:
+        return _error(error.status_code, str(error.detail), dict(error.headers or {}))
+
+    @app.exception_handler(_TooLarge)
+    async def large(request: fastapi.Request, error: _TooLarge) -> Response:
+        return _too_large()
+
+    @app.exception_handler(Exception)
+    async def unexpected(request: fastapi.Request, error: Exception) -> Response:
+        return _error(500, in_words(error))
+
+
+def _add_page(app: fastapi.FastAPI, desk: Desk) -> None:
+    version = secrets.token_hex(4)  # of this start: a browser asks anew after an update
+
+    @app.get("/", include_in_schema=False)
+    def page() -> Response:
+        limits = desk.limits
+        told = {
+            "version": __version__,
+            "upload_mb": limits.upload_mb,
+            "song_seconds": limits.song_seconds,
+            "train_minutes": limits.train_minutes,
+            "train_songs": limits.train_songs,
+            "keep_minutes": limits.keep_minutes,
+        }
+        html = (WEB / "index.html").read_text(encoding="utf-8").replace("{{version}}", version)
+        html = html.replace("{{settings}}", json.dumps(told).replace("<", "\\u003c"))
+        return Response(html, media_type="text/html; charset=utf-8", headers={"Cache-Control": "no-cache"})
+
+    @app.get("/web/{name}", include_in_schema=False)
+    def web(name: str) -> Response:
+        kinds = {".js": "text/javascript; charset=utf-8", ".css": "text/css; charset=utf-8", ".svg": "image/svg+xml"}
+        path = WEB / clean_name(name)
+        if path.suffix not in kinds or not path.is_file():
+            raise Refused("there is nothing here", 404)
+        return Response(path.read_bytes(), media_type=kinds[path.suffix], headers={"Cache-Control": "no-cache"})
+
+    @app.get("/favicon.ico", include_in_schema=False)
+    def favicon() -> Response:
+        return Response((WEB / "icon.svg").read_bytes(), media_type="image/svg+xml")
+
+    @app.get("/health")
+    def health() -> dict[str, str]:
+        """Whether the server is alive."""
+        return {"status": "ok", "version": __version__}
+
+    @app.get("/styles")
+    def styles() -> list[dict[str, Any]]:
+        """The styles on offer, with what their cards say."""
+        return [style.view() for style in desk.styles.offered()]
+
+    @app.get("/styles/{name}", responses=_answers(404, 422))
+    def style(name: str) -> dict[str, Any]:
+        """One style; also one's own, by its name."""
+        return desk.styles.get(name).view()
+
+    @app.get("/styles/{name}/sample.flac", response_class=Response, responses={200: {"content": {"audio/flac": {}}}, **_answers(404, 422)})
+    def sample(name: str) -> Response:
+        """Some seconds of the bundled song in the style."""
+        data = desk.styles.sample(desk.styles.get(name))[0]
+        return Response(data, media_type="audio/flac", headers={"Cache-Control": "max-age=3600"})
+
+    @app.get("/styles/{name}/picture.png", response_class=Response, responses={200: {"content": {"image/png": {}}}, **_answers(404, 422)})
+    def picture(name: str) -> Response:
+        """Their spectrogram: grey, a row for each third of a semitone, C1 at the bottom."""
+        data = desk.styles.sample(desk.styles.get(name))[1]
+        return Response(data, media_type="image/png", headers={"Cache-Control": "max-age=3600"})
+
+
+async def _received(request: fastapi.Request, desk: Desk, name: str) -> Song:
+    """Write a request's body to a private file, and decode it."""
+    size = request.headers.get("content-length", "")
+    if size.isdecimal() and int(size) > desk.limits.upload_mb * 1e6:
+        raise Refused(f"that is {int(size) / 1e6:.0f} MB; at most {desk.limits.upload_mb:g} MB are taken here", 413)
+    upload = desk.new_upload(name)
+    received = 0
+    try:
+        with open(upload, "wb") as file:
+            async for part in request.stream():
+                received += len(part)
+                if received > desk.limits.upload_mb * 1e6:
+                    raise Refused(f"that is more than {desk.limits.upload_mb:g} MB, which is all that is taken here", 413)
+                file.write(part)
+    except BaseException:
+        shutil.rmtree(upload.parent, ignore_errors=True)
+        raise
+    return await run_in_threadpool(desk.add_song, upload, request.state.address)
+
+
+def _sounding(sound: Sound, number: int) -> Response:
+    data = sound.part(number)
+    if data is None:
+        raise Refused("there is no such part, or not yet", 404)
+    return Response(data, media_type="audio/flac", headers={"Cache-Control": "no-store"})
+
+
+BODY = {"requestBody": {"required": True, "content": {"application/octet-stream": {"schema": {"type": "string", "format": "binary"}}}}}
+Part = Annotated[int, fastapi.Path(ge=0, le=1_000_000)]
+
+
+def _add_songs(app: fastapi.FastAPI, desk: Desk) -> None:
+    @app.post("/songs", status_code=201, openapi_extra=BODY, responses=_answers(413, 422, 429, 507))
+    async def send_song(request: fastapi.Request, name: Name = "song") -> dict[str, Any]:
+        """Send a song: the file's bytes are the body. Any audio, the sound of a video, or MIDI."""
+        return (await _received(request, desk, name)).view()
+
+    @app.get("/songs/{song}", responses=_answers(404, 422))
+    def song_view(song: str) -> dict[str, Any]:
+        """What is known of a song."""
+        return desk.song(song).view()
+
+    @app.get(
+        "/songs/{song}/sound/{number}", response_class=Response, responses={200: {"content": {"audio/flac": {}}}, **_answers(404, 422)}
+    )
+    def song_sound(song: str, number: Part) -> Response:
+        """A part of the song, some seconds, as FLAC."""
+        return _sounding(desk.song(song).sound, number)
+
+    @app.get("/songs/{song}/peaks", responses=_answers(404, 422))
+    def song_peaks(song: str) -> list[int]:
+        """The song's waveform: the highest level in each of at most 800 columns, 0 to 255."""
+        return desk.song(song).sound.peaks()
+
+    @app.get("/songs/{song}/picture.png", response_class=Response, responses={200: {"content": {"image/png": {}}}, **_answers(404, 422)})
+    def song_picture(song: str) -> Response:
+        """The song's spectrogram: grey, a row for each third of a semitone, C1 at the bottom."""
+        return Response(_picture(desk.song(song).sound), media_type="image/png")
+
+    @app.delete("/songs/{song}", responses=_answers(404, 409, 422))
+    def forget_song(song: str) -> dict[str, bool]:
+        """Remove a song from this machine now."""
+        found = desk.song(song)
+        if song == "lamplight" or any(found in songs_of(job) for job in desk.jobs.values() if not job.finished):
+            raise Refused("the song is in use", 409)
+        desk.remove_song(found)
+        return {"removed": True}
+
+
+def _picture(sound: Sound) -> bytes:
+    """The picture of a finished sound, made once."""
+    path = sound.path.with_name(sound.path.name + ".png")
+    if not path.exists():
+        data = png(spectrogram(sound))
+        with suppress(OSError):
+            path.write_bytes(data)
+        return data
+    return path.read_bytes()
+
+
+def _add_jobs(app: fastapi.FastAPI, desk: Desk, settings: Settings) -> None:
+    def submit(request: TransferRequest, address: str, *, watched: bool = False) -> TransferJob:
+        from stylestream.transfer import Dials
+
+        style = desk.styles.get(request.style)
+        dials: dict[str, Any] = {"strength": request.strength, "dream": request.dream, "grain": request.grain, "seed": request.seed}
+        try:
+            Dials(**dials).check(desk.styles.load(style).draw.config.steps)
+        except ValueError as error:
+            raise Refused(str(error), 422) from None
+        job = TransferJob(desk.folder, desk.song(request.song), style, desk.styles, dials, address)
+        job.watched = watched
+        desk.submit(job)
+        return job
+
+    def submit_training(request: TrainRequest, address: str, *, watched: bool = False) -> TrainJob:
+        limits = desk.limits
+        if limits.train_minutes <= 0:
+            raise Refused("no styles are trained on this server; use `stylestream train` on your own machine", 403)
+        if request.minutes > limits.train_minutes:
+            raise Refused(f"at most {limits.train_minutes:g} minutes are trained here", 422)
+        if len(request.songs) > limits.train_songs:
+            raise Refused(f"at most {limits.train_songs} songs are taken here", 422)
+        songs = [desk.song(id) for id in request.songs]
+        job = TrainJob(desk.folder, songs, request.title, request.minutes, desk.styles, address)
+        job.watched = watched
+        desk.submit(job)
+        return job
+
+    app.state.submit, app.state.submit_training = submit, submit_training
+
+    @app.post("/jobs", status_code=201, responses=_answers(404, 422, 429, 503))
+    def start(request: fastapi.Request, body: TransferRequest, watched: bool = False) -> dict[str, Any]:
+        """Play a song that was sent. `watched`: end the work if nobody asks for it for a minute."""
+        return submit(body, request.state.address, watched=watched).view()
+
+    @app.post("/train", status_code=201, responses=_answers(403, 404, 422, 429, 503))
+    def start_training(request: fastapi.Request, body: TrainRequest, watched: bool = False) -> dict[str, Any]:
+        """Make a style of songs that were sent. `/jobs/{job}` tells how far it is, `/jobs/{job}/style.safetensors` is the style."""
+        return submit_training(body, request.state.address, watched=watched).view()
+
+    @app.post(
+        "/transfer",
+        response_class=FileResponse,
+        openapi_extra=BODY,
+        responses={200: {"content": {kind: {} for kind in MEDIA_TYPES.values()}}, **_answers(404, 413, 422, 429, 503, 507)},
+    )
+    async def transfer(
+        request: fastapi.Request,
+        style: Annotated[str, fastapi.Query(max_length=64)],
+        name: Name = "song",
+        format: Suffix = "wav",
+        strength: Annotated[float, fastapi.Query(ge=0, le=1, allow_inf_nan=False)] = 1.0,
+        dream: Annotated[float, fastapi.Query(ge=0, le=64, allow_inf_nan=False)] = 0.0,
+        grain: Annotated[float, fastapi.Query(ge=0, le=1, allow_inf_nan=False)] = 0.5,
+        seed: Annotated[int, fastapi.Query(ge=0, lt=2**63)] = 0,
+    ) -> Response:
+        """Send a song, get it in a style: both are the bodies. Waits in the queue like everyone."""
+        desk.styles.get(style)  # before the upload
+        song = await _received(request, desk, name)
+        asked = TransferRequest(song=song.id, style=style, strength=strength, dream=dream, grain=grain, seed=seed)
+        job = await run_in_threadpool(submit, asked, request.state.address)
+        path = await _result(job, desk, format, gone=request.is_disconnected)
+        return FileResponse(path, media_type=MEDIA_TYPES[format], filename=path.name)
+
+    @app.get("/jobs/{job}", responses=_answers(404, 422))
+    def job_view(job: str) -> dict[str, Any]:
+        """How far a job is."""
+        return desk.job(job).view()
+
+    @app.delete("/jobs/{job}", responses=_answers(404, 422))
+    def cancel(job: str) -> dict[str, Any]:
+        """Cancel a job."""
+        found = desk.job(job)
+        desk.cancel(found)
+        return found.view()
+
+    @app.get(
+        "/jobs/{job}/events",
+        response_class=StreamingResponse,
+        responses={200: {"content": {"text/event-stream": {}}}, **_answers(404, 422)},
+    )
+    def events(job: str) -> Response:
+        """What `/jobs/{job}` tells, again whenever it changes, as server-sent events, until the job is finished."""
+        headers = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
+        return StreamingResponse(_events(desk.job(job)), media_type="text/event-stream", headers=headers)
+
+    @app.get("/jobs/{job}/sound/{number}", response_class=Response, responses={200: {"content": {"audio/flac": {}}}, **_answers(404, 422)})
+    def job_sound(job: str, number: Part) -> Response:
+        """A part of the result, some seconds, as FLAC; also while the rest is being made."""
+        return _sounding(_transferred(desk, job).sound, number)
+
+    @app.get("/jobs/{job}/peaks", responses=_answers(404, 422))
+    def job_peaks(job: str) -> list[int]:
+        """The result's waveform, as that of a song."""
+        return _transferred(desk, job).sound.peaks()
+
+    @app.get("/jobs/{job}/picture.png", response_class=Response, responses={200: {"content": {"image/png": {}}}, **_answers(404, 409, 422)})
+    def job_picture(job: str) -> Response:
+        """The result's spectrogram, as that of a song."""
+        found = _transferred(desk, job)
+        if found.state != "done":
+            raise Refused("the result is not finished yet; wait until it is", 409)
+        return Response(_picture(found.made), media_type="image/png")
+
+    @app.get("/jobs/{job}/canvases.png", response_class=Response, responses={200: {"content": {"image/png": {}}}, **_answers(404, 422)})
+    def canvases(job: str) -> Response:
+        """Eight seconds of the song, the canvas after each step of the network, and the last with its texture, one below the other."""
+        painted = _transferred(desk, job).canvases
+        if painted is None:
+            raise Refused("nothing is painted yet", 404)
+        return Response(painted[1], media_type="image/png", headers={"X-Canvases": str(painted[0])})
+
+    @app.get(
+        "/jobs/{job}/result.{format}",
+        response_class=FileResponse,
+        responses={200: {"content": {kind: {} for kind in MEDIA_TYPES.values()}}, **_answers(404, 409, 422)},
+    )
+    def result(job: str, format: Suffix) -> Response:
+        """The finished result as a file."""
+        path = _transferred(desk, job).file(format)
+        return FileResponse(path, media_type=MEDIA_TYPES[format], filename=path.name)
+
+    @app.get("/jobs/{job}/style.safetensors", response_class=FileResponse, responses=_answers(404, 409, 422))
+    def style_file(job: str) -> Response:
+        """The style that a training made."""
+        style = _trained(desk, job).style
+        if style is None:
+            raise Refused("the style is not finished yet; wait until it is", 409)
+        return FileResponse(style.path, media_type="application/octet-stream", filename=style.path.name)
+
+    @app.get(
+        "/jobs/{job}/excerpts/{number}", response_class=Response, responses={200: {"content": {"audio/flac": {}}}, **_answers(404, 422)}
+    )
+    def excerpt(job: str, number: Part) -> Response:
+        """Some seconds in the style that a training made."""
+        excerpts = _trained(desk, job).excerpts
+        if number >= len(excerpts):
+            raise Refused("there is no such excerpt, or not yet", 404)
+        return Response(excerpts[number][1], media_type="audio/flac")
+
+
+def _transferred(desk: Desk, id: str) -> TransferJob:
+    job = desk.job(id)
+    if not isinstance(job, TransferJob):
+        raise Refused("that is a training, not a song", 404)
+    return job
+
+
+def _trained(desk: Desk, id: str) -> TrainJob:
+    job = desk.job(id)
+    if not isinstance(job, TrainJob):
+        raise Refused("that is a song, not a training", 404)
+    return job
+
+
+async def _events(job: Job) -> AsyncIterator[str]:
+    seen, told = -1, 0.0
+    while True:
+        job.used = time.monotonic()
+        finished = job.finished  # before the view: nothing may come between them
+        if job.version != seen:
+            seen, told = job.version, time.monotonic()
+            yield f"data: {json.dumps(job.view())}\n\n"
+        elif time.monotonic() - told > 10:
+            told = time.monotonic()
+            yield ": still here\n\n"
+        if finished:
+            return
+        await asyncio.sleep(0.1)
+
+
+async def _result(job: TransferJob, desk: Desk, format: str, *, gone: Callable[[], Awaitable[bool]] | None = None) -> Path:
+    """Wait for a job and give its file; cancel it if whoever waits has gone."""
+    try:
+        while not job.finished:
+            job.used = time.monotonic()
+            await asyncio.sleep(0.1)
+            if gone is not None and await gone():
+                break
+    finally:
+        if not job.finished:
+            desk.cancel(job)
+    if job.state != "done":
+        raise Refused(job.error or "cancelled", 422)
+    return await run_in_threadpool(job.file, format)
+
+
+# ---------------------------------------------------------------------------------------------------------------- gradio
+
+
+def _with_gradio(app: fastapi.FastAPI, desk: Desk, settings: Settings, exchange: Path) -> fastapi.FastAPI:
+    """Mount Gradio's API engine below the application's own routes."""
+    # Read by Gradio when it is imported or mounted; it has no other way to say it.
+    os.environ["GRADIO_TEMP_DIR"] = str(exchange)
+    os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
+    os.environ["HF_HUB_DISABLE_TELEMETRY"] = os.environ["HF_HUB_OFFLINE"] = "1"
+    import gradio
+
+    def taken(file: Any) -> Path:
+        """Move what Gradio received to the desk; it says itself where it is, which is not to be believed."""
+        path = Path(str(file.get("path", "")) if isinstance(file, dict) else "").resolve()
+        if not path.is_relative_to(exchange) or not path.is_file():
+            raise Refused("send the song first: gradio_client's handle_file does")
+        upload = desk.new_upload(str(file.get("orig_name") or path.name))
+        shutil.copyfile(path, upload)
+        return upload
+
+    def added(file: Any) -> Song:
+        return desk.add_song(taken(file), "gradio")
+
+    def given(path: Path) -> Any:
+        """Lay a result where Gradio hands it out."""
+        place = exchange / secrets.token_urlsafe(16)
+        place.mkdir(mode=0o700)
+        shutil.copyfile(path, place / path.name)
+        return gradio.FileData(path=str(place / path.name), orig_name=path.name)
+
+    @contextmanager
+    def told() -> Iterator[None]:
+        try:
+            yield
+        except (Refused, ValueError) as error:
+            raise gradio.Error(str(error), print_exception=False) from None
+
+    def styles() -> list[dict[str, Any]]:
+        """List the styles on offer, with what their cards say."""
+        return [style.view() for style in desk.styles.offered()]
+
+    async def transfer(
+        song: gradio.FileData,
+        style: str,
+        strength: float = 1.0,
+        dream: float = 0.0,
+        grain: float = 0.5,
+        seed: int = 0,
+        format: Literal["wav", "flac", "mp3"] = "wav",
+    ) -> gradio.FileData:
+        """Play a song in a style. strength, 0 to 1: from the song to the style; dream, 0 to 8: how much of it the style makes up;
+        grain, 0 to 1: how rough its texture is; format: wav, flac or mp3.
+        """
+        with told():
+            if format not in MEDIA_TYPES:
+                raise Refused(f"format is {format!r}; it must be wav, flac or mp3")
+            asked = {"style": style, "strength": strength, "dream": dream, "grain": grain, "seed": seed}
+            TransferRequest(song="", **asked)  # type: ignore[arg-type]
+            desk.styles.get(style)
+            sent = await run_in_threadpool(added, song)
+            request = TransferRequest(song=sent.id, **asked)  # type: ignore[arg-type]
+            job = await run_in_threadpool(app.state.submit, request, "gradio")
+            return await run_in_threadpool(given, await _result(job, desk, format))
+
+    async def train(songs: list[gradio.FileData], title: str = "my style", minutes: float = 2.0) -> gradio.FileData:
+        """Make a style of songs, in so many minutes. Gives the style file, for `stylestream transfer -s FILE`."""
+        with told():
+            sent = [await run_in_threadpool(added, file) for file in songs]
+            request = TrainRequest(songs=[song.id for song in sent], title=title, minutes=minutes)
+            job = await run_in_threadpool(app.state.submit_training, request, "gradio")
+            try:
+                while not job.finished:
+                    await asyncio.sleep(0.2)
+            finally:
+                if not job.finished:
+                    desk.cancel(job)
+            if job.style is None:
+                raise Refused(job.error or "cancelled")
+            return await run_in_threadpool(given, job.style.path)
+
+    def resolved(function: Any) -> Any:
+        """Annotations as types: Gradio reads them, and cannot see this function's names."""
+        kinds = {"gradio.FileData": gradio.FileData, "list[gradio.FileData]": list[gradio.FileData]}
+        function.__annotations__ = {name: kinds.get(kind, _TYPES.get(kind, kind)) for name, kind in function.__annotations__.items()}
+        return function
+
+    with gradio.Blocks(analytics_enabled=False, title="StyleStream") as blocks:
+        for function in (styles, transfer, train):
+            gradio.api(resolved(function), api_name=function.__name__, concurrency_limit=None)
+    blocks.queue(max_size=desk.limits.queue * 2)
+    sweep = desk.sweep
+
+    def sweep_all(now: float | None = None) -> None:
+        sweep(now)
+        oldest = time.time() - 60 * desk.limits.keep_minutes
+        for place in exchange.iterdir():
+            if place.stat().st_mtime < oldest:
+                shutil.rmtree(place, ignore_errors=True)
+
+    desk.sweep = sweep_all  # type: ignore[method-assign]
+    return gradio.mount_gradio_app(
+        app, blocks, path="/", show_error=False, ssr_mode=False, max_file_size=int(settings.limits.upload_mb * 1e6), pwa=False
+    )
+
+
+_TYPES: dict[Any, Any] = {
+    "str": str,
+    "int": int,
+    "float": float,
+    "list[dict[str, Any]]": list[dict[str, Any]],
+    "Literal['wav', 'flac', 'mp3']": Literal["wav", "flac", "mp3"],
+    'Literal["wav", "flac", "mp3"]': Literal["wav", "flac", "mp3"],
+}
+
+
+# ---------------------------------------------------------------------------------------------------------------- metrics
+
+
+def _add_metrics(app: fastapi.FastAPI, desk: Desk, gate: Gate) -> None:
+    def metrics() -> Response:
+        """Numbers for Prometheus."""
+        return PlainTextResponse("\n".join(metric_lines(desk, gate)) + "\n", media_type="text/plain; version=0.0.4; charset=utf-8")
+
+    app.get("/metrics", response_class=PlainTextResponse)(metrics)
+    # Gradio's mount takes every path, so this route has to stand before it
+    app.router.routes.insert(0, app.router.routes.pop())
+
+
+def metric_lines(desk: Desk, gate: Gate) -> Iterator[str]:
+    """Yield what Prometheus reads: jobs, queue, seconds, failures, requests, memory."""
+
+    def metric(name: str, kind: str, help: str, values: dict[str, float]) -> Iterator[str]:
+        yield f"# HELP stylestream_{name} {help}"
+        yield f"# TYPE stylestream_{name} {kind}"
+        for labels, value in values.items():
+            yield f"stylestream_{name}{{{labels}}} {value:.10g}" if labels else f"stylestream_{name} {value:.10g}"
+
+    ended = {f'kind="{kind}",state="{state}"': 0.0 for kind in ("transfer", "train") for state in ("done", "failed", "cancelled")}
+    ended |= {f'kind="{kind}",state="{state}"': float(count) for (kind, state), count in sorted(desk.counts.items())}
+    yield from metric("jobs_total", "counter", "Jobs that ended, by kind and how; decode: uploads.", ended)
+    for name, help, values in (
+        ("jobs_waiting", "Jobs in the queue.", desk.queue_lengths()),
+        ("jobs_running", "Jobs in work.", desk.running()),
+    ):
+        yield from metric(name, "gauge", help, {f'kind="{kind}"': float(count) for kind, count in values.items()})
+    spent = {f'kind="{kind}"': float(desk.work_seconds[kind]) for kind in ("transfer", "train")}
+    yield from metric("work_seconds_total", "counter", "Seconds spent on jobs.", spent)
+    yield from metric("music_seconds_total", "counter", "Seconds of music that were transferred.", {"": desk.music_seconds})
+    yield from metric("speed_ratio", "gauge", "Seconds of music a second, lately.", {"": desk.speed})
+    yield from metric("stored_bytes", "gauge", "Bytes of songs and results.", {"": float(desk.stored_bytes())})
+    answers = {f'status="{status}"': float(count) for status, count in sorted(gate.counts.items())}
+    yield from metric("answers_total", "counter", "HTTP answers by status.", answers)
+    memory = _memory_bytes()
+    if memory:
+        yield from metric("resident_memory_bytes", "gauge", "Memory of the server process.", {"": memory})
+
+
+def _memory_bytes() -> float:
+    with suppress(OSError, ValueError, IndexError):
+        return int(Path("/proc/self/statm").read_text().split()[1]) * float(os.sysconf("SC_PAGE_SIZE"))
+    return 0.0
+
+
+# ---------------------------------------------------------------------------------------------------------------- running
+
+
+def run(settings: Settings, *, ready: Callable[[str], None] = lambda address: None) -> None:
+    """Serve until interrupted.
+
+    Parameters
+    ----------
+    ready : callable
+        Gets the page's address once it can be opened.
+
+    Raises
+    ------
+    ValueError
+        If a setting is wrong.
+    OSError
+        If the address cannot be bound.
+    """
+    import uvicorn
+
+    settings.limits.check()
+    bound = _bind(settings.host, settings.port)
+    port = bound.getsockname()[1]
+    app = create_app(settings)
+    server = uvicorn.Server(uvicorn.Config(app, log_level="warning", access_log=False, server_header=False, timeout_graceful_shutdown=3))
+    started = server.startup
+
+    async def startup(sockets: list[socket.socket] | None = None) -> None:
+        await started(sockets)
+        host = "127.0.0.1" if settings.host in ("0.0.0.0", "::") else settings.host
+        ready(f"http://{f'[{host}]' if ':' in host else host}:{port}")
+
+    server.startup = startup  # type: ignore[method-assign]
+    try:
+        server.run([bound])
+    finally:
+        app.state.desk.close()
+        shutil.rmtree(app.state.root, ignore_errors=True)
+
+
+def _bind(host: str, port: int) -> socket.socket:
+    try:
+        family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+        bound = socket.socket(family, kind, protocol)
+        bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        bound.bind(address)
+    except OSError as error:
+        raise OSError(f"cannot serve at {host}:{port} ({error.strerror}); choose another with --port, or --host") from None
+    return bound

@@ -1,0 +1,619 @@
+// The page: what is on it, and what it asks of the server. `player.js` plays, `pictures.js` draws.
+
+import { Player } from "./player.js";
+import { Painting, Spectrogram, Visual, curve, grey, thumbnail, wave } from "./pictures.js";
+
+const $ = (id) => document.getElementById(id);
+const settings = JSON.parse($("settings").textContent);
+const player = new Player();
+const visual = new Visual($("visual"));
+const spectrograms = { song: new Spectrogram($("spec-song")), result: new Spectrogram($("spec-result")) };
+const state = { song: null, style: null, styles: [], job: null, history: [], peaks: {}, training: null, trainSongs: [] };
+
+// ------------------------------------------------------------------------------------------------------------ small things
+
+const clock = (seconds) => `${Math.floor(seconds / 60)}:${String(Math.floor(seconds % 60)).padStart(2, "0")}`;
+const about = (seconds) => (seconds < 50 ? `about ${Math.max(Math.round(seconds / 5) * 5, 5)} seconds` : `about ${Math.max(Math.round(seconds / 60), 1)} min`);
+
+function complain(id, message) {
+  $(id).hidden = !message;
+  $(id).textContent = message ? message[0].toUpperCase() + message.slice(1) + (/[.!?]$/.test(message) ? "" : ".") : "";
+}
+
+async function ask(url, options = {}) {
+  let answer;
+  try { answer = await fetch(url, options); } catch { throw new Error("the server cannot be reached; is it still running?"); }
+  if (!answer.ok) {
+    const told = await answer.json().catch(() => ({}));
+    throw new Error(told.error || `the server answered ${answer.status}`);
+  }
+  return answer.json();
+}
+
+const post = (url, body) => ask(url, { method: "POST", headers: { "content-type": "application/json" }, body: JSON.stringify(body) });
+
+function make(tag, properties = {}, ...children) {
+  const element = Object.assign(document.createElement(tag), properties);
+  element.append(...children);
+  return element;
+}
+
+function svg(path) {
+  const holder = document.createElement("template");
+  holder.innerHTML = `<svg viewBox="0 0 24 24" aria-hidden="true">${path}</svg>`;
+  return holder.content.firstChild;
+}
+
+// ------------------------------------------------------------------------------------------------------------ theme and tabs
+
+function setTheme(name, keep) {
+  document.documentElement.dataset.theme = name;
+  if (keep) try { localStorage.setItem("theme", name); } catch { /* a private window keeps nothing */ }
+  redraw();
+}
+
+function firstTheme() {
+  try { const kept = localStorage.getItem("theme"); if (kept) return kept; } catch { /* as above */ }
+  return matchMedia("(prefers-color-scheme: light)").matches ? "light" : "dark";
+}
+
+const tabs = ["play", "own", "api"];
+function openTab(name, focus) {
+  for (const tab of tabs) {
+    const chosen = tab === name;
+    $(`tab-${tab}`).setAttribute("aria-selected", chosen);
+    $(`tab-${tab}`).tabIndex = chosen ? 0 : -1;
+    $(`page-${tab}`).hidden = !chosen;
+  }
+  if (focus) $(`tab-${name}`).focus();
+  redraw();
+}
+
+tabs.forEach((name, k) => {
+  $(`tab-${name}`).onclick = () => openTab(name);
+  $(`tab-${name}`).onkeydown = (event) => {
+    const step = { ArrowRight: 1, ArrowLeft: -1 }[event.key];
+    if (step) { event.preventDefault(); openTab(tabs[(k + step + tabs.length) % tabs.length], true); }
+  };
+});
+$("theme").onclick = () => setTheme(document.documentElement.dataset.theme === "light" ? "dark" : "light", true);
+
+// ------------------------------------------------------------------------------------------------------------ sending songs
+
+// XMLHttpRequest, because fetch does not tell how far an upload is
+function send(file, name, progress = () => {}) {
+  if (file.size > settings.upload_mb * 1e6) {
+    return Promise.reject(new Error(`“${name}” is ${Math.round(file.size / 1e6)} MB; at most ${settings.upload_mb} MB are taken here`));
+  }
+  return new Promise((done, fail) => {
+    const request = new XMLHttpRequest();
+    request.open("POST", `songs?name=${encodeURIComponent(name.slice(-150))}`);
+    request.upload.onprogress = (event) => progress(event.loaded / Math.max(event.total, 1));
+    request.onerror = () => fail(new Error("the upload broke off; is the server still running?"));
+    request.onload = () => {
+      let told = {};
+      try { told = JSON.parse(request.responseText); } catch { /* not ours */ }
+      if (request.status === 201) done(told);
+      else fail(new Error(told.error || `the server answered ${request.status}`));
+    };
+    request.send(file);
+  });
+}
+
+async function take(file, name) {
+  complain("song-error", "");
+  const bar = $("upload");
+  bar.hidden = false;
+  bar.value = 0;
+  try {
+    useSong(await send(file, name, (share) => { if (share < 1) bar.value = share; else bar.removeAttribute("value"); }));
+  } catch (error) {
+    complain("song-error", error.message);
+  } finally {
+    bar.hidden = true;
+  }
+}
+
+function useSong(song) {
+  state.song = song;
+  state.job = null;
+  $("drop").hidden = true;
+  $("song-info").hidden = false;
+  $("song-name").textContent = song.name;
+  $("song-about").textContent = `${clock(song.seconds)} · ${song.channels === 1 ? "mono" : song.channels === 2 ? "stereo" : `${song.channels} channels`} · ${song.sample_rate / 1000} kHz`;
+  $("song-warning").hidden = !song.warnings.length;
+  $("song-warning").textContent = song.warnings.join("; ");
+  player.at = 0;
+  listenTo(song, null);
+  readyToGo();
+}
+
+$("song-remove").onclick = () => {
+  $("drop").hidden = false;
+  $("song-info").hidden = true;
+  state.song = null;
+  player.pause();
+  $("player").hidden = true;
+  readyToGo();
+  $("file").focus();
+};
+
+function droppable(zone, takeFiles) {
+  let depth = 0;
+  zone.addEventListener("dragenter", () => { depth++; zone.classList.add("over"); });
+  zone.addEventListener("dragleave", () => { if (--depth <= 0) { depth = 0; zone.classList.remove("over"); } });
+  zone.addEventListener("drop", (event) => {
+    depth = 0;
+    zone.classList.remove("over");
+    if (event.dataTransfer.files.length) takeFiles([...event.dataTransfer.files]);
+  });
+}
+addEventListener("dragover", (event) => event.preventDefault());
+addEventListener("drop", (event) => event.preventDefault());
+droppable($("drop"), (files) => take(files[0], files[0].name));
+$("file").onchange = (event) => { const [file] = event.target.files; if (file) take(file, file.name); event.target.value = ""; };
+$("lamplight").onclick = async () => {
+  complain("song-error", "");
+  try { useSong(await ask("songs/lamplight")); } catch (error) { complain("song-error", error.message); }
+};
+
+let recorder = null;
+$("record").onclick = async () => {
+  if (recorder) { recorder.stop(); return; }
+  complain("song-error", "");
+  if (!navigator.mediaDevices?.getUserMedia) { complain("song-error", "this browser records only on pages with https, or on the same machine"); return; }
+  try {
+    const stream = await navigator.mediaDevices.getUserMedia({ audio: { echoCancellation: false, noiseSuppression: false, autoGainControl: false } });
+    const parts = [];
+    recorder = new MediaRecorder(stream);
+    const ends = setTimeout(() => recorder?.stop(), settings.song_seconds * 1000);
+    recorder.ondataavailable = (event) => parts.push(event.data);
+    recorder.onstop = () => {
+      clearTimeout(ends);
+      stream.getTracks().forEach((track) => track.stop());
+      const kind = recorder.mimeType.includes("mp4") ? "mp4" : recorder.mimeType.includes("ogg") ? "ogg" : "webm";
+      recorder = null;
+      $("record").classList.remove("recording");
+      $("record").querySelector("span").textContent = "Record";
+      take(new Blob(parts), `recording.${kind}`);
+    };
+    recorder.start();
+    $("record").classList.add("recording");
+    $("record").querySelector("span").textContent = "Stop";
+  } catch (error) {
+    recorder = null;
+    complain("song-error", error.name === "NotAllowedError" ? "the browser does not let this page use the microphone; allow it beside the address" : "no microphone was found");
+  }
+};
+
+// ------------------------------------------------------------------------------------------------------------ styles
+
+const sampler = new Audio();
+let sampled = null;
+function playSample(button, style) {
+  const same = sampled === button && !sampler.paused;
+  stopSample();
+  if (same) return;
+  player.pause();
+  sampled = button;
+  button.classList.add("playing");
+  button.setAttribute("aria-label", `Stop the sample of ${style.title}`);
+  sampler.src = `styles/${encodeURIComponent(style.name)}/sample.flac`;
+  sampler.play().catch((error) => { if (error.name !== "AbortError") complain("style-error", `the sample of ${style.title} cannot be played`); stopSample(); });
+}
+function stopSample() {
+  sampler.pause();
+  if (!sampled) return;
+  sampled.classList.remove("playing");
+  sampled.setAttribute("aria-label", sampled.dataset.label);
+  sampled = null;
+}
+sampler.onended = stopSample;
+
+function styleCard(style) {
+  const radio = make("input", { type: "radio", name: "style", value: style.name });
+  radio.setAttribute("aria-label", `${style.title}: ${style.description}`);
+  radio.onchange = () => { state.style = style; complain("style-error", ""); readyToGo(); };
+  const picture = make("canvas");
+  picture.setAttribute("aria-hidden", "true");
+  const sample = make("button", { type: "button", className: "sample" }, svg('<path class="p" d="M8 5v14l11-7z"/><path class="q" d="M7 5h4v14H7zm6 0h4v14h-4z"/>'));
+  sample.dataset.label = `Play a sample of ${style.title}`;
+  sample.setAttribute("aria-label", sample.dataset.label);
+  sample.onclick = (event) => { event.preventDefault(); playSample(sample, style); };
+  const text = make("span", { className: "text" }, make("strong", { textContent: style.title }), make("span", { textContent: style.description || (style.own ? "trained by you" : "") }));
+  const tick = make("span", { className: "tick", textContent: "✓" });
+  tick.setAttribute("aria-hidden", "true");
+  const card = make("label", { className: "style", title: `${style.licence} · ${style.hours} h of music${style.notes ? ` · ${style.notes}` : ""}` }, radio, picture, text, sample, tick);
+  grey(`styles/${encodeURIComponent(style.name)}/picture.png`).then((shown) => { style.picture = shown; style.canvas = picture; thumbnail(picture, shown); }).catch(() => {});
+  style.radio = radio;
+  return card;
+}
+
+function addStyle(style, choose) {
+  state.styles.push(style);
+  $("styles").append(styleCard(style));
+  if (choose) { style.radio.checked = true; style.radio.onchange(); }
+}
+
+// ------------------------------------------------------------------------------------------------------------ how
+
+const words = {
+  strength: (v) => (v === 0 ? "your song, unchanged" : v === 1 ? "all the way" : `${Math.round(100 * v)} %`),
+  dream: (v) => (v === 0 ? "nothing" : v < 3 ? `a little (${v})` : v < 6 ? `much (${v})` : `nearly all (${v})`),
+  grain: (v) => (v < 0.2 ? "smooth" : v < 0.7 ? "some grain" : "rough"),
+};
+function dials() {
+  for (const [name, say] of Object.entries(words)) {
+    const text = say(+$(name).value);
+    $(`${name}-out`).textContent = text;
+    $(name).setAttribute("aria-valuetext", text);
+  }
+  $("train-minutes-out").textContent = `${$("train-minutes").value} min`;
+}
+for (const name of [...Object.keys(words), "train-minutes"]) $(name).oninput = dials;
+
+const busy = () => state.job && ["waiting", "running"].includes(state.job.state);
+function readyToGo() {
+  const button = $("go");
+  button.disabled = !state.song || !state.style || busy();
+  button.textContent = !state.song ? "Choose a song first" : !state.style ? "Choose a style" : busy() ? "Working…" : `Play it as ${state.style.title.toLowerCase()}`;
+}
+
+$("go").onclick = async () => {
+  complain("go-error", "");
+  stopSample();
+  if (state.song) player.at = 0;
+  const asked = { song: state.song.id, style: state.style.name, strength: +$("strength").value, dream: +$("dream").value, grain: +$("grain").value, seed: Math.max(Math.round(+$("seed").value) || 0, 0) };
+  $("go").disabled = true;
+  // the context must be opened by a gesture, and this is the last one before the sound is there
+  try { player.song && (await player.open()); } catch { /* a machine without sound can still make songs */ }
+  try { watch(await post("jobs?watched=true", asked)); } catch (error) { complain("go-error", error.message); readyToGo(); }
+};
+
+$("cancel").onclick = () => state.job && ask(`jobs/${state.job.id}`, { method: "DELETE" }).catch(() => {});
+
+// ------------------------------------------------------------------------------------------------------------ a job
+
+function follow(job, tell) {
+  const events = new EventSource(`jobs/${job.id}/events`);
+  let misses = 0;
+  events.onmessage = (event) => {
+    misses = 0;
+    const view = JSON.parse(event.data);
+    if (["done", "failed", "cancelled"].includes(view.state)) events.close();
+    tell(view);
+  };
+  events.onerror = () => {
+    if (events.readyState === EventSource.CLOSED || ++misses > 5) {
+      events.close();
+      tell({ ...job, state: "failed", error: "the connection to the server is lost; try again" });
+    }
+  };
+}
+
+function watch(job) {
+  state.job = job;
+  let heard = false;
+  $("work").hidden = false;
+  $("spec-veil").hidden = false;
+  $("downloads").hidden = $("painting").hidden = true;
+  spectrograms.result.show(null);
+  listenTo(job.song, job);
+  readyToGo();
+  follow(job, (view) => {
+    const mine = state.job?.id === view.id;
+    if (mine) {
+      if (view.samples && !state.job.samples) enableResult();
+      Object.assign(state.job, view);
+      showWork(view);
+      if (!heard && player.there(player.tracks[1], 0)) { heard = true; hear("result"); player.play().catch(() => {}); }
+      if (view.painted && $("painting").hidden) paint(view.id);
+    }
+    if (view.state === "done") finished(view, mine);
+    if (mine && !busy()) readyToGo();
+  });
+}
+
+function showWork(view) {
+  const running = view.state === "running";
+  $("work").hidden = !busy();
+  const place = view.position === 1 ? "next in the queue" : `number ${view.position} in the queue`;
+  $("work-text").textContent = view.state === "waiting" ? (view.position ? `Waiting: ${place}` : "Waiting") : running ? `${view.text[0]?.toUpperCase() ?? ""}${view.text.slice(1)}… ${Math.round(100 * view.fraction)} %` : "";
+  $("work-wait").textContent = view.state === "waiting" && view.wait_seconds ? about(view.wait_seconds) : "";
+  $("work-bar").value = view.fraction;
+  if (view.state === "failed") complain("go-error", view.error);
+  if (view.state === "cancelled") { complain("go-error", ""); $("spec-veil").textContent = "cancelled"; if (player.playing) player.pause(); disableResult(); state.job = null; listenTo(state.song, null); readyToGo(); }
+}
+
+async function finished(view, mine) {
+  if (!state.history.some((old) => old.id === view.id)) state.history.unshift(view);
+  showHistory();
+  if (!mine) return;
+  for (const kind of ["wav", "flac", "mp3"]) $(`get-${kind}`).href = `jobs/${view.id}/result.${kind}`;
+  $("downloads").hidden = false;
+  try {
+    const [picture, peaks] = await Promise.all([grey(`jobs/${view.id}/picture.png`), ask(`jobs/${view.id}/peaks`)]);
+    if (state.job?.id !== view.id) return;
+    spectrograms.result.show(picture, view.song.seconds);
+    $("spec-veil").hidden = true;
+    state.peaks.result = peaks;
+    redraw();
+  } catch (error) { complain("player-error", error.message); }
+}
+
+// ------------------------------------------------------------------------------------------------------------ listening
+
+async function listenTo(song, job) {
+  const name = job ? job.style.title.toLowerCase() : "result";
+  $("player").hidden = false;
+  $("now").textContent = job ? `${song.name.replace(/\.\w+$/, "")}, as ${name}` : song.name.replace(/\.\w+$/, "");
+  $("hear-result").textContent = name;
+  $("spec-title").textContent = job ? `as ${name}` : "the result";
+  $("spec-veil").textContent = job ? "being made" : "not made yet";
+  $("spec-veil").hidden = false;
+  if (!job) { $("downloads").hidden = $("painting").hidden = true; spectrograms.result.show(null); }
+  state.peaks.result = null;
+  const tracks = [{ url: (n) => `songs/${song.id}/sound/${n}`, samples: () => song.samples }];
+  if (job) tracks.push({ url: (n) => `jobs/${job.id}/sound/${n}`, samples: () => (state.job?.id === job.id ? state.job.samples : job.samples) });
+  player.load(song, tracks);
+  $("length").textContent = clock(song.seconds);
+  $("seek").setAttribute("aria-valuemax", Math.round(song.seconds));
+  if (job?.samples) enableResult(); else disableResult();
+  if (state.shown !== song.id) {
+    state.shown = song.id;
+    state.peaks.song = null;
+    spectrograms.song.show(null);
+    try {
+      state.peaks.song = await ask(`songs/${song.id}/peaks`);
+      redraw();
+      const picture = await grey(`songs/${song.id}/picture.png`);
+      if (state.shown === song.id) spectrograms.song.show(picture, song.seconds);
+    } catch (error) { complain("player-error", error.message); }
+  }
+  redraw();
+}
+
+function disableResult() { $("hear-result").disabled = $("mix").disabled = true; hear("song"); }
+function enableResult() { $("hear-result").disabled = $("mix").disabled = false; }
+
+function hear(which) {
+  if (which === "result" && $("hear-result").disabled) return;
+  setMix(which === "result" ? 1 : 0);
+}
+function setMix(mix) {
+  player.setMix(mix);
+  $("mix").value = mix;
+  $("mix").setAttribute("aria-valuetext", mix === 0 ? "only the song" : mix === 1 ? "only the result" : `${Math.round(100 * mix)} percent result`);
+  $("hear-song").setAttribute("aria-checked", mix === 0);
+  $("hear-result").setAttribute("aria-checked", mix === 1);
+}
+$("hear-song").onclick = () => hear("song");
+$("hear-result").onclick = () => hear("result");
+$("mix").oninput = () => setMix(+$("mix").value);
+$("volume").oninput = () => player.setVolume(+$("volume").value);
+const toggle = () => { stopSample(); if (player.playing) player.pause(); else player.play().catch(() => complain("player-error", "this browser plays no sound; download the result instead")); };
+$("play").onclick = toggle;
+player.addEventListener("trouble", (event) => complain("player-error", event.detail));
+player.addEventListener("change", () => {
+  $("play").classList.toggle("playing", player.playing);
+  $("play").setAttribute("aria-label", player.playing ? "Pause" : "Play");
+  if (player.playing && !player.waiting) complain("player-error", "");
+  redraw();
+});
+
+const seekTo = (event) => { const box = event.currentTarget.getBoundingClientRect(); player.seek(((event.clientX - box.left) / box.width) * player.seconds); };
+$("seek").onclick = seekTo;
+for (const id of ["spec-song", "spec-result"]) $(id).onclick = seekTo;
+addEventListener("keydown", (event) => {
+  if (event.ctrlKey || event.metaKey || event.altKey || $("player").hidden || $("page-play").hidden) return;
+  const tag = event.target.tagName, own = tag === "INPUT" || tag === "SELECT" || tag === "TEXTAREA";
+  if (event.key === " " && !own && tag !== "BUTTON" && tag !== "A" && tag !== "LABEL") toggle();
+  else if (!own && event.key.toLowerCase() === "a") hear("song");
+  else if (!own && event.key.toLowerCase() === "b") hear("result");
+  else if (!own && event.target.role !== "tab" && event.key === "ArrowLeft") player.seek(player.position - 5);
+  else if (!own && event.target.role !== "tab" && event.key === "ArrowRight") player.seek(player.position + 5);
+  else return;
+  event.preventDefault();
+});
+
+// ------------------------------------------------------------------------------------------------------------ painting
+
+const painting = new Painting($("canvas"), (step, name) => { $("strokes").value = step; $("stroke").textContent = name; $("strokes").setAttribute("aria-valuetext", name); });
+async function paint(id) {
+  $("painting").hidden = false;
+  try {
+    const picture = await grey(`jobs/${id}/canvases.png`);
+    if (state.job?.id !== id) return;
+    painting.show(picture);
+    $("strokes").max = painting.steps - 1;
+    if (matchMedia("(prefers-reduced-motion: reduce)").matches) painting.go(painting.steps - 1);
+  } catch { $("painting").hidden = true; }
+}
+$("repaint").onclick = () => painting.run();
+$("strokes").oninput = () => painting.go(+$("strokes").value);
+
+// ------------------------------------------------------------------------------------------------------------ this visit
+
+function showHistory() {
+  $("history-card").hidden = !state.history.length;
+  $("history").replaceChildren(...state.history.map((job) => {
+    const button = make("button", { type: "button", textContent: "Listen" });
+    button.setAttribute("aria-label", `Listen to ${job.song.name} as ${job.style.title}`);
+    button.onclick = () => recall(job);
+    const turned = [job.dials.strength !== 1 && `strength ${job.dials.strength}`, job.dials.dream && `dream ${job.dials.dream}`, job.dials.grain !== 0.5 && `texture ${job.dials.grain}`].filter(Boolean);
+    return make("li", { className: state.job?.id === job.id ? "current" : "" }, make("strong", { textContent: job.song.name.replace(/\.\w+$/, "") }), make("span", { textContent: `as ${job.style.title.toLowerCase()}` }), make("span", { className: "muted small", textContent: turned.join(" · ") }), button);
+  }));
+}
+
+async function recall(job) {
+  if (busy()) { complain("go-error", "wait until the song in work is done, or cancel it"); return; }
+  state.job = { ...job };
+  state.song = job.song;
+  $("drop").hidden = true;
+  $("song-info").hidden = false;
+  $("song-name").textContent = job.song.name;
+  await listenTo(job.song, state.job);
+  hear("result");
+  await finished(job, true);
+  if (job.painted) paint(job.id);
+  readyToGo();
+  $("player").scrollIntoView({ behavior: "smooth" });
+}
+
+// ------------------------------------------------------------------------------------------------------------ own style
+
+function trainReady() {
+  const there = state.trainSongs.filter((song) => song.id), seconds = there.reduce((sum, song) => sum + song.seconds, 0), pending = state.trainSongs.some((song) => song.pending);
+  $("train-go").disabled = !there.length || pending || !!state.training;
+  $("train-go").textContent = state.training ? "Training…" : pending ? "Reading the records…" : there.length ? `Train on ${clock(seconds)} of music` : "Add some records first";
+  $("train-list").replaceChildren(...state.trainSongs.map((song) => {
+    const remove = make("button", { type: "button", className: "ghost", textContent: "Remove" });
+    remove.setAttribute("aria-label", `Remove ${song.name}`);
+    remove.onclick = () => { state.trainSongs.splice(state.trainSongs.indexOf(song), 1); trainReady(); };
+    return make("li", { className: song.error ? "bad" : "" }, make("strong", { textContent: song.name }), make("span", { className: song.error ? "" : "muted", textContent: song.error || (song.pending ? "reading…" : clock(song.seconds)) }), remove);
+  }));
+}
+
+async function takeRecords(files) {
+  complain("train-error", "");
+  for (const file of files) {
+    if (state.trainSongs.length >= settings.train_songs) { complain("train-error", `at most ${settings.train_songs} records are taken here`); break; }
+    const song = { name: file.name, pending: true };
+    state.trainSongs.push(song);
+    trainReady();
+    try { Object.assign(song, await send(file, file.name)); } catch (error) { song.error = error.message; }
+    song.pending = false;
+    trainReady();
+  }
+}
+droppable($("train-drop"), takeRecords);
+$("train-files").onchange = (event) => { takeRecords([...event.target.files]); event.target.value = ""; };
+
+$("train-go").onclick = async () => {
+  complain("train-error", "");
+  try {
+    const minutes = +$("train-minutes").value;
+    const job = await post("train?watched=true", { songs: state.trainSongs.filter((song) => song.id).map((song) => song.id), title: $("train-title").value || "my style", minutes });
+    state.training = job;
+    $("train-work").hidden = false;
+    $("train-done").hidden = true;
+    $("train-cancel").hidden = false;
+    $("excerpts").replaceChildren();
+    follow(job, showTraining);
+  } catch (error) { complain("train-error", error.message); }
+  trainReady();
+};
+$("train-cancel").onclick = () => state.training && ask(`jobs/${state.training.id}`, { method: "DELETE" }).catch(() => {});
+
+function showTraining(job) {
+  state.trained = job;
+  const over = ["done", "failed", "cancelled"].includes(job.state);
+  $("train-text").textContent = job.state === "waiting" ? `Waiting${job.position ? `: number ${job.position} in the queue` : ""}` : job.state === "running" ? job.text || "starting" : job.state === "done" ? `“${job.title}” is ready` : job.state;
+  $("train-wait").textContent = job.state === "waiting" && job.wait_seconds ? about(job.wait_seconds) : "";
+  $("train-bar").value = job.fraction || 0;
+  $("train-lines").replaceChildren(...(job.lines ?? []).map((line) => make("li", { textContent: line })));
+  drawCurve();
+  while ($("excerpts").children.length < (job.excerpts?.length ?? 0)) {
+    const n = $("excerpts").children.length;
+    const sound = make("audio", { controls: true, preload: "none", src: `jobs/${job.id}/excerpts/${n}` });
+    sound.setAttribute("aria-label", job.excerpts[n]);
+    $("excerpts").append(make("div", {}, make("span", { textContent: job.excerpts[n] }), sound));
+  }
+  if (job.error) complain("train-error", job.error);
+  if (!over) return;
+  state.training = null;
+  $("train-cancel").hidden = true;
+  $("train-done").hidden = job.state !== "done";
+  if (job.state === "done") {
+    $("train-file").href = `jobs/${job.id}/style.safetensors`;
+    if (!state.styles.some((style) => style.name === job.style.name)) addStyle({ ...job.style, title: job.title }, false);
+  }
+  trainReady();
+}
+
+function drawCurve() {
+  const job = state.trained;
+  if (!job || $("page-own").hidden || $("train-work").hidden) return;
+  const rows = (job.rows ?? []).filter((row) => "score/way" in row).map((row) => ({ minutes: row.seconds / 60, way: row["score/way"] }));
+  curve($("curve"), rows, Math.max(job.minutes ?? 1, ...rows.map((row) => row.minutes)));
+}
+
+$("train-use").onclick = () => {
+  const style = state.styles.find((known) => known.name === state.trained.style.name);
+  style.radio.checked = true;
+  style.radio.onchange();
+  openTab("play", true);
+  style.radio.closest(".style").scrollIntoView({ block: "center", behavior: "smooth" });
+};
+
+// ------------------------------------------------------------------------------------------------------------ drawing
+
+function drawPlace() {
+  if ($("player").hidden || $("page-play").hidden || !player.song) return;
+  const position = player.position;
+  $("time").textContent = clock(position);
+  $("seek").setAttribute("aria-valuenow", Math.round(position));
+  $("seek").setAttribute("aria-valuetext", `${clock(position)} of ${clock(player.seconds)}`);
+  const made = state.job && player.song ? (state.job.samples ?? 0) / player.song.samples : 0;
+  wave($("wave"), { song: state.peaks.song, result: state.peaks.result, made, position: position / Math.max(player.seconds, 1e-3) });
+  spectrograms.song.draw(position);
+  spectrograms.result.draw(position);
+}
+
+function redraw() {
+  for (const style of state.styles) if (style.picture && !$("page-play").hidden) thumbnail(style.canvas, style.picture);
+  spectrograms.song.recolour();
+  spectrograms.result.recolour();
+  drawPlace();
+  if (!$("painting").hidden) painting.draw();
+  drawCurve();
+}
+let resized = 0;
+addEventListener("resize", () => { cancelAnimationFrame(resized); resized = requestAnimationFrame(redraw); });
+
+let drawn = 0, idle = 0;
+const calm = matchMedia("(prefers-reduced-motion: reduce)");
+function frame(now) {
+  requestAnimationFrame(frame);
+  if (document.hidden || now - drawn < (calm.matches ? 250 : 30)) return;
+  drawn = now;
+  painting.tick(now);
+  if ($("player").hidden || $("page-play").hidden) return;
+  idle = player.playing ? 0 : idle + 1;
+  if (idle > 60 && !busy()) return; // nothing moves any more
+  visual.draw(player.bars(Math.max(Math.min(Math.floor($("visual").clientWidth / 11), 96), 24)));
+  drawPlace();
+}
+
+// ------------------------------------------------------------------------------------------------------------ the start
+
+function examples() {
+  const here = new URL("./", location.href).href.replace(/\/$/, "");
+  const code = {
+    curl: `curl --data-binary @waltz.mp3 "${here}/transfer?style=rock&name=waltz.mp3" -o waltz-rock.wav`,
+    client: `from gradio_client import Client, handle_file\n\nclient = Client("${here}/")\nprint(client.predict(api_name="/styles"))\nsong = client.predict(handle_file("waltz.mp3"), "rock", strength=0.9, api_name="/transfer")\nstyle = client.predict([handle_file("record.mp3")], "my style", minutes=5, api_name="/train")`,
+    steps: `curl --data-binary @waltz.mp3 "${here}/songs?name=waltz.mp3"                  # → {"id": SONG, …}\ncurl -H 'content-type: application/json' -d '{"song": SONG, "style": "rock"}' ${here}/jobs   # → {"id": JOB, …}\ncurl -N ${here}/jobs/JOB/events                                # how far it is\ncurl ${here}/jobs/JOB/sound/0 -o first-seconds.flac            # while the rest is made\ncurl ${here}/jobs/JOB/result.flac -O`,
+  };
+  for (const element of document.querySelectorAll("[data-code]")) element.textContent = code[element.dataset.code];
+}
+
+async function start() {
+  const kept = settings.keep_minutes >= 90 ? `${Math.round(settings.keep_minutes / 60)} hours` : settings.keep_minutes === 60 ? "an hour" : `${settings.keep_minutes} minutes`;
+  setTheme(firstTheme());
+  $("song-limits").textContent = `or choose one: any audio, video or MIDI, up to ${Math.round(settings.song_seconds / 60) || 1} min`;
+  $("version").textContent = settings.version;
+  $("keep-foot").textContent = kept;
+  $("keep").textContent = `Results are kept for ${kept} after they were last asked for, and only who has the address can hear them.`;
+  $("train-minutes").max = Math.max(Math.floor(settings.train_minutes), 1);
+  if (settings.train_minutes < 5) $("train-minutes").value = 1;
+  if (settings.train_minutes < 1) { $("train-minutes").min = $("train-minutes").max = $("train-minutes").value = settings.train_minutes; $("train-minutes").step = "any"; }
+  if (!settings.train_minutes) $("tab-own").hidden = true;
+  examples();
+  dials();
+  requestAnimationFrame(frame);
+  try {
+    for (const style of await ask("styles")) addStyle(style, false);
+    if (state.styles[0]) { const first = state.styles.find((style) => style.name === "strings") ?? state.styles[0]; first.radio.checked = true; first.radio.onchange(); }
+  } catch (error) { complain("style-error", error.message); }
+}
+start();
