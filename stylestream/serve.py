@@ -24,7 +24,7 @@ import tempfile
 import time
 from collections import Counter, deque
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, MutableMapping
-from contextlib import asynccontextmanager, contextmanager, suppress
+from contextlib import ExitStack, asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -191,7 +191,12 @@ class Gate:
         headers = [(name, value) for name, value in scope["headers"] if name.lower() != b"accept-encoding"]  # packed answers hide paths
         scope = {**scope, "path": path, "raw_path": path.encode(), "headers": headers}
         if not scope["path"].startswith("/gradio_api/upload") and scope["method"] == "POST":
-            body = (await _whole(receive)).replace(f'"{EXCHANGE}/'.encode(), b'"' + self.exchange + b"/")
+            try:
+                asked = json.loads(await _whole(receive) or b"null")
+                body = json.dumps(_own_files(asked, self.exchange.decode())).encode()
+            except (ValueError, RecursionError) as error:
+                await _error(422, str(error) if isinstance(error, Refused) else "that is not JSON")(scope, receive, send)
+                return
             scope["headers"] = [(name, value) for name, value in headers if name.lower() != b"content-length"]
             scope["headers"].append((b"content-length", str(len(body)).encode()))
             receive = _replay(body, receive)
@@ -213,6 +218,25 @@ class Gate:
 
 class _TooLarge(Exception):
     """A body is larger than may be."""
+
+
+def _own_files(value: Any, exchange: str) -> Any:
+    """Let only files pass that were sent to Gradio: of any other it would read what this machine, or another, has at that place."""
+    if isinstance(value, list):
+        return [_own_files(item, exchange) for item in value]
+    if not isinstance(value, dict):
+        return value
+    if "path" not in value and "url" not in value:
+        return {key: _own_files(item, exchange) for key, item in value.items()}
+    path = value.get("path")
+    if not isinstance(path, str) or not re.fullmatch(EXCHANGE + r"/[\w-]+/[^/\\]+", path) or path.endswith("/.."):
+        raise Refused("send the song first: gradio_client's handle_file does", 422)
+    name = value.get("orig_name")
+    return {
+        "path": exchange + path[len(EXCHANGE) :],
+        "orig_name": name if isinstance(name, str) else None,
+        "meta": {"_type": "gradio.FileData"},
+    }
 
 
 async def _whole(receive: Receive) -> bytes:
@@ -896,9 +920,11 @@ def run(settings: Settings, *, ready: Callable[[str], None] = lambda address: No
 def _bind(host: str, port: int) -> socket.socket:
     try:
         family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
-        bound = socket.socket(family, kind, protocol)
-        bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        bound.bind(address)
+        with ExitStack() as stack:
+            bound = stack.enter_context(socket.socket(family, kind, protocol))
+            bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            bound.bind(address)
+            stack.pop_all()  # it stays open
+            return bound
     except OSError as error:
         raise OSError(f"cannot serve at {host}:{port} ({error.strerror}); choose another with --port, or --host") from None
-    return bound

@@ -125,6 +125,8 @@ class Sound:
         """Samples [start, stop) as far as there are any, (C, n)."""
         start, stop = max(start, 0), min(stop, self.samples)
         count = max(stop - start, 0) * self.channels
+        if not count:
+            return np.zeros((self.channels, 0), np.float32)
         with open(self.path, "rb") as file:
             file.seek(start * self.channels * 4)
             data = np.fromfile(file, np.float32, count)

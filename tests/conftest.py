@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
-from dataclasses import asdict, replace
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -166,3 +169,67 @@ def fonts() -> None:
         midi.Synthesizer().close()
     except ValueError as error:
         pytest.skip(str(error))
+
+
+@dataclass(frozen=True)
+class Server:
+    """A running `stylestream serve`."""
+
+    address: str
+    connections: Path  # a line for each connection that the server opened to another machine
+    said: list[str]  # what it wrote to stderr
+    temporary: Path  # its folder for temporary files
+
+
+_START = """
+import sys
+from ipaddress import ip_address
+def see(event, arguments):
+    if event == "socket.connect" and isinstance(arguments[1], tuple):
+        host = arguments[1][0]
+        try:
+            outside = not ip_address(host).is_loopback
+        except ValueError:
+            outside = host != "localhost"
+        if outside:
+            open(sys.argv[1], "a").write(f"{host}\\n")
+sys.addaudithook(see)
+from stylestream import cli
+cli.main(["serve", *sys.argv[2:]])
+"""
+
+
+@pytest.fixture(scope="session")
+def serve(tmp_path_factory, tiny_style) -> Iterator[Callable[..., Server]]:
+    """``serve(*options)``: start the page on a free port of this machine. The style `tiny` is installed beside the bundled ones."""
+    pytest.importorskip("gradio", reason="the page needs gradio: pip install 'stylestream[serve]'")
+    running = []
+
+    def start(*options: str) -> Server:
+        connections = tmp_path_factory.mktemp("serve") / "connections"
+        temporary = tmp_path_factory.mktemp("tmp")
+        environment = {**os.environ, "STYLESTREAM_STYLES": str(tiny_style.parent), "TMPDIR": str(temporary), "PYTHONUNBUFFERED": "1"}
+        command = [sys.executable, "-c", _START, str(connections), "--port", "0", *options]
+        child = subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        running.append(child)
+        said: list[str] = []
+        threading.Thread(target=lambda: said.extend(child.stderr), daemon=True).start()
+        line = child.stdout.readline()
+        assert line.startswith("StyleStream is at "), said
+        return Server(line.split()[-1], connections, said, temporary)
+
+    yield start
+    for child in running:
+        child.terminate()
+    for child in running:
+        child.wait(30)
+        child.stdout.close()
+        child.stderr.close()
+
+
+@pytest.fixture(scope="session")
+def server(serve) -> Server:
+    """The page with the limits of the tests."""
+    return serve(
+        "--address-requests", "10000", "--address-jobs", "40", "--upload-mb", "60", "--song-seconds", "400", "--train-minutes", "0.15"
+    )

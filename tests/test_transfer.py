@@ -21,7 +21,7 @@ from stylestream.draw import Draw, DrawConfig
 from stylestream.features import FeatureConfig
 from stylestream.rhythm import NO_BEATS
 from stylestream.style import Card, save_style
-from stylestream.transfer import StyleTransfer, load_style, transfer_file
+from stylestream.transfer import Dials, StyleTransfer, load_style, transfer_file
 
 SAMPLE_RATE = 44100
 SMALL = DrawConfig(
@@ -523,3 +523,16 @@ def test_a_device_that_is_not_there_is_named(style_file):
 
 def test_a_config_survives_its_trip_through_json():
     assert DrawConfig(**json.loads(json.dumps(dataclasses.asdict(SMALL)))) == SMALL
+
+
+def test_a_stream_is_the_result_levelled_as_it_goes(tiny_style, tone):
+    style = load_style(tiny_style)
+    y = 0.2 * tone(20.0)  # soft, or its peaks would bound the level
+    song = style.listen(lambda: iter([y]), 44100, 2)
+    kept: list[np.ndarray] = []
+    heard = np.concatenate([*style.stream(lambda: iter([y]), song, Dials(), keep=kept.append)], axis=1)
+    whole = np.concatenate([*style.render(lambda: iter([y]), song, Dials())], axis=1)
+    np.testing.assert_allclose(np.concatenate(kept, axis=1), whole, atol=1e-2 * np.abs(whole).max())
+    assert heard.shape == y.shape
+    assert audio.loudness(heard, 44100) == pytest.approx(audio.loudness(y, 44100), abs=1.0)
+    assert np.abs(heard).max() <= 1

@@ -617,3 +617,5 @@ async function start() {
   } catch (error) { complain("style-error", error.message); }
 }
 start();
+
+globalThis.stylestream = { player }; // for the browser's console, and for tests that want to know what sounds

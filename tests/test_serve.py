@@ -1,0 +1,488 @@
+"""The API of the page: what it promises to programs, and what strangers cannot do to it."""
+
+from __future__ import annotations
+
+import base64
+import io
+import json
+import os
+import re
+import stat
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+pytest.importorskip("gradio", reason="the page needs gradio: pip install 'stylestream[serve]'")
+
+import httpx
+from starlette.testclient import TestClient
+
+from stylestream import audio, cli, jobs, uploads
+from stylestream import serve as page
+from stylestream.serve import Settings, create_app
+from stylestream.transfer import load_style, transfer_file
+from stylestream.uploads import Limits, Refused, clean_name, decode
+
+LAMPLIGHT = jobs.BUNDLED_SONG
+
+
+@pytest.fixture(scope="module")
+def api(server):
+    with httpx.Client(base_url=server.address, timeout=120) as client:
+        yield client
+
+
+@pytest.fixture
+def app(tmp_path, tiny_style, monkeypatch):
+    """``app(**settings)``: a client of an application in this process, without Gradio."""
+    monkeypatch.setenv("STYLESTREAM_STYLES", str(tiny_style.parent))
+    clients = []
+
+    def start(limits: Limits = Limits(), **settings) -> TestClient:  # noqa: B008
+        folder = tmp_path / f"root{len(clients)}"
+        client = TestClient(create_app(Settings(limits=limits, **settings), folder=folder, gradio=False), raise_server_exceptions=False)
+        clients.append(client.__enter__())
+        return client
+
+    yield start
+    for client in clients:
+        client.__exit__(None, None, None)
+
+
+def wav(y: np.ndarray, sample_rate: int = 44100, subtype: str = "PCM_16") -> bytes:
+    buffer = io.BytesIO()
+    soundfile.write(buffer, y.T, sample_rate, format="WAV", subtype=subtype)
+    return buffer.getvalue()
+
+
+def finished(client, job: str) -> dict:
+    """Follow a job's events to the end."""
+    with client.stream("GET", f"/jobs/{job}/events") as answer:
+        views = [json.loads(line[6:]) for line in answer.iter_lines() if line.startswith("data: ")]
+    return views[-1]
+
+
+# ------------------------------------------------------------------------------------------------------------- a song, played
+
+
+def test_a_song_is_sent_and_comes_back_in_the_style_as_transfer_file_makes_it(api, tone, tmp_path, tiny_style):
+    song = wav(tone(9.0))
+    answer = api.post("/transfer", params={"style": "tiny", "name": "waltz.wav", "strength": 0.8, "seed": 3}, content=song)
+    assert answer.status_code == 200, answer.text
+    assert answer.headers["content-disposition"] == 'attachment; filename="waltz-tiny.wav"'
+    (tmp_path / "waltz.wav").write_bytes(song)
+    transfer_file(load_style(tiny_style), tmp_path / "waltz.wav", tmp_path / "expected.wav", strength=0.8, seed=3)
+    y, sample_rate = soundfile.read(io.BytesIO(answer.content))
+    expected, _ = soundfile.read(tmp_path / "expected.wav")
+    assert (y.shape, sample_rate) == (expected.shape, 44100)
+    np.testing.assert_allclose(y, expected, atol=2e-3)  # chunks of other lengths, on threads; and 16 bits
+
+
+@pytest.mark.parametrize("format", ["wav", "flac", "mp3"])
+def test_a_result_can_be_had_in_every_format(api, tone, format):
+    answer = api.post("/transfer", params={"style": "tiny", "format": format}, content=wav(tone(1.0, sample_rate=48000), 48000))
+    assert answer.headers["content-type"] == page.MEDIA_TYPES[format]
+    y, sample_rate = soundfile.read(io.BytesIO(answer.content))
+    assert (sample_rate, y.shape[1]) == (48000, 2)
+    assert abs(len(y) - 48000) <= (0 if format != "mp3" else 2400)
+
+
+def test_the_parts_one_hears_are_the_file_one_downloads(api, tone):
+    song = api.post("/songs", params={"name": "a.wav"}, content=wav(tone(9.5))).json()
+    job = api.post("/jobs", json={"song": song["id"], "style": "tiny"}).json()["id"]
+    assert finished(api, job)["state"] == "done"
+    parts = [soundfile.read(io.BytesIO(api.get(f"/jobs/{job}/sound/{n}").content))[0] for n in range(3)]
+    assert [len(part) for part in parts] == [4 * 44100, 4 * 44100, round(1.5 * 44100)]
+    assert api.get(f"/jobs/{job}/sound/3").status_code == 404
+    y, _ = soundfile.read(io.BytesIO(api.get(f"/jobs/{job}/result.wav").content))
+    np.testing.assert_allclose(np.concatenate(parts), y, atol=1e-4)
+
+
+def test_one_hears_the_beginning_while_the_rest_is_being_made(api, tone):
+    song = api.post("/songs", content=wav(0.2 * tone(90.0))).json()  # soft, or its peaks would bound the level
+    job = api.post("/jobs", json={"song": song["id"], "style": "tiny"}).json()["id"]
+    heard = []
+    with api.stream("GET", f"/jobs/{job}/events") as events:
+        for line in events.iter_lines():
+            view = json.loads(line[6:]) if line.startswith("data: ") else {}
+            if view.get("state") == "running" and view["samples"] and not heard:
+                heard.append(api.get(f"/jobs/{job}/sound/0"))
+                assert view["samples"] < song["samples"]
+    assert heard[0].status_code == 200
+    y, _ = soundfile.read(io.BytesIO(heard[0].content))
+    x, _ = soundfile.read(io.BytesIO(api.get(f"/songs/{song['id']}/sound/0").content))
+    assert len(y) == len(x)
+    assert audio.loudness(y.T, 44100) == pytest.approx(audio.loudness(x.T, 44100), abs=1.5)
+
+
+def test_the_canvases_are_the_song_every_stroke_and_the_texture(api):
+    from PIL import Image
+
+    job = api.post("/jobs", json={"song": "lamplight", "style": "rock"}).json()["id"]
+    assert finished(api, job)["painted"]
+    answer = api.get(f"/jobs/{job}/canvases.png")
+    picture = Image.open(io.BytesIO(answer.content))
+    steps = load_style("rock").draw.config.steps
+    assert answer.headers["x-canvases"] == str(steps + 2)
+    assert (picture.mode, picture.height) == ("L", 324 * (steps + 2))
+    rows = np.asarray(picture, float).reshape(steps + 2, 324, -1)
+    towards = [np.abs(rows[k] - rows[-1]).mean() for k in range(1, steps + 2)]
+    assert towards[0] > towards[-3] > towards[-1] == 0  # stroke by stroke it comes nearer to what it becomes
+
+
+def test_a_spectrogram_has_its_notes_where_they_are(api, tone):
+    from PIL import Image
+
+    song = api.post("/songs", content=wav(tone(3.0, hz=440.0))).json()["id"]
+    picture = np.asarray(Image.open(io.BytesIO(api.get(f"/songs/{song}/picture.png").content)), float)
+    row = 323 - int(picture.sum(1).argmax())  # from below, C1 is the first
+    assert abs(row - 36 * np.log2(440 / 32.703)) <= 1
+
+
+def test_a_peak_is_where_the_song_is_loud(api):
+    y = np.zeros((1, 80_000), np.float32)
+    y[0, 40_000:40_100] = 0.5
+    peaks = api.get(f"/songs/{api.post('/songs', content=wav(y)).json()['id']}/peaks").json()
+    assert len(peaks) == 800
+    assert np.flatnonzero(peaks).tolist() == [400]
+    assert peaks[400] == 128
+
+
+def test_midi_is_played(api):
+    pytest.importorskip("symusic", reason="MIDI needs symusic: pip install 'stylestream[midi]'")
+    answer = api.post("/songs", params={"name": "lamplight.mid"}, content=LAMPLIGHT.with_suffix(".mid").read_bytes())
+    if answer.status_code == 422 and "SoundFont" in answer.text:
+        pytest.skip(answer.text)
+    assert (answer.json()["kind"], round(answer.json()["seconds"])) == ("MIDI", 34)
+
+
+# ------------------------------------------------------------------------------------------------------------- the queue
+
+
+def test_a_cancelled_job_ends_and_leaves_nothing(app, tone):
+    client = app()
+    song = client.post("/songs", content=wav(tone(120.0))).json()["id"]
+    first = client.post("/jobs", json={"song": song, "style": "strings"}).json()["id"]
+    second = client.post("/jobs", json={"song": song, "style": "tiny"}).json()["id"]
+    desk = client.app.state.desk
+    assert client.get(f"/jobs/{second}").json()["position"] >= 1
+    assert client.delete(f"/jobs/{second}").json()["state"] == "cancelled"  # it only waited
+    client.delete(f"/jobs/{first}")
+    assert finished(client, first)["state"] == "cancelled"
+    assert client.get(f"/jobs/{first}").json()["samples"] < 120 * 44100
+    assert not desk.jobs[first].folder.exists()
+    assert client.get(f"/jobs/{first}/result.wav").status_code == 409
+
+
+def test_who_waits_is_told_the_place_and_how_long(app, tone):
+    client = app(Limits(address_jobs=9))
+    song = client.post("/songs", content=wav(tone(60.0))).json()["id"]
+    ids = [client.post("/jobs", json={"song": song, "style": "strings"}).json()["id"] for _ in range(3)]
+    views = [client.get(f"/jobs/{id}").json() for id in ids[1:]]
+    assert [view["position"] for view in views] == [1, 2]
+    assert 0 < views[0]["wait_seconds"] < views[1]["wait_seconds"]
+    for id in reversed(ids):
+        client.delete(f"/jobs/{id}")
+
+
+def test_a_full_queue_and_a_greedy_address_are_told_so(app, tone):
+    client = app(Limits(queue=1, address_jobs=9))
+    song = client.post("/songs", content=wav(tone(60.0))).json()["id"]
+    answers = [client.post("/jobs", json={"song": song, "style": "strings"}) for _ in range(4)]
+    assert answers[-1].status_code == 503
+    assert answers[-1].json()["error"] == "too many are waiting; try again in a few minutes"
+    greedy = app(Limits(address_jobs=1))
+    song = greedy.post("/songs", content=wav(tone(60.0))).json()["id"]
+    assert greedy.post("/jobs", json={"song": song, "style": "strings"}).status_code == 201
+    assert greedy.post("/jobs", json={"song": song, "style": "strings"}).status_code == 429
+
+
+def test_a_page_that_leaves_takes_its_job_with_it(app, tone):
+    client = app()
+    song = client.post("/songs", content=wav(tone(120.0))).json()["id"]
+    left, asked = (client.post("/jobs", params={"watched": w}, json={"song": song, "style": "strings"}).json()["id"] for w in (True, False))
+    desk = client.app.state.desk
+    desk.sweep(time.monotonic() + jobs.LEAVE_SECONDS + 1)
+    assert finished(client, left)["state"] == "cancelled"
+    assert client.get(f"/jobs/{asked}").json()["state"] in ("waiting", "running")
+    client.delete(f"/jobs/{asked}")
+
+
+def test_what_nobody_asks_for_is_removed(app, tone):
+    client = app(Limits(keep_minutes=5))
+    song = client.post("/songs", content=wav(tone(1.0))).json()["id"]
+    job = client.post("/jobs", json={"song": song, "style": "tiny"}).json()["id"]
+    assert finished(client, job)["state"] == "done"
+    desk = client.app.state.desk
+    desk.sweep(time.monotonic() + 290)
+    assert client.get(f"/songs/{song}").status_code == 200
+    desk.sweep(time.monotonic() + 310)
+    assert client.get(f"/songs/{song}").json() == {"error": "that song is no longer here; send it again"}
+    assert client.get(f"/jobs/{job}").status_code == 404
+    assert list(desk.folder.iterdir()) == []
+
+
+def test_songs_are_private_and_gone_when_the_server_is(tmp_path, tone):
+    with TestClient(create_app(Settings(), folder=tmp_path / "root", gradio=False)) as client:
+        client.post("/songs", content=wav(tone(1.0)))
+        (folder,) = (tmp_path / "root" / "desk").iterdir()
+        assert stat.S_IMODE(folder.stat().st_mode) == 0o700
+        assert stat.S_IMODE(folder.parent.stat().st_mode) == 0o700
+    assert not (tmp_path / "root").exists()
+
+
+# ------------------------------------------------------------------------------------------------------------- hostile visitors
+
+
+@given(st.text(max_size=300))
+def test_a_name_is_a_name_whatever_is_sent(name):
+    cleaned = clean_name(name)
+    assert cleaned
+    assert Path(cleaned).name == cleaned
+    assert cleaned[0] not in ".-"
+    assert cleaned.isprintable()
+    assert len(cleaned.encode()) <= 200
+    assert not set(cleaned) & set('/\\<>:"|?*')
+
+
+HEADS = [b"RIFF\xff\xff\xff\x7fWAVEfmt ", b"fLaC\x00\x00\x00\x22", b"OggS\x00\x02", b"ID3\x04\x00\x00\x7f\x7f\x7f\x7f"]
+HEADS += [b"MThd\x00\x00\x00\x06", b"\x00\x00\x00\x20ftypM4A "]
+
+
+@settings(max_examples=8, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(st.sampled_from(HEADS), st.binary(max_size=4000))
+def test_a_hostile_file_is_refused_in_words_that_name_no_folder(tmp_path_factory, head, rest):
+    folder = tmp_path_factory.mktemp("hostile")
+    (folder / "song.mp3").write_bytes(head + rest)
+    try:
+        about = decode(folder / "song.mp3", folder / "out", Limits())
+    except Refused as error:
+        assert "song.mp3" in str(error)
+        assert str(folder) not in str(error)
+        assert "\n" not in str(error)
+    else:
+        assert about["samples"] > 0
+
+
+def test_a_small_file_that_decodes_to_hours_is_refused_before_it_does(tmp_path):
+    with soundfile.SoundFile(tmp_path / "bomb.flac", "w", 8000, 1) as bomb:
+        for _ in range(3600):
+            bomb.write(np.zeros(8000, np.int16))
+    assert (tmp_path / "bomb.flac").stat().st_size < 200_000
+    with pytest.raises(Refused, match=r"'bomb.flac' lasts 60:00 minutes; at most 15:00 minutes are taken here"):
+        decode(tmp_path / "bomb.flac", tmp_path / "out", Limits())
+    assert not (tmp_path / "out").exists() or (tmp_path / "out").stat().st_size == 0
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux holds a process to its address space")
+def test_a_decoder_that_takes_too_much_memory_is_ended(tmp_path):
+    code = "from stylestream.uploads import _limit; _limit(60, 600, 1e6); import numpy; numpy.ones(10**9)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env={**os.environ, "OPENBLAS_NUM_THREADS": "1"})
+    assert "MemoryError" in done.stderr
+
+
+def test_a_song_that_is_none_is_refused_beside_its_name(api):
+    answer = api.post("/songs", params={"name": "notes.txt"}, content=b"dear diary")
+    assert answer.status_code == 422
+    assert answer.json()["error"].startswith("'notes.txt' is not a song that can be read")
+
+
+def test_an_upload_that_is_too_large_is_refused(app):
+    client = app(Limits(upload_mb=0.01))
+    answer = client.post("/songs", content=b"x" * 20_000)
+    assert (answer.status_code, answer.json()["error"]) == (413, "that is 0 MB; at most 0.01 MB are taken here")
+    assert list(client.app.state.desk.folder.iterdir()) == []
+
+    def parts():
+        for _ in range(300):
+            yield b"x" * 1000
+
+    assert client.post("/songs", content=parts()).status_code == 413  # no length said
+    assert list(client.app.state.desk.folder.iterdir()) == []
+
+
+def test_what_is_asked_wrongly_is_said_in_words(api):
+    wrong = {
+        '{"song": "lamplight", "style": "rokc"}': "unknown style 'rokc'; did you mean 'rock'?",
+        '{"song": "lamplight", "style": "rock", "strength": 2}': "strength: Input should be less than or equal to 1",
+        '{"song": "lamplight", "style": "rock", "strength": NaN}': "strength",
+        '{"song": "lamplight", "style": "rock", "dream": 9}': "dream is 9.0; it must be from 0 to 8",
+        '{"song": "none", "style": "rock"}': "that song is no longer here; send it again",
+        '{"song": "lamplight", "stile": "rock"}': "style: Field required",
+        "[]": "the request",
+        "{": "JSON",
+    }
+    for body, words in wrong.items():
+        answer = api.post("/jobs", content=body, headers={"content-type": "application/json"})
+        assert 400 <= answer.status_code < 500, body
+        assert words in answer.json()["error"]
+
+
+def test_a_password_is_asked_for_and_no_other_opens(app):
+    client = app(auth=("ann", "sécret:x"))
+    assert client.get("/").status_code == client.get("/metrics").status_code == client.get("/web/app.js").status_code == 401
+    assert client.get("/").headers["www-authenticate"].startswith("Basic")
+    assert client.get("/health").status_code == 200
+    for wrong in ("ann:secret", "bob:sécret:x", "", "ann:"):
+        assert client.get("/", headers={"authorization": "Basic " + base64.b64encode(wrong.encode()).decode()}).status_code == 401
+    assert client.get("/", headers={"authorization": "Basic ***"}).status_code == 401
+    right = base64.b64encode("ann:sécret:x".encode()).decode()
+    assert client.get("/styles", headers={"authorization": f"Basic {right}"}).status_code == 200
+
+
+def test_other_sites_reach_nothing(app):
+    client = app()
+    assert client.get("/", headers={"host": "evil.example"}).status_code == 421
+    sent = {"song": "lamplight", "style": "tiny"}
+    assert client.post("/jobs", json=sent, headers={"origin": "http://evil.example"}).status_code == 403
+    assert client.get("/styles", headers={"origin": "http://evil.example"}).headers.get("access-control-allow-origin") is None
+    assert app(host="0.0.0.0").get("/", headers={"host": "music.example"}).status_code == 200
+
+
+def test_an_address_asks_only_so_often(app):
+    client = app(Limits(address_requests=3))
+    codes = [client.post("/jobs", json={}).status_code for _ in range(4)]
+    assert codes == [422, 422, 422, 429]
+    assert client.get("/styles").status_code == 200
+    behind = app(Limits(address_requests=1), trust_proxy=True)
+    codes = [behind.post("/jobs", json={}, headers={"x-forwarded-for": f"9.9.9.9, 10.0.0.{n}"}).status_code for n in (1, 2, 2)]
+    assert codes == [422, 422, 429]
+
+
+NOWHERE = ["/etc/passwd", "/web/../serve.py", "/web/%2e%2e%2fserve.py", "/docs", "/monitoring", "/login", "/gradio_api/vibe-edit"]
+NOWHERE += ["/gradio_api/proxy=http://x", "/gradio_api/file=/etc/passwd", "/gradio_api/file=https://example.org/"]
+
+
+@pytest.mark.parametrize("path", NOWHERE)
+def test_there_is_nothing_but_the_page_and_its_api(api, path):
+    answer = api.get(path)
+    assert answer.status_code in (403, 404), answer.text
+    assert "root:" not in answer.text
+
+
+def test_no_answer_names_a_folder_of_the_server(server, api, tone):
+    sent = api.post("/gradio_api/upload", files={"files": ("waltz.wav", wav(tone(1.0)))})
+    assert sent.status_code == 200
+    (place,) = sent.json()
+    assert re.fullmatch(r"/exchange/[0-9a-f]+/waltz\.wav", place)
+    assert api.get(f"/gradio_api/file={place}").content == wav(tone(1.0))
+    texts = [sent.text, api.post("/songs", content=b"").text, api.post("/songs", params={"name": "x.mp3"}, content=b"ID3").text]
+    texts += [api.get(path).text for path in ("/", "/config", "/gradio_api/info", "/styles", "/metrics", "/openapi.json", "/jobs/x")]
+    texts += [api.get("/gradio_api/file=/exchange/x").text, gradio_call(api, {"path": place}, "/exchange/x")]
+    assert not [text for text in texts if str(server.temporary) in text or str(Path(page.__file__).parent) in text]
+
+
+def gradio_call(api, song: dict, style: str) -> str:
+    """What the endpoint for gradio_client answers to a hand-made request."""
+    data = [{"meta": {"_type": "gradio.FileData"}, **song}, style, 1.0, 0.0, 0.5, 0, "wav"]
+    event = api.post("/gradio_api/call/transfer", json={"data": data}).json()["event_id"]
+    return api.get(f"/gradio_api/call/transfer/{event}").text
+
+
+@pytest.mark.parametrize(
+    "path", ["/etc/hostname", "/exchange/../../../../etc/hostname", "/exchange/a/..", "http://example.org/a.wav", "", None, 1]
+)
+def test_gradio_takes_only_files_that_were_sent(api, path):
+    song = {"path": path, "meta": {"_type": "gradio.FileData"}}
+    for data in ([song, "tiny", 1.0, 0.0, 0.5, 0, "wav"], [[[song]]], {"a": {"url": "http://example.org/a.wav"}}):
+        for call in ("call/transfer", "queue/join"):
+            answer = api.post(f"/gradio_api/{call}", json={"data": data, "fn_index": 1, "session_hash": "x"})
+            assert (answer.status_code, answer.json()["error"]) == (422, "send the song first: gradio_client's handle_file does")
+    deep = "[" * 100_000 + "]" * 100_000
+    assert api.post("/gradio_api/call/transfer", content=deep).status_code == 422
+
+
+# ------------------------------------------------------------------------------------------------------------- gradio_client
+
+
+def test_gradio_client_plays_a_song(server, tmp_path, tone):
+    from gradio_client import Client, handle_file
+
+    (tmp_path / "waltz.wav").write_bytes(wav(tone(1.5)))
+    client = Client(server.address + "/", verbose=False, download_files=str(tmp_path / "got"))
+    named = client.view_api(return_format="dict")["named_endpoints"]
+    assert set(named) == {"/styles", "/transfer", "/train"}
+    types = {p["parameter_name"]: p["python_type"]["type"] for p in named["/transfer"]["parameters"]}
+    assert types == {"song": "filepath", "style": "str", "strength": "float", "dream": "float", "grain": "float", "seed": "int",
+                     "format": "Literal['wav', 'flac', 'mp3']"}  # fmt: skip
+    assert {style["name"] for style in client.predict(api_name="/styles")} >= {"rock", "tiny"}
+    got = client.predict(handle_file(str(tmp_path / "waltz.wav")), "tiny", 0.5, format="flac", api_name="/transfer")
+    assert Path(got).name == "waltz-tiny.flac"
+    assert soundfile.info(got).frames == round(1.5 * 44100)
+    with pytest.raises(Exception, match="unknown style 'tinny'"):
+        client.predict(handle_file(str(tmp_path / "waltz.wav")), "tinny", api_name="/transfer")
+
+
+# ------------------------------------------------------------------------------------------------------------- who runs it
+
+
+def test_metrics_count_what_was_done(app, tone):
+    client = app()
+
+    def numbers() -> dict[str, float]:
+        lines = [line.rsplit(" ", 1) for line in client.get("/metrics").text.splitlines() if not line.startswith("#")]
+        return {name: float(value) for name, value in lines}
+
+    before = numbers()
+    song = client.post("/songs", content=wav(tone(2.0))).json()["id"]
+    finished(client, client.post("/jobs", json={"song": song, "style": "tiny"}).json()["id"])
+    client.post("/songs", content=b"nothing")
+    after = numbers()
+    assert before['stylestream_jobs_total{kind="transfer",state="done"}'] == 0
+    assert after['stylestream_jobs_total{kind="transfer",state="done"}'] == 1
+    assert after['stylestream_jobs_total{kind="decode",state="failed"}'] == 1
+    assert after["stylestream_music_seconds_total"] == pytest.approx(2.0)
+    assert after['stylestream_work_seconds_total{kind="transfer"}'] > 0
+    assert after['stylestream_jobs_waiting{kind="transfer"}'] == after['stylestream_jobs_running{kind="transfer"}'] == 0
+    assert after['stylestream_answers_total{status="422"}'] == 1
+
+
+def test_the_server_itself_opens_no_connection_to_another_machine(server, api):
+    api.post("/transfer", params={"style": "tiny"}, content=LAMPLIGHT.read_bytes()).raise_for_status()
+    assert not server.connections.exists(), server.connections.read_text()
+    assert not [line for line in server.said if "Traceback" in line]
+
+
+def test_a_port_that_is_taken_is_one_line(server, capsys):
+    port = server.address.rsplit(":", 1)[1]
+    with pytest.raises(SystemExit) as ended:
+        cli.main(["serve", "--port", port])
+    assert ended.value.code == 1
+    assert capsys.readouterr().err.startswith(f"stylestream: cannot serve at 127.0.0.1:{port} (Address already in use)")
+
+
+WRONG = [(["--auth", "ann"], "--auth takes USER:PASSWORD"), (["-d", "toaster"], "device 'toaster' cannot be used")]
+WRONG += [(["--upload-mb", "nan"], "Invalid value for '--upload-mb'")]
+
+
+@pytest.mark.parametrize(("options", "words"), WRONG)
+def test_a_wrong_option_is_wrong_usage(options, words, capsys):
+    with pytest.raises(SystemExit) as ended:
+        cli.main(["serve", *options])
+    assert ended.value.code == 2
+    assert words in capsys.readouterr().err
+
+
+def test_two_threads_read_a_sound_that_is_written(tmp_path):
+    sound = uploads.Sound(tmp_path / "x", 8000, 2)
+    y = np.arange(80_000, dtype=np.float32).reshape(2, -1)
+
+    def write() -> None:
+        for start in range(0, 40_000, 1000):
+            sound.append(y[:, start : start + 1000])
+
+    writer = threading.Thread(target=write)
+    writer.start()
+    while writer.is_alive():
+        count = sound.samples
+        np.testing.assert_array_equal(sound.read(0, count), y[:, :count])
+    writer.join()
+    np.testing.assert_array_equal(sound.read(0, 10**9), y)

@@ -1,0 +1,381 @@
+"""The page in a browser: the way of a visitor, and good manners. Screenshots lie in ``artefacts/`` afterwards, to be looked at.
+
+Every test ends with a look at the browser's own log: no request left the machine, and no script failed.
+"""
+
+from __future__ import annotations
+
+import re
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+
+pytest.importorskip("gradio", reason="the page needs gradio: pip install 'stylestream[serve]'")
+pytest.importorskip("playwright", reason="the browser needs playwright: pip install 'stylestream[dev]'")
+
+from playwright.sync_api import Page, expect, sync_playwright
+
+from stylestream import jobs
+
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+ARTEFACTS = Path(__file__).parent.parent / "artefacts"
+LAMPLIGHT = jobs.BUNDLED_SONG
+PATIENCE = 120_000  # ms; a test waits for what happens, however busy the machine
+
+pytestmark = [
+    pytest.mark.skipif(CHROMIUM is None, reason="no Chromium here: apt-get install chromium"),
+    pytest.mark.filterwarnings("ignore::DeprecationWarning"),
+]
+
+
+@pytest.fixture(scope="module")
+def browser():
+    flags = ["--no-sandbox", "--autoplay-policy=no-user-gesture-required", "--mute-audio"]
+    flags += ["--use-fake-device-for-media-stream", "--use-fake-ui-for-media-stream"]
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=flags)
+        yield browser
+        browser.close()
+
+
+@pytest.fixture
+def visit(browser, server):
+    """``visit(**context)``: a new visitor's page. Afterwards the log of each is read."""
+    ARTEFACTS.mkdir(exist_ok=True)
+    contexts, requested, errors = [], [], []
+
+    def open_page(**options) -> Page:
+        usual = {"viewport": {"width": 1280, "height": 900}, "color_scheme": "dark", "reduced_motion": "no-preference"}
+        context = browser.new_context(**usual | options)
+        context.set_default_timeout(PATIENCE)
+        contexts.append(context)
+        page = context.new_page()
+        page.on("request", lambda request: requested.append(request.url))
+        page.on("pageerror", lambda error: errors.append(str(error)))
+        page.on("console", lambda message: errors.append(message.text) if "Content Security Policy" in message.text else None)
+        page.goto(server.address)
+        expect(page.locator(".style")).to_have_count(7)
+        return page
+
+    expect.set_options(timeout=PATIENCE)
+    yield open_page
+    for context in contexts:
+        context.close()
+    assert requested
+    assert [url for url in requested if not url.startswith((server.address, "blob:", "data:"))] == []
+    assert errors == []
+
+
+def shot(page: Page, name: str) -> None:
+    page.screenshot(path=ARTEFACTS / f"{name}.png", full_page=True)
+
+
+def choose(page: Page, style: str) -> None:
+    page.locator(f".style:has(input[value={style}])").click(position={"x": 40, "y": 40})
+
+
+def send(page: Page, path: Path) -> None:
+    page.set_input_files("#file", path)
+    expect(page.locator("#song-info")).to_be_visible()
+
+
+def loudness_in_the_browser(page: Page) -> float:
+    """The loudest bar of what sounds."""
+    return page.evaluate("Math.max(...stylestream.player.bars(48))")
+
+
+def is_painted(page: Page, canvas: str) -> bool:
+    """Whether a canvas shows a picture: more than a few colours."""
+    count = """id => {
+        const c = document.getElementById(id), d = c.getContext('2d').getImageData(0, 0, c.width, c.height).data;
+        const seen = new Set(); for (let i = 0; i < d.length; i += 404) seen.add((d[i] << 16) | (d[i + 1] << 8) | d[i + 2]);
+        return seen.size }"""
+    return page.evaluate(count, canvas) > 40
+
+
+# ------------------------------------------------------------------------------------------------------------- the way
+
+
+def test_a_visitor_hears_a_song_in_a_style_while_it_is_made_and_takes_it_home(visit, tmp_path):
+    page = visit()
+    shot(page, "1-start-dark")
+    send(page, LAMPLIGHT)
+    expect(page.locator("#song-about")).to_have_text("0:33 · stereo · 44.1 kHz")
+    sample = page.get_by_role("button", name="Play a sample of Rock Band")
+    sample.click()
+    expect(page.locator(".sample.playing")).to_have_count(1)
+    choose(page, "rock")
+    page.get_by_label("How far to go").fill("0.9")
+    page.get_by_label("How much the style makes up").fill("1.5")
+    expect(page.locator("#dream-out")).to_have_text("a little (1.5)")
+    page.get_by_role("button", name="Play it as rock band").click()
+    expect(page.locator(".sample.playing")).to_have_count(0)
+    expect(page.locator("#hear-result")).to_have_attribute("aria-checked", "true")
+    expect(page.get_by_role("button", name="Pause")).to_be_visible()
+    page.wait_for_timeout(1500)
+    assert loudness_in_the_browser(page) > 0.2
+    shot(page, "2-while-it-is-made-dark")
+
+    expect(page.locator("#downloads")).to_be_visible()
+    expect(page.locator("#spec-veil")).to_be_hidden()
+    assert is_painted(page, "spec-song")
+    assert is_painted(page, "spec-result")
+    before = page.evaluate("stylestream.player.position")
+    page.keyboard.press("a")
+    expect(page.locator("#hear-song")).to_have_attribute("aria-checked", "true")
+    page.keyboard.press("b")
+    expect(page.locator("#hear-result")).to_have_attribute("aria-checked", "true")
+    assert page.evaluate("stylestream.player.position") >= before  # one play head
+    shot(page, "3-done-dark")
+
+    with page.expect_download() as download:
+        page.get_by_role("link", name="WAV").click()
+    assert download.value.suggested_filename == "lamplight-rock.wav"
+    made, song = soundfile.info(download.value.path()), soundfile.info(LAMPLIGHT)
+    assert (made.frames, made.channels, made.samplerate) == (song.frames, song.channels, song.samplerate)
+    y, _ = soundfile.read(download.value.path())
+    x, _ = soundfile.read(LAMPLIGHT)
+    assert np.abs(y - x).max() > 0.05
+    expect(page.locator("#history li")).to_have_count(1)
+    expect(page.locator("#history li")).to_contain_text("strength 0.9 · dream 1.5")
+
+    page.get_by_label("Stroke").focus()
+    page.keyboard.press("Home")
+    expect(page.locator("#stroke")).to_have_text("your song")
+    page.keyboard.press("ArrowRight")
+    expect(page.locator("#stroke")).to_have_text("stroke 1 of 8")
+    assert is_painted(page, "canvas")
+    page.get_by_label("Mix").fill("0.5")
+    expect(page.get_by_label("Mix")).to_have_attribute("aria-valuetext", "50 percent result")
+
+
+def test_a_real_song_goes_the_same_way(visit, collection):
+    songs = sorted((collection / "audio").rglob("*.ogg"), key=lambda path: path.stat().st_size)
+    if not songs:
+        pytest.skip(f"no audio in {collection}")
+    page = visit()
+    send(page, songs[0])
+    choose(page, "piano")
+    page.get_by_role("button", name="Play it as").click()
+    expect(page.locator("#downloads")).to_be_visible()
+    expect(page.locator("#go-error")).to_be_hidden()
+    with page.expect_download() as download:
+        page.get_by_role("link", name="FLAC").click()
+    assert soundfile.info(download.value.path()).frames == soundfile.info(songs[0]).frames
+
+
+def test_both_sounds_run_together_to_the_sample(visit):
+    """What the browser plays of the song through the player's two tracks is one sound: song minus song is silence."""
+    page = visit()
+    page.get_by_role("button", name="Take “Lamplight”").click()
+    expect(page.locator("#player")).to_be_visible()
+    difference = page.evaluate("""async () => {
+        const { player } = stylestream, track = player.tracks[0];
+        player.load(player.song, [track, track]);
+        await player.play();
+        player.tracks[1].gain.disconnect();
+        const upside = player.context.createGain(); upside.gain.value = -1;  // the second track, turned over
+        player.tracks[1].gain.connect(upside).connect(player.master);
+        player.setMix(0.5);
+        await new Promise((done) => setTimeout(done, 6500));  // over the seam of two parts
+        const silent = Math.max(...player.bars(48)), at = player.position;
+        upside.gain.value = 1;
+        await new Promise((done) => setTimeout(done, 700));
+        return [silent, Math.max(...player.bars(48)), at];
+    }""")
+    assert difference[2] > 4
+    assert difference[0] == 0
+    assert difference[1] > 0.2
+
+
+def test_a_song_that_is_cancelled_stops_and_the_next_one_plays(visit, tmp_path, tone):
+    soundfile.write(tmp_path / "long.flac", tone(300.0).T, 44100)
+    page = visit()
+    send(page, tmp_path / "long.flac")
+    choose(page, "strings")
+    page.get_by_role("button", name="Play it as").click()
+    page.get_by_role("button", name="Cancel").click()
+    expect(page.locator("#work")).to_be_hidden()
+    expect(page.locator("#hear-result")).to_be_disabled()
+    expect(page.locator("#go")).to_be_enabled()
+    choose(page, "tiny")
+    page.get_by_role("button", name="Another song").click()
+    page.get_by_role("button", name="Take “Lamplight”").click()
+    page.get_by_role("button", name="Play it as tiny").click()
+    expect(page.locator("#downloads")).to_be_visible()
+
+
+def test_what_is_wrong_is_said_beside_what_caused_it(visit, tmp_path):
+    page = visit()
+    (tmp_path / "diary.txt").write_text("dear diary")
+    page.set_input_files("#file", tmp_path / "diary.txt")
+    error = page.locator("#song-error")
+    expect(error).to_contain_text("'diary.txt' is not a song that can be read")
+    assert error.bounding_box()["y"] - page.locator("#drop").bounding_box()["y"] < 400
+    shot(page, "4-a-bad-file-dark")
+    with (tmp_path / "huge.wav").open("wb") as huge:
+        huge.truncate(61_000_000)
+    page.set_input_files("#file", tmp_path / "huge.wav")
+    expect(error).to_contain_text("“huge.wav” is 61 MB; at most 60 MB are taken here")
+    send(page, LAMPLIGHT)
+    expect(error).to_be_hidden()
+
+
+def test_two_visitors_at_once_both_get_their_song(visit, tmp_path, tone):
+    pages = [visit(), visit(viewport={"width": 800, "height": 600})]
+    for number, page in enumerate(pages):
+        soundfile.write(tmp_path / f"song{number}.wav", tone(25.0 + number).T, 44100)
+        send(page, tmp_path / f"song{number}.wav")
+        choose(page, "strings")
+    for page in pages:
+        page.get_by_role("button", name="Play it as").click()
+    for number, page in enumerate(pages):
+        expect(page.locator("#downloads")).to_be_visible()
+        expect(page.locator("#history li")).to_have_count(1)  # nobody sees the other's
+        with page.expect_download() as download:
+            page.get_by_role("link", name="WAV").click()
+        assert soundfile.info(download.value.path()).frames == (25 + number) * 44100
+
+
+def test_a_song_is_recorded(visit):
+    page = visit()
+    page.get_by_role("button", name="Record").click()
+    expect(page.locator("#record")).to_have_text("Stop")
+    page.wait_for_timeout(1500)
+    page.get_by_role("button", name="Stop").click()
+    expect(page.locator("#song-name")).to_have_text("recording.webm")
+    assert page.evaluate("stylestream.player.seconds") > 0.5
+
+
+def test_a_style_of_ones_own_is_trained_heard_and_used(visit, tmp_path, tone):
+    page = visit()
+    page.get_by_role("tab", name="Own style").click()
+    names = [tmp_path / "one.wav", tmp_path / "two.wav", LAMPLIGHT]
+    for path, hz in zip(names[:2], (220.0, 330.0), strict=True):
+        soundfile.write(path, tone(30.0, hz=hz).T, 44100)
+    page.set_input_files("#train-files", names)
+    expect(page.locator("#train-list li")).to_have_count(3)
+    page.get_by_label("What to call it").fill("Ann's <b>band</b>")
+    page.get_by_role("button", name="Train on 1:33 of music").click()
+    expect(page.locator("#train-text")).to_contain_text(re.compile("training|step|gathering|rendering", re.IGNORECASE))
+    expect(page.locator("#train-done")).to_be_visible(timeout=300_000)
+    expect(page.locator("#excerpts audio")).to_have_count(2)
+    shot(page, "5-own-style-dark")
+    with page.expect_download() as download:
+        page.get_by_role("link", name="Download the style file").click()
+    from stylestream.style import load_style_file
+
+    shutil.copyfile(download.value.path(), tmp_path / "own.safetensors")
+    assert load_style_file(tmp_path / "own.safetensors").card.training_steps > 0
+    page.get_by_role("button", name="Use it now").click()
+    page.get_by_role("button", name="Take “Lamplight”").click()
+    page.get_by_role("button", name="Play it as ann's").click()
+    expect(page.locator("#downloads")).to_be_visible()
+    expect(page.locator("#history li")).to_contain_text("ann's")
+
+
+# ------------------------------------------------------------------------------------------------------------- manners
+
+
+@pytest.mark.parametrize("width", [320, 390, 768])
+def test_nothing_scrolls_sideways(visit, width):
+    page = visit(viewport={"width": width, "height": 844}, color_scheme="light" if width == 390 else "dark", has_touch=True)
+    page.get_by_role("button", name="Take “Lamplight”").click()
+    choose(page, "tiny")
+    page.get_by_role("button", name="Play it as tiny").click()
+    expect(page.locator("#downloads")).to_be_visible()
+    expect(page.locator("#painting")).to_be_visible()
+    for tab in ("Play", "Own style", "For programs"):
+        page.get_by_role("tab", name=tab).click()
+        if width == 390:
+            shot(page, f"6-phone-light-{tab.lower().replace(' ', '-')}")
+        assert page.evaluate("document.documentElement.scrollWidth") == width
+    small = """[...document.querySelectorAll('#page-play button, #page-play a.button')].filter((b) => b.offsetParent)
+        .map((b) => b.getBoundingClientRect()).filter((r) => r.height < 40 || r.width < 40).length"""
+    page.get_by_role("tab", name="Play").click()
+    assert page.evaluate(small) == 0  # a thumb finds every button
+
+
+def contrast(a: str, b: str) -> float:
+    """WCAG contrast ratio of two colours, #rrggbb."""
+
+    def luminance(colour: str) -> float:
+        parts = [int(colour[i : i + 2], 16) / 255 for i in (1, 3, 5)]
+        r, g, b = (c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in parts)
+        return 0.2126 * r + 0.7152 * g + 0.0722 * b
+
+    high, low = sorted((luminance(a), luminance(b)), reverse=True)
+    return (high + 0.05) / (low + 0.05)
+
+
+@pytest.mark.parametrize("scheme", ["dark", "light"])
+def test_everything_can_be_read_in_the_dark_and_in_the_light(visit, scheme):
+    page = visit(color_scheme=scheme)
+    assert page.evaluate("document.documentElement.dataset.theme") == scheme  # as the visitor's system says
+    look = "name => getComputedStyle(document.documentElement).getPropertyValue(name).trim()"
+
+    def colour(name: str) -> str:
+        value = page.evaluate(look, name)
+        return value if len(value) == 7 else "#" + "".join(2 * c for c in value[1:])
+
+    for ground in ("--ground", "--card", "--raised", "--ground-2"):
+        assert contrast(colour("--ink"), colour(ground)) >= 7
+        assert contrast(colour("--soft"), colour(ground)) >= 4.5
+        assert contrast(colour("--accent"), colour(ground)) >= 4.5
+    assert contrast(colour("--bad"), colour("--bad-ground")) >= 4.5
+    if scheme == "light":
+        shot(page, "7-start-light")
+    page.get_by_role("button", name="Switch between dark and light").click()
+    page.reload()
+    assert page.evaluate("document.documentElement.dataset.theme") != scheme  # a choice is remembered
+
+
+def test_everything_has_a_name_and_can_be_reached_by_keyboard(visit):
+    page = visit()
+    page.get_by_role("button", name="Take “Lamplight”").click()
+    expect(page.locator("#player")).to_be_visible()
+    nameless = """[...document.querySelectorAll('button, input, a, [role=slider]')]
+        .filter((e) => ![e.ariaLabel, e.labels?.[0]?.textContent, e.textContent, e.closest('label')?.textContent].some((t) => t?.trim()))
+        .map((e) => e.outerHTML)"""
+    assert page.evaluate(nameless) == []
+    page.locator("body").click(position={"x": 5, "y": 5})
+    page.keyboard.press("Tab")
+    reached = set()
+    for _ in range(60):
+        reached.add(page.evaluate("document.activeElement.id || document.activeElement.className"))
+        page.keyboard.press("Tab")
+    assert {
+        "theme",
+        "tab-play",
+        "song-remove",
+        "sample",
+        "strength",
+        "dream",
+        "grain",
+        "seed",
+        "go",
+        "play",
+        "hear-song",
+        "seek",
+    } <= reached
+    page.get_by_role("tab", name="Play").focus()
+    page.keyboard.press("ArrowRight")
+    expect(page.get_by_role("tab", name="Own style")).to_have_attribute("aria-selected", "true")
+    page.keyboard.press("ArrowLeft")
+    page.locator("#seek").focus()
+    page.keyboard.press("ArrowRight")
+    assert page.evaluate("stylestream.player.position") == 5
+    page.keyboard.press(" ")
+    expect(page.get_by_role("button", name="Pause")).to_be_visible()
+    page.keyboard.press(" ")
+    expect(page.get_by_role("button", name="Play", exact=True)).to_be_visible()
+
+
+def test_the_page_tells_programs_how_to_ask(visit):
+    page = visit()
+    page.get_by_role("tab", name="For programs").click()
+    expect(page.locator("[data-code=curl]")).to_contain_text("/transfer?style=rock")
+    shot(page, "8-for-programs-dark")
