@@ -44,7 +44,7 @@ def api(server):
 def app(tmp_path, tiny_style, monkeypatch):
     """``app(**settings)``: a client of an application in this process, without Gradio."""
     monkeypatch.setenv("STYLESTREAM_STYLES", str(tiny_style.parent))
-    clients = []
+    clients: list[TestClient] = []
 
     def start(limits: Limits = Limits(), **settings) -> TestClient:  # noqa: B008
         folder = tmp_path / f"root{len(clients)}"
@@ -109,7 +109,7 @@ def test_the_parts_one_hears_are_the_file_one_downloads(api, tone):
 def test_one_hears_the_beginning_while_the_rest_is_being_made(api, tone):
     song = api.post("/songs", content=wav(0.2 * tone(90.0))).json()  # soft, or its peaks would bound the level
     job = api.post("/jobs", json={"song": song["id"], "style": "tiny"}).json()["id"]
-    heard = []
+    heard: list[httpx.Response] = []
     with api.stream("GET", f"/jobs/{job}/events") as events:
         for line in events.iter_lines():
             view = json.loads(line[6:]) if line.startswith("data: ") else {}

@@ -16,7 +16,7 @@ import soundfile
 pytest.importorskip("gradio", reason="the page needs gradio: pip install 'stylestream[serve]'")
 pytest.importorskip("playwright", reason="the browser needs playwright: pip install 'stylestream[dev]'")
 
-from playwright.sync_api import Page, expect, sync_playwright
+from playwright.sync_api import BrowserContext, Page, expect, sync_playwright
 
 from stylestream import jobs
 
@@ -45,7 +45,9 @@ def browser():
 def visit(browser, server):
     """``visit(**context)``: a new visitor's page. Afterwards the log of each is read."""
     ARTEFACTS.mkdir(exist_ok=True)
-    contexts, requested, errors = [], [], []
+    contexts: list[BrowserContext] = []
+    requested: list[str] = []
+    errors: list[str] = []
 
     def open_page(**options) -> Page:
         usual = {"viewport": {"width": 1280, "height": 900}, "color_scheme": "dark", "reduced_motion": "no-preference"}
@@ -142,7 +144,7 @@ def test_a_visitor_hears_a_song_in_a_style_while_it_is_made_and_takes_it_home(vi
     expect(page.locator("#history li")).to_have_count(1)
     expect(page.locator("#history li")).to_contain_text("strength 0.9 · dream 1.5")
 
-    page.get_by_label("Stroke").focus()
+    page.get_by_role("slider", name="Stroke").focus()
     page.keyboard.press("Home")
     expect(page.locator("#stroke")).to_have_text("your song")
     page.keyboard.press("ArrowRight")
