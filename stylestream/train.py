@@ -233,20 +233,21 @@ def transfer_score(model: Draw, store: FrameStore, *, role: int = 1, max_frames:
         T = min(count, max_frames)
         window = slice(first, first + T)
         target = store.frames[0, window].T.float()[None] / dataset.LEVELS
-        song = _stand_in(store, window, target, role)
+        song = stand_in(store, window, target, role)
         phase = store.phase[window].T.float()[None] / 127
         with autocast(store.device):
             out = model.transfer(song, style=style_id if model.config.styles > 1 else 0, phase=phase, grain=0.0)
-        ways.setdefault(style_id, []).append((_distance(out, target), _distance(song, target)))
+        ways.setdefault(style_id, []).append((distance_db(out, target), distance_db(song, target)))
     result = {f"score/way/{store.styles[s]}": 1 - sum(o for o, _ in pairs) / sum(c for _, c in pairs) for s, pairs in ways.items()}
     both = [pair for pairs in ways.values() for pair in pairs]
     result["score/l1_db"], result["score/copy_db"] = (sum(column) / len(both) for column in zip(*both, strict=True))
     return result | {"score/way": sum(value for key, value in result.items() if key.startswith("score/way/")) / len(ways)}
 
 
-def _stand_in(store: FrameStore, window: slice, target: Tensor, role: int) -> Tensor:
+def stand_in(store: FrameStore, window: slice, target: Tensor, role: int = 1) -> Tensor:
+    """The song that is shown for a target (1, F, T): another orchestration of it, ``role`` if that is far enough, or it disturbed."""
     songs = [frames[window].T.float()[None] / dataset.LEVELS for frames in store.frames[1:]]
-    far = [_distance(song, target) for song in songs]
+    far = [distance_db(song, target) for song in songs]
     if len(far) >= role and far[role - 1] > 2.0:
         return songs[role - 1]
     if max(far, default=0.0) > 2.0:
@@ -254,7 +255,8 @@ def _stand_in(store: FrameStore, window: slice, target: Tensor, role: int) -> Te
     return views.perturb(target, views.STAND_IN, torch.Generator(target.device).manual_seed(window.start))
 
 
-def _distance(a: Tensor, b: Tensor) -> float:
+def distance_db(a: Tensor, b: Tensor) -> float:
+    """Mean |difference| of frames, dB, a difference in level removed."""
     difference = (a.float() - b) * views.RANGE_DB
     return float((difference - difference.median()).abs().mean())
 
@@ -349,7 +351,7 @@ def fit(
     """
     team, clock, ending = state.team, _Clock(state), 0.0
     batch_of(state, config)
-    if state.step == 0 and not (folder / "last.safetensors").exists():
+    if state.step == 0:
         set_mean_frames(state, store)
         _save(state, folder, clock)
     with _ending_between_steps() as asked:

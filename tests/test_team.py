@@ -35,6 +35,7 @@ store, held_out = (FrameStore(frames, ["own"], split=split) for split in ("train
 team = assemble()
 state = train.new_state(tiny, config, team=team)
 train.set_mean_frames(state, store)
+print(f"{team.rank} of {team.size}")
 kept = {}
 for step in range(3):
     losses = train.train_step(state, store, config, views.ViewConfig(), 0.5)
@@ -63,28 +64,29 @@ def frames(tmp_path_factory) -> Path:
     return folder
 
 
-def run(launcher: list[str], frames: Path, out: Path) -> None:
+def run(launcher: list[str], frames: Path, out: Path) -> set[str]:
+    """Which processes there were."""
     out.mkdir()
     (out / "training.py").write_text(TRAINING)
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     command = [*launcher, str(out / "training.py"), str(frames), str(out)]
-    done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=300)
+    done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=200)
     assert done.returncode == 0, done.stderr
+    return set(done.stdout.splitlines())
 
 
 def test_two_processes_have_the_gradients_of_one_and_only_the_first_writes(frames, tmp_path):
     pytest.importorskip("accelerate", reason="several processes need accelerate: pip install 'stylestream[scale]'")
-    launch = [sys.executable, "-m", "accelerate.commands.launch", "--cpu", "--num_processes", "2", "--num_machines", "1"]
-    run([sys.executable], frames, tmp_path / "one")
-    run([*launch, "--mixed_precision", "no", "--dynamo_backend", "no"], frames, tmp_path / "two")
+    launch = [sys.executable, "-m", "accelerate.commands.launch", "--multi_gpu", "--num_processes", "2", "--num_machines", "1"]
+    assert run([sys.executable], frames, tmp_path / "one") == {"0 of 1"}
+    assert run([*launch, "--mixed_precision", "no", "--dynamo_backend", "no"], frames, tmp_path / "two") == {"0 of 2", "1 of 2"}
     one, two = (load_file(tmp_path / name / "kept.safetensors") for name in ("one", "two"))
     assert one.keys() == two.keys()
     assert {key.split("/")[1] for key in one} == {"model", "average", "critic"}
-    for key, value in one.items():
-        if key.startswith("gradient"):
-            assert float((two[key] - value).norm()) <= 1e-3 * float(value.norm()) + 1e-7, key
-        else:  # Adam divides each gradient by its own size: of one that is rounding, only the sign is left
-            assert torch.isclose(two[key], value, rtol=1e-3, atol=1e-5).float().mean() > 0.97, key
+    off = {key: float((two[key] - value).norm() / value.norm().clamp(min=1e-6)) for key, value in one.items()}
+    assert max(share for key, share in off.items() if key.startswith("gradient 0")) < 1e-3
+    assert max(share for key, share in off.items() if key.startswith("gradient")) < 0.05  # Adam makes much of rounding
+    assert max(share for key, share in off.items() if key.startswith("weights")) < 0.01
     assert (tmp_path / "two" / "rank0" / "best.safetensors").exists()
     assert not (tmp_path / "two" / "rank1").exists()
 
