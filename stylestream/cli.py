@@ -869,6 +869,8 @@ def train(
         done = workshop.train(
             sources, out, config=tables, **budget, device=device, jobs=jobs, report=_training_line, progress=progress, say=_say
         )
+    if int(os.environ.get("RANK", "0")) > 0:  # one of several processes: the first one speaks
+        return 0
     print(_printable(str(out)))
     if done.failures:
         _say(f"{len(done.failures)} of {done.songs} songs could not be used")
@@ -898,7 +900,10 @@ def _say(line: str) -> None:
 def _training_line(row: Mapping[str, float]) -> None:
     """Print one line of held-out scores."""
     losses = f"L1 {row['loss/l1_db']:.2f} dB, KL {row['loss/kl']:.2f}"
-    _say(f"step {row['step']:.0f}, {row['seconds']:.0f} s: {losses}, held-out way {100 * row['score/way']:.1f} %")
+    lines = f"copying is 0, the ceiling {100 * row['score/ceiling']:.0f}" if "score/ceiling" in row else "copying is 0"
+    speed = f", {row['speed/music']:.0f} s of music a second" if row.get("speed/music") else ""
+    left = f", {row['left_seconds'] / 60:.1f} min left" if row.get("left_seconds") else ""
+    _say(f"step {row['step']:.0f}, {row['seconds']:.0f} s{left}: {losses}, held-out way {100 * row['score/way']:.1f} % ({lines}){speed}")
 
 
 def read_config(name_or_path: str) -> dict[str, dict[str, Any]]:

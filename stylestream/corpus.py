@@ -638,10 +638,14 @@ class FrameStore:
 
     def only(self, style: str) -> FrameStore:
         """The songs of one style, under the same ids, sharing the frames."""
+        return self.part([song for song in self.songs if song[1] == self.styles.index(style)])
+
+    def part(self, songs: Sequence[tuple[str, int, int, int]]) -> FrameStore:
+        """Some of the songs, sharing the frames."""
         import copy
 
         store = copy.copy(self)
-        store.songs, store._starts = [song for song in self.songs if song[1] == self.styles.index(style)], {}
+        store.songs, store._starts = list(songs), {}
         return store
 
     def starts(self, crop_frames: int) -> list[Any]:

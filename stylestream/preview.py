@@ -37,9 +37,9 @@ def sound_of(x: Tensor, *, iterations: int = 8) -> Tensor:
     (1, 44032)
     """
     vocoder, frames = Vocoder(method="pghi", iterations=iterations), x.shape[-1]
-    bands = [torch.ones(band.n_fft // 2 + 1, frames, dtype=torch.complex64) for band in (vocoder.low, vocoder.high)]
+    low, high = (torch.ones(band.n_fft // 2 + 1, frames, dtype=torch.complex64) for band in (vocoder.low, vocoder.high))
     silence = torch.zeros(1, (frames - 1) * vocoder.features.config.hop_length)
-    return vocoder.synthesise(x.float().cpu(), Analysis(silence, *bands, (), 0))
+    return vocoder.synthesise(x.float().cpu(), Analysis(silence, low, high, (), 0))
 
 
 class Excerpt:

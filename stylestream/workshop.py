@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import math
 import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -18,11 +19,25 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from stylestream import dataset, views
-from stylestream.dataset import BuildConfig, FrameStore
+from stylestream import dataset, doctor, views
+from stylestream.dataset import DESCRIPTION, BuildConfig, Dataset, FrameStore
 from stylestream.draw import DrawConfig
 from stylestream.files import whole_file
-from stylestream.train import State, TrainConfig, construct, fit, load_checkpoint, nearest, new_state, start_weights, train_step
+from stylestream.preview import Excerpt, show
+from stylestream.team import Team, assemble
+from stylestream.train import (
+    LEAST_BATCH,
+    State,
+    TrainConfig,
+    batch_of,
+    construct,
+    fit,
+    load_checkpoint,
+    nearest,
+    new_state,
+    start_weights,
+    train_step,
+)
 
 if TYPE_CHECKING:
     from stylestream.style import Card, StyleData
@@ -34,6 +49,8 @@ TUNE = TrainConfig(
     learning_rate=1e-3, final_rate=0.01, kl_warmup=0.0, critic_from=0.35, texture_from=0.0, ema=0.995, freeze_encoder=True
 )  # fmt: skip
 RENDER_SHARE = 0.25  # of the minutes given, at most, goes into rendering
+SHOW_SECONDS = 110.0  # between two previews
+MOST_BATCH = 256
 LEAST_SECONDS = 180.0  # of music: with less, a style knows its songs and not their sound
 # of a network: others than those of the weights are no harm
 _FREE_SETTINGS = ("beta", "scale_db", "texture_scale_db", "phase_iterations", "grain_power")
@@ -119,25 +136,41 @@ def train(
     FloatingPointError
         If the loss is not finite time and again.
     """
+    began = time.monotonic()
     plan, start = make_plan(sources, config or {}, minutes=minutes, steps=steps, seed=seed, base=base, model=model)
+    team = assemble(device)
+    if not team.leads:
+        report, progress, say = (lambda *_: None for _ in range(3))
     out = Path(out)
-    if not plan.data.recipe and out.stem in dataset.STYLE_RECIPES and any((Path(source) / "midi.csv").is_file() for source in sources):
-        plan = replace(plan, data=replace(plan.data, recipe=out.stem))  # a collection has many styles: the output says which
+    plan = replace(plan, data=replace(plan.data, recipe=_recipe_named(plan, out.stem, sources)))
     folder = out.with_name(out.name + ".ckpt")
-    _open_folder(folder, plan)
+    team.first(lambda: _open_folder(folder, plan))
     limit = None if plan.config.steps else RENDER_SHARE * 60 * plan.config.minutes
-    prepared = _prepare(plan, folder, limit, jobs, progress, say)
+    prepared = team.first(lambda: _prepare(plan, start, folder, limit, jobs, progress, say))
     if limit is not None:
-        left = max(60 * plan.config.minutes - prepared.seconds, 60 * plan.config.minutes * (1 - 2 * RENDER_SHARE))
+        whole = 60 * plan.config.minutes
+        left = max(whole - max(time.monotonic() - began, prepared.seconds), whole * (1 - 2 * RENDER_SHARE))
         plan = replace(plan, config=replace(plan.config, minutes=left / 60, score_seconds=min(plan.config.score_seconds, left / 8)))
     if plan.kind == "lstm2017":
-        return _train_lstm2017(plan, prepared, out, folder, device, progress)
-    state = _fit_folder(plan, start, folder, device, report, progress, say)
+        return team.first(lambda: _train_lstm2017(plan, prepared, out, folder, team.device, progress))
+    state = _fit_folder(plan, start, folder, team, report, progress, say)
     best = next((row for row in state.history if row["score/way"] == state.best_score), {})
-    about = _card(plan, start, state, prepared, out, device, best)
-    _write_style(plan, start, prepared, out, folder, about)
-    _tidy(folder)
+    if team.leads:
+        about = _card(plan, start, state, prepared, out, best)
+        _write_style(plan, start, prepared, out, folder, about)
+        _tidy(folder)
+    team.agree(0.0)
     return Trained(out, prepared.found, prepared.failures, best)
+
+
+def _recipe_named(plan: Plan, name: str, sources: Sequence[str | Path]) -> str:
+    """A collection, and a dataset, may have many styles: the output says which, where the config does not."""
+    if plan.data.recipe:
+        return plan.data.recipe
+    if name in dataset.STYLE_RECIPES and any((Path(source) / "midi.csv").is_file() for source in sources):
+        return name
+    built = [Dataset(source) for source in sources if is_dataset(source)]
+    return name if any(name in data.description.styles for data in built) else ""
 
 
 def make_plan(
@@ -243,8 +276,14 @@ def _begun(folder: Path) -> bool:
     return any((folder / "frames").glob("*.npz")) or (folder / "last.safetensors").exists()
 
 
+def is_dataset(source: str | Path) -> bool:
+    """Whether a source is a built dataset, not music."""
+    return (Path(source) / DESCRIPTION).is_file()
+
+
 def _prepare(
     plan: Plan,
+    start: StyleData | None,
     folder: Path,
     seconds: float | None,
     jobs: int | None,
@@ -255,6 +294,9 @@ def _prepare(
     path = folder / "songs.json"
     if path.exists():
         return dataset.Prepared(**json.loads(path.read_text()))
+    built = [source for source in plan.sources if is_dataset(source)]
+    for line in () if built else first_look(plan.sources, plan.data):
+        say(f"warning: {line}")
 
     def done(count: int, total: int, failure: str) -> None:
         progress("rendering", count / total, f"rendering {count}/{total}")
@@ -263,7 +305,10 @@ def _prepare(
 
     make = _spectrum if plan.kind == "lstm2017" else dataset.frames_of
     try:
-        prepared = dataset.prepare(plan.sources, folder / "frames", plan.data, make=make, seconds=seconds, jobs=jobs, progress=done)
+        if built:
+            prepared = _listed(plan, built)
+        else:
+            prepared = dataset.prepare(plan.sources, folder / "frames", plan.data, make=make, seconds=seconds, jobs=jobs, progress=done)
     except (ValueError, OSError):
         if not _begun(folder):  # there was no music
             _tidy(folder)
@@ -273,9 +318,43 @@ def _prepare(
     if prepared.music_seconds < LEAST_SECONDS:
         heard, least = prepared.music_seconds, LEAST_SECONDS / 60
         say(f"warning: only {heard:.0f} s of music to train on; with less than {least:.0f} minutes a style learns songs, not a sound")
+    if line := known_already(prepared, start):
+        say(f"warning: {line}")
     with whole_file(path) as temporary:
         temporary.write_text(json.dumps(asdict(prepared)))
     return prepared
+
+
+def _listed(plan: Plan, built: Sequence[str]) -> dataset.Prepared:
+    """The songs of a built dataset that a training hears.
+
+    Raises
+    ------
+    ValueError
+        If there are other sources beside it, it has many styles and none is named, or its frames are of another kind.
+    """
+    from stylestream.features import FeatureConfig
+
+    if len(plan.sources) > 1:
+        raise ValueError("a dataset is trained on alone; build one of all sources with `stylestream dataset build`")
+    if plan.kind == "lstm2017":
+        raise ValueError("--model lstm2017 hears sound, and a dataset has frames; give the folder of music")
+    data = Dataset(built[0])
+    if data.features != FeatureConfig():
+        raise ValueError(f"{built[0]}: its frames are not those of this StyleStream; build it again")
+    names = data.description.styles
+    style = plan.data.recipe or (names[0] if len(names) == 1 else "")
+    if style not in names:
+        raise ValueError(f"{built[0]} holds {', '.join(names[:8])}; name the output after one, or set recipe in [data]")
+    columns = ("song_id", "style", "split", "source", "licence", "path", "seconds", "whole_seconds", "fingerprint")
+    rows = [dict(zip(columns, row, strict=True)) for row in zip(*(data.songs[name].to_pylist() for name in columns), strict=True)]
+    songs = [
+        {"name": row["path"], "id": row["song_id"], **{key: row[key] for key in ("path", "split", "source", "licence", "seconds")}}
+        | {"whole_seconds": row["whole_seconds"] or row["seconds"], "fingerprint": row["fingerprint"] or []}
+        for row in rows
+        if row["style"] == style and row["split"] in ("train", "valid")
+    ]
+    return dataset.Prepared(songs, {}, {}, 0.0)
 
 
 def _tidy(folder: Path) -> None:
@@ -285,6 +364,83 @@ def _tidy(folder: Path) -> None:
         (folder / name).unlink(missing_ok=True)
 
 
+# -- what the user should know in the first minute -------------------------------------------------------------------------
+
+
+def first_look(sources: Sequence[str], config: BuildConfig, *, seconds: float = 20.0, files: int = 24) -> list[str]:
+    """What is odd about the music, by a look at some of its files: one line each.
+
+    Parameters
+    ----------
+    seconds : float
+        After so long no further file is looked at.
+    """
+    until = time.monotonic() + seconds
+    places = [Path(source) for source in sources if not (Path(source) / "midi.csv").is_file()]
+    paths = sorted((path for place in places for path in _music_below(place)), key=lambda path: dataset.text_hash(path.name))
+    checkups = []
+    for path in paths[:files]:
+        if time.monotonic() > until:
+            break
+        if path.stat().st_size < 200e6:  # the length of a longer one is known without listening
+            checkups.append(doctor.examine(path, timeout_seconds=seconds))
+    return list(_look_lines(len(paths), checkups, config))
+
+
+def _music_below(place: Path) -> list[Path]:
+    suffixes = (*dataset.SCORE_SUFFIXES, *dataset.AUDIO_SUFFIXES)
+    return [path for path in ([place] if place.is_file() else place.rglob("*")) if path.suffix.lower() in suffixes and path.is_file()]
+
+
+def _look_lines(found: int, checkups: Sequence[doctor.Checkup], config: BuildConfig) -> Iterator[str]:
+    names = [[finding.name for finding in checkup.findings] for checkup in checkups]
+    silent = sum("silent" in own for own in names)
+    if silent:
+        yield f"{silent} of {len(checkups)} files looked at are silent; they are left out"
+    different = len({checkup.id for checkup in checkups if checkup.id})
+    if found > 1 and len(checkups) > 1 and different == 1:
+        yield f"all {len(checkups)} files looked at are the same file; it counts once, and a style of one song is that song"
+    seconds = sum(checkup.seconds for checkup in {checkup.id: checkup for checkup in checkups}.values())
+    if len(checkups) == found and 0 < seconds < LEAST_SECONDS:
+        yield f"{clock(seconds)} of music in all; with less than {LEAST_SECONDS / 60:.0f} minutes a style learns songs, not a sound"
+    for checkup in checkups:
+        if checkup.sound and checkup.seconds > 1.5 * config.audio_seconds:
+            rest = f"only its first {config.audio_seconds / 60:.0f} minutes are used (audio_seconds in [data])"
+            yield f"{Path(checkup.path).name} is {clock(checkup.seconds)} long; {rest}"
+
+
+def known_already(prepared: dataset.Prepared, start: StyleData | None) -> str:
+    """A line, if what is to be trained on is in the weights that the training starts from."""
+    if start is None:
+        return ""
+    songs = {song["id"]: song["fingerprint"] for song in prepared.songs if song["split"] == "train"}
+    melodies = [set(hashes) for hashes in start.fingerprints.values() if len(hashes) >= 12]
+
+    def known(song: str, own: Sequence[int]) -> bool:
+        return song in start.fingerprints or (len(own) >= 12 and any(len(theirs & set(own)) >= len(own) / 2 for theirs in melodies))
+
+    count = sum(known(song, own) for song, own in songs.items())
+    if not songs or count < len(songs) / 2:
+        return ""
+    return f"{count} of {len(songs)} songs are in {start.card.title} already; its own styles may do, see `stylestream styles`"
+
+
+def sameness(store: FrameStore) -> Iterator[str]:
+    """Lines about music that is too much alike to learn a style of."""
+    rows = store.frames[0, ::8].float() / dataset.LEVELS  # (T, F)
+    notes = torch.nn.functional.relu(rows - rows.mean(1, keepdim=True)).mean(0)
+    classes = notes[: notes.numel() // 36 * 36].reshape(-1, 12, 3).sum((0, 2))
+    if float(classes.sort(descending=True).values[:3].sum() / classes.sum().clamp(min=1e-9)) > 0.75:
+        yield "nearly all of the music is on three notes; other keys will sound like them"
+    if float(rows.mean(1).std() * 90) < 0.5:
+        yield "all of the music is equally loud from beginning to end; the style will have no dynamics"
+    if len(store.songs) > 1:
+        means = torch.stack([store.frames[0, first : first + count : 8].float().mean(0) for _, _, first, count in store.songs])
+        far_db = (means - means.mean(0)).abs().mean() / dataset.LEVELS * 90
+        if float(far_db) < 0.2:
+            yield "all songs sound the same on average, to a fifth of a decibel; are they copies?"
+
+
 # -- the training itself ---------------------------------------------------------------------------------------------------
 
 
@@ -292,24 +448,72 @@ def _fit_folder(
     plan: Plan,
     start: StyleData | None,
     folder: Path,
-    device: str,
+    team: Team,
     report: Callable[[dict[str, float]], None],
     progress: Callable[[str, float, str], None],
     say: Callable[[str], None],
 ) -> State:
-    store, held_out = (FrameStore(folder / "frames", [dataset.OWN_STYLE], split=split, device=device) for split in ("train", "valid"))
+    device = team.device
+    store, held_out = _stores(plan, folder, device)
     if not store.starts(plan.config.crop_frames):
         raise ValueError(f"no song is as long as a crop of {plan.config.crop_frames} frames; lower crop_frames in [train], or add songs")
     base = None if start is None else start_weights(start.weights, store.mean_frames()[0])
-    state = new_state(plan.model, plan.config, device=device, base=base)
+    state = new_state(plan.model, plan.config, device=device, base=base, team=team)
     if load_checkpoint(state, folder) and state.step:
         say(f"resuming from step {state.step}")
+    for line in sameness(store) if state.step == 0 else ():
+        say(f"warning: {line}")
     how = view_config(plan, store)
     began = time.monotonic()
-    with _threads(plan, store, how, device), _logged(folder, state.step, report) as log:
+    with _threads(plan, store, how, device), _tensorboard(folder, state.step, team) as writer:
+        state.batch = state.batch or team.share(_batch_for(plan, store, how, team))
+        excerpt = Excerpt(held_out)
         left = max(plan.config.minutes - (time.monotonic() - began) / 60, plan.config.minutes / 2)
         config = replace(plan.config, minutes=left)
-        return fit(state, store, held_out, config, how, folder, report=log, tick=_Ticker(progress))
+        watch = Watch(config, state, excerpt, folder, writer, progress, report)
+        every = min(SHOW_SECONDS, 60 * left / 4) if not plan.config.steps else SHOW_SECONDS
+        fit(
+            state, store, held_out, config, how, folder, report=watch.report, tick=watch.tick, show=watch.show, show_seconds=every, say=say
+        )  # fmt: skip
+    if not state.history or state.history[-1]["progress"] < 1:
+        return state
+    say(f"trained {state.step} steps; the best weights score {100 * state.best_score:.1f} % of the way from copying to the target")
+    return state
+
+
+def _stores(plan: Plan, folder: Path, device: str) -> tuple[FrameStore, FrameStore]:
+    """Songs to train on and to score on; of a dataset without a song to score on, the last is held out."""
+    built = next((source for source in plan.sources if is_dataset(source)), None)
+    if built is None:
+        train, valid = (FrameStore(folder / "frames", [dataset.OWN_STYLE], split=split, device=device) for split in ("train", "valid"))
+        return train, valid
+    data = Dataset(built)
+    names = [plan.data.recipe or data.description.styles[0]]
+    store = data.frame_store(names, split="train", device=device)
+    try:
+        return store, data.frame_store(names, split="valid", device=device)
+    except ValueError:
+        if len(store.songs) < 2:
+            raise ValueError(f"{built}: only one song to train on, and none to score on; build it of more songs") from None
+        return store.part(store.songs[:-1]), store.part(store.songs[-1:])
+
+
+def _batch_for(plan: Plan, store: FrameStore, how: views.ViewConfig, team: Team) -> int:
+    """Crops in a step where the config leaves it open: on a GPU as many as still make it a tenth faster, by a quick trial."""
+    if plan.config.batch or plan.config.steps or not team.device.startswith("cuda") or team.size > 1:
+        return plan.config.batch
+    state, best, batch = new_state(plan.model, plan.config, device=team.device), (0.0, LEAST_BATCH), LEAST_BATCH
+    while batch <= MOST_BATCH:
+        try:
+            rate = batch / _seconds_per_step(state, store, replace(plan.config, batch=batch), how, torch.get_num_threads())
+        except torch.cuda.OutOfMemoryError:
+            break
+        used = torch.cuda.max_memory_reserved(team.device) / torch.cuda.get_device_properties(team.device).total_memory
+        if rate < 1.1 * best[0] or used > 0.6:
+            break
+        best, batch = (rate, batch), 2 * batch
+    torch.cuda.empty_cache()
+    return best[1]
 
 
 @contextlib.contextmanager
@@ -346,43 +550,97 @@ def view_config(plan: Plan, store: FrameStore) -> views.ViewConfig:
     return replace(usual, **plan.views)
 
 
-class _Ticker:
-    """Tells how far a training is, a few times a second: reading a loss waits for the device."""
+class Watch:
+    """What a user sees of a training: a line, rows of scores, previews, TensorBoard."""
 
-    def __init__(self, progress: Callable[[str, float, str], None]) -> None:
-        self.progress, self.last = progress, 0.0
+    def __init__(
+        self,
+        config: TrainConfig,
+        state: State,
+        excerpt: Excerpt,
+        folder: Path,
+        writer: Any,
+        progress: Callable[[str, float, str], None],
+        report: Callable[[dict[str, float]], None],
+    ) -> None:
+        self.config, self.excerpt, self.folder, self.writer = config, excerpt, folder, writer
+        self._progress, self._report, self._told, self.ceiling = progress, report, -math.inf, math.nan
+        self._since = (state.step, state.seconds)  # of the last row
+        self.speed = 0.0  # seconds of music in a second
 
-    def __call__(self, state: State, spent: float, losses: dict[str, Tensor]) -> None:
-        if time.monotonic() - self.last < 0.5:
+    def tick(self, state: State, spent: float, losses: Mapping[str, Tensor]) -> None:
+        """Tell how far it is, a few times a second: reading a loss waits for the device."""
+        if not state.team.leads or time.monotonic() - self._told < 0.5:
             return
-        self.last = time.monotonic()
-        way = f" · way {100 * state.history[-1]['score/way']:.0f} %" if state.history else ""
+        self._told = time.monotonic()
+        self._measure(state)
+        way = f" · way {100 * state.history[-1]['score/way']:.0f} %, {self._lines()}" if state.history else ""
         shown = f"L1 {float(losses['loss/l1_db']):.2f} dB · KL {float(losses['loss/kl']):.2f}"
-        self.progress("training", min(spent, 1.0), f"step {state.step} · {shown}{way}")
+        left = f" · {clock(self._left_after({'progress': spent, 'seconds': state.seconds, 'step': state.step}))} left"
+        text = f"step {state.step} · {self.speed:.0f} s of music a second · {shown}{way}{left}"
+        self._progress("training", min(spent, 1.0), text)
+
+    def report(self, row: dict[str, float]) -> None:
+        """Complete a row of scores, and pass it on."""
+        if math.isnan(self.ceiling):
+            self.ceiling = 1 - self.excerpt.ceiling_db / max(row["score/copy_db"], 1e-6)
+        row["score/ceiling"] = self.ceiling
+        row |= {"speed/music": self.speed, "left_seconds": self._left_after(row)}
+        if self.writer is not None:
+            for key, value in row.items():
+                self.writer.add_scalar(key, value, int(row["step"]))
+        self._report(row)
+
+    def show(self, state: State) -> None:
+        """Write excerpt and pictures; a disk that is full of them must not end the training."""
+        if state.team.leads:
+            with contextlib.suppress(OSError):
+                show(state.average, self.excerpt, state.history, self.folder / "preview", state.step, self.writer)
+
+    def _measure(self, state: State) -> None:
+        step, seconds = self._since
+        if state.seconds - seconds > 5:
+            crops = (state.step - step) * batch_of(state, self.config)
+            self.speed = max(crops * self.config.crop_frames * 512 / 44100 / (state.seconds - seconds), 0.0)
+            self._since = (state.step, state.seconds)
+
+    def _left_after(self, row: Mapping[str, float]) -> float:
+        """Seconds of training, by the clock or by the steps so far."""
+        if not self.config.steps:
+            return max(1 - row["progress"], 0.0) * 60 * self.config.minutes
+        return row["seconds"] / max(row["step"], 1) * (self.config.steps - row["step"])
+
+    def _lines(self) -> str:
+        return "copying 0" + ("" if math.isnan(self.ceiling) else f", ceiling {100 * self.ceiling:.0f}")
+
+
+def clock(seconds: float) -> str:
+    """Minutes and seconds, or hours and minutes.
+
+    >>> clock(75), clock(7300)
+    ('1:15', '2 h 01 min')
+    """
+    minutes = int(seconds / 60)
+    return f"{minutes}:{int(seconds) % 60:02}" if minutes < 60 else f"{minutes // 60} h {minutes % 60:02} min"
 
 
 @contextlib.contextmanager
-def _logged(folder: Path, step: int, report: Callable[[dict[str, float]], None]) -> Iterator[Callable[[dict[str, float]], None]]:
-    """Rows go to TensorBoard too, where it is installed."""
+def _tensorboard(folder: Path, step: int, team: Team) -> Iterator[Any]:
+    """A writer of logs, in the first process, where TensorBoard is installed."""
     try:
         from torch.utils.tensorboard import SummaryWriter
     except ImportError:
-        yield report
+        yield None
+        return
+    if not team.leads:
+        yield None
         return
     with SummaryWriter(str(folder / "tensorboard"), purge_step=step) as writer:
-
-        def log(row: dict[str, float]) -> None:
-            for key, value in row.items():
-                writer.add_scalar(key, value, int(row["step"]))
-            report(row)
-
-        yield log
+        yield writer
 
 
-def _card(
-    plan: Plan, start: StyleData | None, state: State, prepared: dataset.Prepared, out: Path, device: str, best: Mapping[str, float]
-) -> Card:
-    about = replace(card(out.stem, prepared, device), training_minutes=round(state.seconds / 60, 1), training_steps=state.step)
+def _card(plan: Plan, start: StyleData | None, state: State, prepared: dataset.Prepared, out: Path, best: Mapping[str, float]) -> Card:
+    about = replace(card(out.stem, prepared, state.team.device), training_minutes=round(state.seconds / 60, 1), training_steps=state.step)
     if best:
         scores = {key: round(best[f"score/{key}"], 3) for key in ("way", "l1_db", "copy_db")}
         about = replace(about, metrics={"held-out frames": scores})

@@ -188,7 +188,12 @@ def test_three_scores_become_a_style_through_ctrl_c(tmp_path, tone):
     style = load_style(tmp_path / "mine.safetensors")
     y = tone(1.0)
     assert np.abs(style.transfer(y, RATE) - y).max() > 0.01
-    assert {path.name for path in (tmp_path / "mine.safetensors.ckpt").iterdir()} <= {"history.json", "tensorboard"}
+    left = tmp_path / "mine.safetensors.ckpt"
+    assert {path.name for path in left.iterdir()} <= {"history.json", "tensorboard", "preview"}
+    assert {"curve.png", "step-150.png", "step-150.ogg"} <= {path.name for path in (left / "preview").iterdir()}
+    heard, rate = soundfile.read(left / "preview" / "step-150.ogg")
+    thirds = [np.abs(heard[round(share * len(heard)) :][: rate // 2]).max() for share in (0.1, 0.45, 0.8)]
+    assert min(thirds) > 0.01, "song, result and target are to be heard"
 
 
 def test_a_style_is_made_from_recordings_and_the_base(recordings, tmp_path):
