@@ -269,7 +269,7 @@ _PLAIN = ("step", "seconds", "best_score", "retries", "batch", "skipped", "histo
 
 def save_checkpoint(state: State, folder: Path) -> None:
     """The whole state, as safetensors and JSON in one file, whole or not at all."""
-    from safetensors.torch import save_file
+    from safetensors.torch import save
 
     folder.mkdir(parents=True, exist_ok=True)
     tensors: dict[str, Tensor] = {}
@@ -280,7 +280,8 @@ def save_checkpoint(state: State, folder: Path) -> None:
             tensors |= {f"{name}/{index}/{slot}": torch.as_tensor(value).contiguous() for slot, value in slots.items()}
     plain = {name: getattr(state, name) for name in _PLAIN}
     with whole_file(folder / "last.safetensors") as temporary:
-        save_file({key: value.clone() for key, value in tensors.items()}, temporary, metadata={"state": json.dumps(plain)})
+        # as bytes, written by Python: what goes wrong on a disk is then an OSError
+        temporary.write_bytes(save({key: value.clone() for key, value in tensors.items()}, metadata={"state": json.dumps(plain)}))
 
 
 def load_checkpoint(state: State, folder: Path) -> bool:
@@ -577,11 +578,11 @@ def set_mean_frames(state: State, store: FrameStore) -> None:
 
 def save_best(state: State, folder: Path) -> None:
     """The averaged weights, float32."""
-    from safetensors.torch import save_file
+    from safetensors.torch import save
 
     folder.mkdir(parents=True, exist_ok=True)
     with whole_file(folder / "best.safetensors") as temporary:
-        save_file({key: value.contiguous().clone() for key, value in state.average.state_dict().items()}, temporary)
+        temporary.write_bytes(save({key: value.contiguous().clone() for key, value in state.average.state_dict().items()}))
 
 
 def write_history(state: State, folder: Path) -> None:

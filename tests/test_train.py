@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import math
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator
 from dataclasses import asdict, replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -297,3 +300,136 @@ def test_a_new_style_begins_half_way_between_the_nearest_and_the_mean_of_all():
     assert made["style"].tolist() == [[4.0, 5.5]]
     assert made["mean_frames"].numpy() == pytest.approx(np.array([[0.5, 0.6, 0.4]]))
     assert made["rest"].tolist() == [1, 1]
+
+
+# --- it goes on ------------------------------------------------------------------------------------------------------------
+
+
+class Heavy(Draw):
+    """A network for which a step of more than two crops takes more memory than there is."""
+
+    def forward(self, view: torch.Tensor, *rest: Any, **options: Any) -> dict[str, torch.Tensor]:
+        if view.shape[0] > 2:
+            raise torch.cuda.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 MiB")
+        return super().forward(view, *rest, **options)
+
+
+def test_out_of_memory_halves_the_batch_and_goes_on(frames, tmp_path):
+    said: list[str] = []
+    config = replace(SHORT, batch=8, steps=3)
+    state = train.new_state(TINY, config, model=Heavy(TINY))
+    train.fit(state, *stores(frames), config, views.ViewConfig(), tmp_path, say=said.append)
+    assert (state.step, state.batch) == (3, 2)
+    assert said == [
+        f"out of memory at step 0: going on from step 0 with {half} crops in a step instead of {2 * half}" for half in (4, 2)
+    ]  # fmt: skip
+    again = train.new_state(TINY, config, model=Heavy(TINY))
+    train.load_checkpoint(again, tmp_path)
+    assert again.batch == 2  # and does not run out again
+
+
+def test_a_crop_that_does_not_fit_and_another_error_end_the_training(frames, tmp_path, monkeypatch):
+    def failing(message: str) -> Any:
+        def step(*_: Any) -> None:
+            raise RuntimeError(message)
+
+        return step
+
+    monkeypatch.setattr(train, "train_step", failing("[enforce fail] DefaultCPUAllocator: can't allocate memory"))
+    with pytest.raises(ValueError, match=r"out of memory at step 0; lower crop_frames in \[train\]"):
+        fit(tmp_path, frames)
+    monkeypatch.setattr(train, "train_step", failing("mat1 and mat2 shapes cannot be multiplied"))
+    with pytest.raises(RuntimeError, match="mat1 and mat2"):
+        fit(tmp_path, frames)
+
+
+def rows(*ways: float, start: float = 0.0) -> list[dict[str, float]]:
+    return [{"score/way": way, "progress": start + 0.01 * (i + 1)} for i, way in enumerate(ways)]
+
+
+def test_on_a_plateau_the_next_stage_begins_and_after_the_last_the_training_ends():
+    config = TrainConfig(minutes=10, patience=3, critic_from=0.5)
+    state = train.new_state(TINY, config)
+    state.history, state.seconds = rows(0.1, 0.2, 0.3, 0.31, 0.32), 30.0
+    assert train.pass_plateau(state, config) == ""  # still better
+    state.history, state.best_score = rows(0.1, 0.3, 0.3, 0.2, 0.301), 0.301
+    assert train.pass_plateau(state, config) == "step 0: no better for 3 scores (best 30.1 %): going on to sharpening"
+    assert train.spent_share(state, config) == pytest.approx(0.5)
+    state.history += rows(0.2, 0.2, start=0.5)
+    assert train.pass_plateau(state, config) == ""  # a stage has its own scores
+    state.history += rows(0.2, 0.2, start=0.53)
+    assert train.pass_plateau(state, config).endswith("going on to the last, small steps")
+    state.history += rows(0.2, 0.2, 0.2, 0.2, start=0.86)
+    state.seconds, state.skipped = 60.0, 0.8  # the last row's progress
+    assert train.pass_plateau(state, config).endswith("more would not help; stopping here")
+    assert train.spent_share(state, config) == pytest.approx(1.0)
+    steps = train.new_state(TINY, SHORT)
+    steps.history = rows(0.2, 0.2, 0.2, 0.2, 0.2)
+    assert train.pass_plateau(steps, replace(config, steps=100)) == ""  # so many steps were asked for
+
+
+def test_a_training_that_gets_no_better_stops_before_its_time(frames, tmp_path, monkeypatch):
+    monkeypatch.setattr(train, "transfer_score", lambda *_, **__: {"score/way": 0.25})
+    said: list[str] = []
+    config = replace(SHORT, steps=0, minutes=60.0, patience=2, score_seconds=0.0, critic_from=0.5)
+    state = train.new_state(TINY, config)
+    train.fit(state, *stores(frames), config, views.ViewConfig(), tmp_path, say=said.append)
+    assert state.seconds < 600
+    assert [line.partition("): ")[2] for line in said] == [
+        "going on to sharpening", "going on to the last, small steps", "more would not help; stopping here",
+    ]  # fmt: skip
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="limits of a process are of POSIX")
+def test_a_disk_that_is_full_leaves_the_checkpoint_before(frames, tmp_path):
+    import resource
+
+    state = fit(tmp_path, frames, replace(SHORT, steps=2))
+    before = (tmp_path / "last.safetensors").read_bytes()
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    ignored = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)  # as on a full disk: the write fails, the process lives
+    resource.setrlimit(resource.RLIMIT_FSIZE, (len(before) // 2, limits[1]))
+    try:
+        with pytest.raises(OSError, match="File too large"):
+            train.save_checkpoint(state, tmp_path)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+        signal.signal(signal.SIGXFSZ, ignored)
+    assert (tmp_path / "last.safetensors").read_bytes() == before
+    assert not list(tmp_path.glob(".*.part"))
+    assert train.load_checkpoint(train.new_state(TINY, SHORT), tmp_path)
+
+
+def test_a_loss_that_is_not_finite_says_where(frames, tmp_path):
+    state = fit(tmp_path, frames, replace(SHORT, steps=2))
+    with torch.no_grad():
+        state.model.decoder.weight.fill_(math.inf)
+    said: list[str] = []
+    losses = {"loss/l1_db": torch.tensor(1.0), "loss/kl": torch.tensor(math.nan), "loss/total": torch.tensor(math.nan)}
+    state.step = 7
+    train.go_back(state, tmp_path, losses, said.append)
+    where = "the loss is not finite at step 7 (loss/kl, loss/total; weights: decoder.weight)"
+    assert said == [f"{where}: back to step 2, with other random numbers (1 of 3)"]
+    assert state.model.decoder.weight.isfinite().all()
+
+
+def test_checkpoints_stay_young_through_scores_and_previews(frames, tmp_path, monkeypatch):
+    now, saves = [0.0], [0.0]
+    step, save, score = train.train_step, train.save_checkpoint, train.transfer_score
+    monkeypatch.setattr(train, "time", SimpleNamespace(monotonic=lambda: now[0]))
+
+    def lasting(function: Any, seconds: float) -> Any:
+        def slow(*args: Any, **options: Any) -> Any:
+            now[0] += seconds
+            return function(*args, **options)
+
+        return slow
+
+    monkeypatch.setattr(train, "train_step", lasting(step, 2.0))
+    monkeypatch.setattr(train, "transfer_score", lasting(score, 6.0))
+    monkeypatch.setattr(train, "save_checkpoint", lambda *args: (save(*args), saves.append(now[0])))
+    config = replace(SHORT, steps=0, minutes=5.0, score_seconds=40.0, critic_from=1.0)
+    shown = lasting(lambda state: None, 12.0)
+    train.fit(train.new_state(TINY, config), *stores(frames), config, views.ViewConfig(), tmp_path, show=shown, show_seconds=60.0)
+    assert max(b - a for a, b in itertools.pairwise(saves)) <= 30
+    assert 300 <= now[0] <= 330  # and the minutes are kept
