@@ -21,7 +21,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from stylestream import dataset, evaluate, metrics, midi
+from stylestream import metrics, midi, passages, recipes
 from stylestream.blend import blend
 from stylestream.network import network_of
 from stylestream.style import bundled_folder, find_style, load_style_file
@@ -103,13 +103,13 @@ class Song:
 
 def songs(data: Path, styles: list[str], seconds: float) -> list[Song]:
     """One song of each style's valid pieces."""
-    protocol, renderer, out = evaluate.Protocol(pieces=1, seconds=seconds), evaluate.Renderer(evaluate.default_cache()), []
+    protocol, renderer, out = passages.Protocol(pieces=1, seconds=seconds), passages.Renderer(passages.default_cache()), []
     for style in styles:
-        recipe = dataset.recipe_of(style)
-        excerpt = evaluate.excerpts(data, style, protocol, split="valid")[0][0]
-        target = dataset.target_score(midi.load_score(excerpt.content), recipe)
-        y = renderer.render(evaluate.song_score(target, excerpt.content, recipe), protocol.song_soundfont, excerpt)
-        out.append(Song(y, evaluate.notes_of(target, excerpt)))
+        recipe = recipes.recipe_of(style)
+        excerpt = passages.excerpts(data, style, protocol, split="valid")[0][0]
+        target = recipes.target_score(midi.load_score(excerpt.content), recipe)
+        y = renderer.render(passages.song_score(target, excerpt.content, recipe), protocol.song_soundfont, excerpt)
+        out.append(Song(y, passages.notes_of(target, excerpt)))
     return out
 
 

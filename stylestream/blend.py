@@ -1,4 +1,6 @@
-"""Styles between styles: ``rock:0.6,strings:0.4`` → one style, at one style's cost.
+"""What ``-s`` names → one style in memory; styles between styles: ``rock:0.6,strings:0.4``, at one style's cost.
+
+A name is a style's, a style file's path, or a recording's (``clip``).
 
 Bundled styles, and those that ``train`` makes, are fine-tunes of one base, and between such weights lies no barrier [1]_: a straight line
 from one network to another passes through networks that paint as well, in a style between. So a blend is one network, whose weights,
@@ -22,6 +24,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from stylestream.recipes import AUDIO_SUFFIXES, SCORE_SUFFIXES
 from stylestream.style import SUFFIX, Card, Source, StyleData, find_style, load_style_file
 
 if TYPE_CHECKING:
@@ -42,8 +45,8 @@ Shares = tuple[tuple[str, float], ...]
 def parse(text: str) -> Shares:
     """Read ``NAME:SHARE,NAME:SHARE`` (or ``NAME,NAME``: equal shares); anything else is one name.
 
-    Names are as `style.find_style` takes them. Shares may have any positive sum; a style named twice gets both shares; a share of 0
-    leaves a style out.
+    Names are as `style.find_style` takes them, or recordings. Shares may have any positive sum; a style named twice gets both shares; a
+    share of 0 leaves a style out.
 
     Returns
     -------
@@ -103,24 +106,51 @@ def label(shares: Shares) -> str:
     >>> label((("rock", 0.6), ("strings", 0.4)))
     'rock60-strings40'
     """
-    stems = [(Path(name).name.removesuffix(SUFFIX), share) for name, share in shares]
-    return stems[0][0] if len(stems) == 1 else "-".join(f"{stem}{100 * share:.3g}" for stem, share in stems)
+    return _stem(shares[0][0]) if len(shares) == 1 else "-".join(f"{_stem(name)}{100 * share:.3g}" for name, share in shares)
+
+
+def _stem(name: str) -> str:
+    return Path(name).stem if is_recording(name) else Path(name).name.removesuffix(SUFFIX)
+
+
+def is_recording(name: str | Path) -> bool:
+    """Whether a style is named by a recording (or MIDI file), by its suffix."""
+    return Path(name).suffix.lower() in (*AUDIO_SUFFIXES, *SCORE_SUFFIXES)
 
 
 def locate(style: str | Path) -> list[Path]:
     """Files of what ``-s`` names, unread: to know a wrong name before any work is done. Raises as `parse` and `style.find_style`."""
-    return [find_style(name) for name, _ in _shares_of(style)]
+    return [_find(name) for name, _ in _shares_of(style)]
+
+
+def _find(name: str | Path) -> Path:
+    if not is_recording(name):
+        return find_style(name)
+    if not Path(name).exists():
+        raise FileNotFoundError(f"{name}: no such recording")
+    return Path(name)
 
 
 def load_blend(style: str | Path) -> StyleData:
-    """What ``-s`` names, in memory: a style, or a blend of several. Raises as `parse`, `style.load_style_file` and `blend`."""
+    """What ``-s`` names, in memory: a style, a recording as one, or a blend of several.
+
+    Raises as `parse`, `style.load_style_file`, `clip.clip_style` and `blend`.
+    """
     from stylestream.network import network_of
 
     shares = _shares_of(style)
-    loaded = [load_style_file(find_style(name)) for name, _ in shares]
+    loaded = [_load(name) for name, _ in shares]
     for data, (name, _) in zip(loaded, shares, strict=True):
         network_of(data, str(name))  # what is wrong with one of them is said of that one
     return blend(loaded, [share for _, share in shares], [str(name) for name, _ in shares])
+
+
+def _load(name: str | Path) -> StyleData:
+    if not is_recording(name):
+        return load_style_file(find_style(name))
+    from stylestream.clip import clip_style
+
+    return clip_style(_find(name))
 
 
 def _shares_of(style: str | Path) -> Sequence[tuple[str | Path, float]]:
@@ -156,11 +186,17 @@ def blend(styles: Sequence[StyleData], shares: Sequence[float], names: Sequence[
     settings = {key: sum(share * s.model_config[key] for s, share in zip(styles, shares, strict=True)) for key in _shared(styles)}
     heard = {song: hashes for style in styles for song, hashes in style.fingerprints.items()}
     model_config = {**styles[0].model_config, **settings}
-    return replace(styles[0], weights=weights, model_config=model_config, card=_card(styles, shares, names), fingerprints=heard)
+    card, tone = _card(styles, shares, names), _tone(styles, shares)
+    return replace(styles[0], weights=weights, model_config=model_config, card=card, fingerprints=heard, tone=tone)
 
 
 def _shared(styles: Sequence[StyleData]) -> list[str]:
     return [key for key in BLENDED_SETTINGS if all(key in style.model_config for style in styles)]
+
+
+def _tone(styles: Sequence[StyleData], shares: Sequence[float]) -> Tensor | None:
+    own = [(style.tone, share) for style, share in zip(styles, shares, strict=True) if style.tone is not None]
+    return _mean([tone for tone, _ in own], [share for _, share in own]) if own else None
 
 
 def _mean(tensors: Sequence[Tensor], shares: Sequence[float]) -> Tensor:
@@ -193,7 +229,7 @@ def distance(a: Mapping[str, Tensor], b: Mapping[str, Tensor]) -> float:
 
 def _card(styles: Sequence[StyleData], shares: Sequence[float], names: Sequence[str]) -> Card:
     cards = [style.card for style in styles]
-    percent = [f"{100 * share:.3g} % {name}" for share, name in zip(shares, names, strict=True)]
+    percent = [f"{100 * share:.3g} % {_stem(name)}" for share, name in zip(shares, names, strict=True)]
     one: dict[str, Any] = {key: _agreed([getattr(card, key) for card in cards]) for key in ("author", "licence", "training_device")}
     return Card(title=" + ".join(percent), description="A blend of " + ", ".join(percent) + ".", sources=_sources(cards), **one)
 

@@ -101,6 +101,8 @@ class StyleTransfer:
     card : Card, optional
     style : int
         Row of the network's style embedding.
+    tone : Tensor [shape=(F,)], optional
+        Added to the frames that the network paints (`clip`).
     device : str
         "cpu", "cuda", "mps".
     half : bool, optional
@@ -121,6 +123,7 @@ class StyleTransfer:
         vocoder: Vocoder | None = None,
         card: Card | None = None,
         style: int = 0,
+        tone: Tensor | None = None,
         device: str = "cpu",
         half: bool | None = None,
     ) -> None:
@@ -129,6 +132,7 @@ class StyleTransfer:
         self.vocoder = (vocoder or Vocoder(features, iterations=draw.config.phase_iterations)).to(self.device)
         self.config: FeatureConfig = self.vocoder.features.config
         self.card, self.style = card, style
+        self.tone = None if tone is None else tone.to(self.device)
         self.half = _multiplies_in_bfloat16(self.device) if half is None else half
 
     def __call__(
@@ -169,7 +173,8 @@ class StyleTransfer:
     def _paint(self, x: Tensor, phase: Tensor | None, **dials: Any) -> Tensor:
         batch_phase = None if phase is None else phase[None]
         with torch.autocast(self.device.type, dtype=torch.bfloat16) if self.half else nullcontext():
-            return self.draw.transfer(x[None], style=self.style, phase=batch_phase, **dials)[0].float()
+            painted = self.draw.transfer(x[None], style=self.style, phase=batch_phase, **dials)[0].float()
+        return painted if self.tone is None else (painted + self.tone[:, None]).clamp(min=0)
 
     # -- sizes ------------------------------------------------------------------------------------------------------
 
@@ -677,7 +682,8 @@ def load_style(style: str | Path, *, device: str = "cpu", half: bool | None = No
     Parameters
     ----------
     style : str or Path
-        A bundled or installed style's name; a style file; or a blend of either, ``"rock:0.6,strings:0.4"`` (`blend.parse`).
+        A bundled or installed style's name; a style file; a recording (`clip.clip_style`); or a blend of any of these,
+        ``"rock:0.6,strings:0.4"`` (`blend.parse`).
     device : str
         "cpu", "cuda", "cuda:1", "mps".
     half : bool, optional
@@ -686,14 +692,16 @@ def load_style(style: str | Path, *, device: str = "cpu", half: bool | None = No
     Raises
     ------
     ValueError
-        If there is no such style, its file is not one, styles cannot be blended, or the device is not there.
+        If there is no such style, its file is not one, a recording is too short or silent, styles cannot be blended, or the device is
+        not there.
     OSError
         If a file cannot be read.
     """
     data = load_blend(style)
     check_device(device)
     draw = network_of(data, str(style))
-    return StyleTransfer(draw, features=LogFrequency(features_of(data, str(style))), card=data.card, device=device, half=half)
+    features = LogFrequency(features_of(data, str(style)))
+    return StyleTransfer(draw, features=features, card=data.card, tone=data.tone, device=device, half=half)
 
 
 def check_device(device: str) -> None:

@@ -90,6 +90,7 @@ def test_the_module_is_the_command():
         (["transfer", "song.wav", "-s", "rock:0.5,strigns:0.5"], "unknown style 'strigns'; did you mean 'strings'?"),
         (["transfer", "song.wav", "-s", "rock:0.5,strings:x"], "has no share; write a blend as rock:0.6,strings:0.4"),
         (["transfer", "song.wav", "-s", "rock:0,strings:0"], "all shares are 0"),
+        (["transfer", "song.wav", "-s", "record.mp3"], "record.mp3: no such recording"),
         (["render", "song.mid"], "--out"),
         (["styles", "show", "no-such-style"], "unknown style"),
         (["styles", "install", "no-such-file"], "no such style file"),
