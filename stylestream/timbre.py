@@ -61,7 +61,7 @@ class Timbre(nn.Module):
         for layer, norm in zip(self.layers, self.norms, strict=True):
             x = F.gelu(norm(layer(x)))
         x = torch.cat([x.mean(-1), x.std(-1)], dim=1).flatten(1)  # over time: which, not when
-        return F.normalize(self.out(x), dim=-1)
+        return F.normalize(self.out(F.dropout(x, 0.4, training=self.training)), dim=-1)
 
     def logits(self, embedding: Tensor) -> Tensor:
         """(B, dimensions) → (B, styles): cosines to the styles' centres, sharpened."""
