@@ -61,6 +61,8 @@ class Crops(TorchDataset[dict[str, torch.Tensor]]):
     split : "train", "valid" or "test"
     styles : sequence of str, optional
         Only these, in the order of their ids; all of the dataset when not given.
+    songs : sequence of str, optional
+        Only songs of these ids, for example those under a licence.
     weights : "songs", "seconds", "styles", or a mapping of style to weight
         "songs": an epoch has every song once, in an order of its own. Otherwise an epoch is as long, and each crop's song is drawn: every
         second of music equally often, every style equally often, or each style as often as its weight says.
@@ -92,6 +94,7 @@ class Crops(TorchDataset[dict[str, torch.Tensor]]):
         crop_frames: int = 64,
         split: Split = "train",
         styles: Sequence[str] | None = None,
+        songs: Sequence[str] | None = None,
         weights: Weights = "songs",
         other: float = 0.0,
         phase: bool = False,
@@ -105,19 +108,20 @@ class Crops(TorchDataset[dict[str, torch.Tensor]]):
             raise ValueError(f"crop_frames {crop_frames}: at least 1")
         if not 0 <= other <= 1:
             raise ValueError(f"other {other}: a share, 0 to 1")
-        self._choose_songs(split)
+        self._choose_songs(split, songs)
         self._cumulative = None if weights == "songs" else np.cumsum(self._probabilities(weights))
 
-    def _choose_songs(self, split: Split) -> None:
+    def _choose_songs(self, split: Split, songs: Sequence[str] | None) -> None:
         table = self.data.songs
         style_ids = {style: number for number, style in enumerate(self.styles)}
         own = np.array([style_ids.get(style, -1) for style in table["style"].to_pylist()], np.int64)
         frames = table["frames"].to_numpy().astype(np.int64)
         right_split = np.array([value == split for value in table["split"].to_pylist()], bool)
-        self.songs = np.flatnonzero((own >= 0) & right_split & (frames >= self.crop_frames))  # places in the dataset
+        wanted = np.ones(len(table), bool) if songs is None else np.isin(table["song_id"].to_pylist(), list(songs))
+        self.songs = np.flatnonzero((own >= 0) & right_split & wanted & (frames >= self.crop_frames))  # places in the dataset
         if not len(self.songs):
-            wanted = ", ".join(self.styles) or "any style"
-            raise ValueError(f"{self.data.location}: no {split} song of {wanted} with {self.crop_frames} frames or more")
+            asked = ", ".join(self.styles) or "any style"
+            raise ValueError(f"{self.data.location}: no {split} song of {asked} with {self.crop_frames} frames or more")
         self._style, self._frames = own[self.songs], frames[self.songs]
         self._views = table["views"].to_numpy().astype(np.int64)[self.songs]
 

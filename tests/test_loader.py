@@ -83,6 +83,11 @@ def test_every_first_frame_is_drawn_and_none_beyond_the_end(folder):
     assert set(plan["first"][plan["song"] == 0].tolist()) == set(range(11))
 
 
+def test_songs_can_be_named(folder):
+    ids = Dataset(folder).songs["song_id"].to_pylist()
+    assert set(Crops(folder, songs=[ids[3], ids[7], ids[13]], weights="seconds").plan(range(200))["song"].tolist()) == {3, 7}
+
+
 @pytest.mark.parametrize(
     ("weights", "share_of_b"),
     [("styles", 0.5), ({"a": 1, "b": 3}, 0.75), ({"b": 1}, 1.0), ("seconds", None), ("songs", 0.25)],
