@@ -683,10 +683,8 @@ def doctor(
     """Say what is wrong with music before it is used: a line for each file, a verdict on the whole."""
     from stylestream import doctor as practice
 
-    with _progress_bar(1) as advance:
-        checkups, diagnosis = practice.check(
-            sources, jobs=jobs, timeout_seconds=timeout, progress=lambda done, total, name: advance(done / max(total, 1), name)
-        )
+    with _counter("files") as count:
+        checkups, diagnosis = practice.check(sources, jobs=jobs, timeout_seconds=timeout, progress=count)
     if json_:
         print(json.dumps(practice.as_json(checkups, diagnosis), ensure_ascii=False, indent=1))
     else:
@@ -697,6 +695,19 @@ def doctor(
         for line in practice.verdict_lines(diagnosis):
             print(_printable_columns(line))
     return 1 if diagnosis.usable < diagnosis.files or diagnosis.severity == "fault" else 0
+
+
+@contextlib.contextmanager
+def _counter(things: str) -> Iterator[Callable[[int, str], None]]:
+    """Give a function that shows how many are done, of who knows how many, and the last one's name. Silent where stderr is no terminal."""
+    if not sys.stderr.isatty():
+        yield lambda done, name: None
+        return
+    from rich.console import Console
+    from rich.markup import escape
+
+    with Console(stderr=True).status("") as status:
+        yield lambda done, name: status.update(f"{done:,} {things}  {escape(_printable(name))}")
 
 
 def _printable_columns(line: str) -> str:

@@ -10,10 +10,12 @@ its length. Scores are read, not played.
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import hashlib
 import itertools
 import math
+import tempfile
 import time
 import warnings
 from collections import Counter
@@ -24,6 +26,9 @@ from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
+
+from stylestream.groups import COMMON, MIN_RESEMBLANCE, MIN_SHARED, resemblance
+from stylestream.sources import SONG_SUFFIXES, file_id, find
 
 Severity = Literal["note", "warning", "fault"]
 _RANK = {"note": 0, "warning": 1, "fault": 2}
@@ -38,7 +43,7 @@ FULL_SCALE = 0.9995  # 16 bits reach 0.99997; a limiter's ceiling lies lower
 CLIPPED_SHARE = 1e-4  # of samples: five in a second; single overs of a coder are inaudible
 CANCELLING_DB = -9.0  # mono fold-down of a stereo song below its channels; unrelated channels lose 3
 DEAD_CHANNEL_DB = -60.0
-SHORT_SECONDS = 4.0  # a dataset refuses what is shorter
+SHORT_SECONDS = 4.0  # a training passes over what is shorter
 LONG_SECONDS = 600.0  # a training hears the first ten minutes of a recording
 LOW_SAMPLE_RATE = 32_000  # the nine octaves of the features end at 16.7 kHz
 LITTLE_SECONDS = 10 * 60.0  # a style that heard less knows its songs by heart
@@ -46,11 +51,9 @@ ENOUGH_SECONDS = 60 * 60.0  # the bundled styles heard about seventy minutes eac
 FEW_SONGS = 10
 MIN_TEMPO, MAX_TEMPO = 20.0, 400.0  # quarter notes a minute
 DRONE_SECONDS = 60.0
-SAME_MELODY = 0.5  # of a fingerprint shared
-LEAST_MELODY = 8  # hashes: a shorter tune is a scale or a chord, and everybody's
-COMMON_RUN = 50  # pieces that share a run of notes: more say nothing new
 UNLIKE_DB = 8.0  # of fifty recordings in six styles four are farther from their style's median spectrum
-TIMEOUT_SECONDS = 300.0  # of one file
+TIMEOUT_SECONDS, MEMORY_MIB = 300.0, 2048  # that one file may take
+HANGS = 60.0  # seconds more, and its worker is ended: a slow file gives up by itself, one that hangs its decoder does not
 BANDS_HZ = tuple(50.0 * 2 ** (k / 3) for k in range(25))  # thirds of an octave, 50 Hz to 12.8 kHz
 
 FAMILIES = (
@@ -281,7 +284,9 @@ def sound_findings(sound: Sound) -> Iterator[Finding]:
 
 
 def _too_short(seconds: float) -> Finding:
-    return Finding("short", "fault", f"{seconds:.1f} s long; at least {SHORT_SECONDS:g} s are needed", "join short pieces into one file")
+    return Finding(
+        "short", "warning", f"{seconds:.1f} s long", f"join short pieces: a training passes over what is under {SHORT_SECONDS:g} s"
+    )
 
 
 def _level_findings(sound: Sound) -> Iterator[Finding]:
@@ -379,7 +384,7 @@ def score_findings(score: Score) -> Iterator[Finding]:
     if score.seconds < SHORT_SECONDS:
         yield _too_short(score.seconds)
     if score.drum_notes == score.notes:
-        yield Finding("only-drums", "fault", "it has drums and nothing else", "remove it: styles are made of tones")
+        yield Finding("only-drums", "warning", "it has drums and nothing else", "leave it out of a style: styles are made of tones")
     if score.stuck_notes:
         text = f"{score.stuck_notes} note{'s' if score.stuck_notes > 1 else ''} never end"
         yield Finding("stuck", "warning", text, "save it again from a notation program; they sound until the end")
@@ -396,42 +401,49 @@ def score_findings(score: Score) -> Iterator[Finding]:
 # --- one file ----------------------------------------------------------------------------------------------------------------------
 
 
-def examine(path: str | Path, *, name: str = "", style: str = "", timeout_seconds: float = TIMEOUT_SECONDS) -> Checkup:
+def examine(content: str | Path | bytes, *, name: str = "", style: str = "", timeout_seconds: float = TIMEOUT_SECONDS) -> Checkup:
     """Everything about one file. Raises nothing, whatever the file holds: what cannot be read is a finding.
 
     Parameters
     ----------
+    content : path, or bytes of a file
     name : str
         What to call it; its path when not given.
     style : str
         What it is said to be.
     """
-    path, name = Path(path), name or str(path)
-    try:
-        hashed, is_score = _identify(path)
-    except (OSError, ValueError) as error:
-        return Checkup(name, style, findings=(_unreadable(error, path),))
-    try:
-        if is_score:
-            score = read_score(path)
-            return Checkup(name, style, hashed, score=score, findings=tuple(score_findings(score)))
-        sound = listen(path, timeout_seconds=timeout_seconds)
-        return Checkup(name, style, hashed, sound=sound, findings=tuple(sound_findings(sound)))
-    except Exception as error:  # decoders have many ways to fail on a hostile file, and one file must not end the round
-        return Checkup(name, style, hashed, findings=(_unreadable(error, path),))
+    name = name or ("(bytes)" if isinstance(content, bytes) else str(content))
+    with contextlib.ExitStack() as stack:
+        hashed, about = "", Path(name)
+        try:
+            path = about = _as_file(content, Path(name).suffix, stack)
+            hashed, is_score = _identify(path)
+            if is_score:
+                score = read_score(path)
+                return Checkup(name, style, hashed, score=score, findings=tuple(score_findings(score)))
+            sound = listen(path, timeout_seconds=timeout_seconds)
+            return Checkup(name, style, hashed, sound=sound, findings=tuple(sound_findings(sound)))
+        except Exception as error:  # decoders have many ways to fail on a hostile file, and one file must not end the round
+            return Checkup(name, style, hashed, findings=(_unreadable(error, about),))
+
+
+def _as_file(content: str | Path | bytes, suffix: str, stack: contextlib.ExitStack) -> Path:
+    """A file to be read: decoders want one. A member of an archive becomes one for as long as the stack is open."""
+    if not isinstance(content, bytes):
+        return Path(content)
+    path = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="stylestream-")), "song" + suffix.lower()[:8])
+    path.write_bytes(content)
+    return path
 
 
 def _identify(path: Path) -> tuple[str, bool]:
     """Hash of a file's bytes, and whether they are a MIDI file."""
     if path.exists() and not path.is_file():
         raise ValueError("not a regular file; copy the song into one first")
-    digest = hashlib.sha256()
     with path.open("rb") as file:
-        head = block = file.read(1 << 20)
-        while block:
-            digest.update(block)
-            block = file.read(1 << 20)
-    return digest.hexdigest()[:16], head[:4] == b"MThd" or (head[:4] == b"RIFF" and head[8:12] == b"RMID")
+        head = file.read(12)
+        file.seek(0)
+        return file_id(file), head[:4] == b"MThd" or (head[:4] == b"RIFF" and head[8:12] == b"RMID")
 
 
 def _unreadable(error: Exception, path: Path) -> Finding:
@@ -579,18 +591,26 @@ def _copies(checkups: Sequence[Checkup]) -> Iterator[tuple[int, Finding]]:
 
 
 def _melodies(checkups: Sequence[Checkup]) -> Iterator[tuple[int, Finding]]:
+    """Scores that are an earlier one in another edition or key, by the rule that puts songs of a dataset into one group."""
     earlier: dict[int, list[int]] = {}
+    known: set[str] = set()
     for index, checkup in enumerate(checkups):
-        if not checkup.usable or checkup.score is None or any(name.name == "copy" for name in checkup.findings):
+        if not checkup.usable or checkup.score is None or checkup.id in known:
             continue
-        shared = Counter(other for hash in checkup.score.melody for other in earlier.get(hash, ()))
+        known.add(checkup.id)
+        melody = checkup.score.melody
+        shared = Counter(other for hash in melody for other in earlier.get(hash, ()))
         for other, count in shared.most_common(1):
-            if count >= SAME_MELODY * len(checkup.score.melody) and checkups[other].id != checkup.id:
-                text = f"the melody of {checkups[other].path}, another edition or key"
-                yield index, Finding("same-melody", "note", text, "keep both in one split, as a dataset does")
-        for hash in checkup.score.melody if len(checkup.score.melody) >= LEAST_MELODY else ():
-            if len(known := earlier.setdefault(hash, [])) < COMMON_RUN:
-                known.append(index)
+            if count >= MIN_SHARED and resemblance(melody, _melody(checkups[other])) >= MIN_RESEMBLANCE:
+                text = f"the melody of {checkups[other].path} in another edition or key"
+                yield index, Finding("same-melody", "note", text, "fine: a dataset keeps both in one split")
+        for hash in melody:
+            if len(having := earlier.setdefault(hash, [])) < COMMON:
+                having.append(index)
+
+
+def _melody(checkup: Checkup) -> tuple[int, ...]:
+    return checkup.score.melody if checkup.score else ()
 
 
 def _outliers(checkups: Sequence[Checkup]) -> Iterator[tuple[int, Finding]]:
@@ -613,30 +633,31 @@ def _outliers(checkups: Sequence[Checkup]) -> Iterator[tuple[int, Finding]]:
 
 @dataclass(frozen=True)
 class _Task:
-    path: str
+    """A song to be examined. Two files of one name in two sources are two songs."""
+
+    index: int
     name: str
     style: str
+    content: bytes | Path
+    problem: str = ""
 
 
-def _tasks(sources: Sequence[str | Path]) -> list[_Task]:
-    from stylestream.recipes import AUDIO_SUFFIXES, SCORE_SUFFIXES
-
-    tasks = []
-    for source in map(Path, sources):
-        if not source.exists():
-            raise FileNotFoundError(f"no such file or folder: {source}")
-        files = sorted(source.rglob("*")) if source.is_dir() else [source]
-        for path in files:
-            if path == source or (path.suffix.lower() in (*AUDIO_SUFFIXES, *SCORE_SUFFIXES) and path.is_file()):
-                below = path.relative_to(source).parts if path != source else (path.name,)
-                tasks.append(_Task(str(path), str(path), below[0] if len(below) > 1 else ""))
-    if not tasks:
-        raise ValueError(f"no song found in {', '.join(map(str, sources))}")
-    return tasks
+def _tasks(sources: Sequence[str | Path]) -> Iterator[_Task]:
+    for index, found in enumerate(find(sources)):
+        try:
+            yield _Task(index, found.path, found.style, found.content())
+        except (ValueError, OSError) as error:
+            yield _Task(index, found.path, found.style, b"", str(error))
 
 
 def _examine(timeout_seconds: float, state: None, task: _Task) -> Checkup:
-    return examine(task.path, name=task.name, style=task.style, timeout_seconds=timeout_seconds)
+    if task.problem:
+        return Checkup(task.name, task.style, findings=(_unreadable(ValueError(task.problem), Path(task.name)),))
+    return examine(task.content, name=task.name, style=task.style, timeout_seconds=timeout_seconds)
+
+
+def _work(timeout_seconds: float) -> Callable[[Any, _Task], Checkup]:
+    return functools.partial(_examine, timeout_seconds)
 
 
 def check(
@@ -644,9 +665,18 @@ def check(
     *,
     jobs: int | None = None,
     timeout_seconds: float = TIMEOUT_SECONDS,
-    progress: Callable[[int, int, str], None] = lambda done, total, name: None,
+    memory_mib: int = MEMORY_MIB,
+    progress: Callable[[int, str], None] = lambda done, name: None,
 ) -> tuple[list[Checkup], Diagnosis]:
     """Examine all songs of some sources, in worker processes.
+
+    Parameters
+    ----------
+    sources : sequence of path or glob
+        Folders, files, archives, manifests: see `sources`.
+    timeout_seconds, memory_mib
+        That one file may take; one that takes more is a finding.
+    progress : function of (files done, name of the last)
 
     Returns
     -------
@@ -657,20 +687,29 @@ def check(
     Raises
     ------
     ValueError, OSError
-        If a source does not exist, or no song is there.
+        If a source does not exist or cannot be trusted, or no song is there.
     """
     from stylestream import parallel
 
-    tasks = _tasks(sources)
-    done: dict[_Task, Checkup] = {}
-    work = functools.partial(_examine, timeout_seconds)
-    jobs = min(jobs or parallel.cores(), len(tasks))
-    for task, result in parallel.over_songs(work, tasks, setup=_nothing, jobs=jobs):
-        if isinstance(result, ValueError):
-            result = Checkup(task.name, task.style, findings=(_unreadable(result, Path(task.path)),))
-        done[task] = result
-        progress(len(done), len(tasks), task.name)
-    checkups = relate([done[task] for task in tasks])
+    checkups: list[Checkup] = []
+    results = parallel.over_songs(
+        _work(timeout_seconds),
+        _tasks(sources),
+        setup=_nothing,
+        jobs=jobs,
+        ordered=True,
+        timeout_seconds=timeout_seconds + HANGS,
+        memory_mib=memory_mib,
+    )
+    with contextlib.closing(results):
+        for task, result in results:
+            if isinstance(result, ValueError):
+                result = Checkup(task.name, task.style, findings=(_unreadable(result, Path(task.name)),))
+            checkups.append(result)
+            progress(len(checkups), task.name)
+    if not checkups:
+        raise ValueError(f"no song found in {', '.join(map(str, sources))} (looked for {' '.join(sorted(SONG_SUFFIXES))})")
+    checkups = relate(checkups)
     return checkups, diagnose(checkups)
 
 

@@ -225,10 +225,10 @@ class _Shift:
 
 
 def _begin(setup: Callable[[], Any], memory_mib: int | None) -> Any:
-    import torch
-
-    torch.set_num_threads(1)  # workers share the cores among themselves
+    os.environ["OMP_NUM_THREADS"] = "1"  # workers share the cores among themselves
     state = setup()
+    if torch := sys.modules.get("torch"):  # not imported for work that needs none: it takes seconds
+        torch.set_num_threads(1)
     if memory_mib is not None:
         _limit_memory(memory_mib)
     return state

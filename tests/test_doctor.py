@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import functools
+import io
 import json
 import os
 import struct
+import tarfile
+import threading
 import tracemalloc
 from collections.abc import Iterable
 from pathlib import Path
@@ -98,7 +102,7 @@ ODD = {
 def test_what_is_wrong_with_a_recording_is_named(tmp_path, music, name):
     checkup = doctor.examine(wav(tmp_path / "a.wav", ODD[name](music)))
     assert found(checkup) == {name}
-    assert checkup.usable == (name not in ("silent", "short"))
+    assert checkup.usable == (name != "silent")
     assert all(finding.remedy for finding in checkup.findings)
 
 
@@ -212,7 +216,7 @@ def test_what_is_wrong_with_a_score_is_named(tmp_path, name, needs_symusic):
     checkup = doctor.examine(tmp_path / "a.mid")
     assert found(checkup) >= {name}
     assert found(checkup) <= {name, "stuck"}
-    assert checkup.usable == (name not in ("short", "only-drums"))
+    assert checkup.usable
 
 
 @pytest.mark.parametrize(
@@ -429,6 +433,7 @@ def test_there_is_a_line_for_each_file_and_a_verdict(ward, capsys):
     assert "🎵" in files
     assert "clipped" in files.splitlines()[2]
     assert verdict.startswith("2 of 3 files can be used: 2 different songs, 0:12 of music\n")
+    assert files.splitlines()[1].endswith("good (1) 🎵.wav"), "a path below its source"
 
 
 def test_json_is_all_that_goes_to_stdout_and_says_the_same(ward, capsys):
@@ -454,6 +459,73 @@ def test_no_song_and_no_such_place_are_one_line(tmp_path, capsys):
         assert out == ""
         assert len(err.splitlines()) == 1
         assert str(place) in err
+
+
+def test_songs_in_archives_are_examined_and_what_strangers_put_there_is_a_line(tmp_path, capsys, music, melody, needs_symusic):
+    """A whole song, a score, a link, a way out of the archive; nothing is unpacked beside it."""
+    with tarfile.open(tmp_path / "songs.tar.xz", "w:xz") as archive:
+        contents = {
+            "rock/a.wav": wav(tmp_path / "a.wav", music).read_bytes(),
+            "rock/b.mid": midi_file(*tune(melody)),
+            "../out.wav": b"RIFF",
+        }
+        for name, content in contents.items():
+            member = tarfile.TarInfo(name)
+            member.size = len(content)
+            archive.addfile(member, io.BytesIO(content))
+        link = tarfile.TarInfo("rock/link.wav")
+        link.type, link.linkname = tarfile.SYMTYPE, "/etc/passwd"
+        archive.addfile(link)
+    before = sorted(tmp_path.rglob("*"))
+    code, out, _ = run(capsys, tmp_path / "songs.tar.xz", "--json", "-j", 1)
+    report = json.loads(out)
+    told = {file["path"]: [finding["text"] for finding in file["findings"]] for file in report["files"]}
+    assert (code, told["rock/a.wav"], told["rock/b.mid"]) == (1, [], [])
+    assert "leads out of the archive" in told["../out.wav"][0]
+    assert "a link" in told["rock/link.wav"][0]
+    assert report["corpus"]["styles"]["rock"]["files"] == 2
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_a_manifest_gives_styles_and_what_it_lists_in_vain_is_a_line(ward, capsys):
+    (ward / "list.csv").write_text("path,style,licence,title\nloud.wav,rock,CC0-1.0,Loud\ngone.wav,rock,CC0-1.0,Gone\n")
+    code, out, _ = run(capsys, ward / "list.csv", "--json", "-j", 1)
+    told = {file["path"]: (file["style"], file["usable"]) for file in json.loads(out)["files"]}
+    assert (code, told) == (1, {"loud.wav": ("rock", True), "gone.wav": ("rock", False)})
+
+
+@pytest.mark.parametrize(
+    ("lists", "words"),
+    [
+        ({"a.csv": "name,style\nx.wav,rock\n"}, "a manifest needs a column `path`"),
+        (
+            {f"{style}.csv": f"path,style,licence,title\nloud.wav,{style},,\n" for style in ("rock", "jazz")},
+            "disagree on the style of loud.wav",
+        ),
+    ],
+    ids=["no paths", "they disagree"],
+)
+def test_manifests_that_cannot_be_trusted_are_one_line(ward, capsys, lists, words):
+    for name, text in lists.items():
+        (ward / name).write_text(text)
+    code, out, err = run(capsys, *(ward / name for name in lists))
+    lines = [line for line in err.splitlines() if "warning" not in line]
+    assert (code, out, len(lines)) == (1, "", 1)
+    assert words in lines[0]
+
+
+def slow(timeout_seconds, state, task):
+    if "loud" in task.name:
+        threading.Event().wait()
+    return doctor._examine(timeout_seconds, state, task)
+
+
+def test_a_file_that_hangs_its_decoder_costs_only_itself(ward, monkeypatch):
+    monkeypatch.setattr(doctor, "HANGS", 0)
+    monkeypatch.setattr(doctor, "_work", lambda timeout: functools.partial(slow, timeout))
+    checkups, _ = doctor.check([ward], jobs=1, timeout_seconds=6.0)
+    assert [checkup.usable for checkup in checkups] == [False, True, False]
+    assert "no result after" in checkups[2].findings[0].text
 
 
 @pytest.mark.data
