@@ -33,8 +33,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from stylestream import dataset, train, views
-from stylestream.dataset import FrameStore
+from stylestream import recipes, train, views
+from stylestream.corpus import FrameStore
 from stylestream.draw import DrawConfig
 from stylestream.features import FeatureConfig
 from stylestream.files import whole_file
@@ -411,7 +411,7 @@ def trained(folder: Path) -> list[Trained]:
 def kept(options: argparse.Namespace, name: str, path: Path, make: Callable[[], Any]) -> Any:
     """What ``make`` gives, remembered in RUNS/scores under the name, as long as file and protocol are the same."""
     digest = hashlib.sha256(path.read_bytes()).hexdigest()[:16]
-    key = {"file": digest, "pieces": options.pieces, "seconds": options.seconds, "version": 1}
+    key = {"file": digest, "pieces": options.pieces, "seconds": options.seconds, "version": 2}
     place = options.runs / "scores" / f"{name}.json"
     if place.exists():
         before = json.loads(place.read_text())
@@ -431,19 +431,20 @@ def scenes_of(found: Sequence[Trained], options: argparse.Namespace) -> Iterator
     ValueError
         If a run was trained on one of them.
     """
-    from stylestream import evaluate, metrics, midi
+    from stylestream import metrics, midi, passages
 
     style = found[0].about["settings"]["style"]
-    recipe, protocol = dataset.recipe_of(style), evaluate.Protocol(pieces=options.pieces, seconds=options.seconds)
-    renderer = evaluate.Renderer(evaluate.default_cache())
+    recipe, protocol = recipes.recipe_of(style), passages.Protocol(pieces=options.pieces, seconds=options.seconds)
+    renderer = passages.Renderer(passages.default_cache())
     heard = {song for one in found for song in load_style_file(one.path).fingerprints}
-    for excerpt in evaluate.excerpts(options.data, style, protocol)[0]:
-        if dataset.song_id(excerpt.content) in heard:
+    for excerpt in passages.excerpts(options.data, style, protocol)[0]:
+        assert isinstance(excerpt.content, bytes)  # of a collection's recipe: a score
+        if excerpt.id in heard:
             raise ValueError(f"{excerpt.piece.path} was trained on; score on songs that were not heard")
-        target = dataset.target_score(midi.load_score(excerpt.content), recipe)
-        song = renderer.render(evaluate.song_score(target, excerpt.content, recipe), protocol.song_soundfont, excerpt)
+        target = recipes.target_score(midi.load_score(excerpt.content), recipe)
+        song = renderer.render(passages.song_score(target, excerpt.content, recipe), protocol.song_soundfont, excerpt)
         truth = renderer.render(target, protocol.truth_soundfont, excerpt)
-        yield Scene(excerpt.piece.path, excerpt.piece.group, song, metrics.prepare(truth), evaluate.notes_of(target, excerpt))
+        yield Scene(excerpt.piece.path, excerpt.piece.group, song, metrics.prepare(truth), passages.notes_of(target, excerpt))
 
 
 def compare(scene: Scene, result: Any) -> dict[str, float]:
@@ -467,19 +468,19 @@ def played(one: Trained, scenes: Callable[[], Sequence[Scene]]) -> dict[str, Sco
 
 def play(one: Trained, scenes: Sequence[Scene]) -> Scores:
     """A run on every piece."""
-    from stylestream import baselines, evaluate
+    from stylestream import baselines, metrics
     from stylestream.transfer import load_style
 
     if one.run.kind == "lstm2017":
         network = baselines.load_lstm2017(load_style_file(one.path))
         return {scene.name: compare(scene, baselines.lstm2017(scene.song, network)) for scene in scenes}
     style = load_style(one.path)
-    return {scene.name: compare(scene, style.transfer(scene.song, evaluate.SAMPLE_RATE)) for scene in scenes}
+    return {scene.name: compare(scene, style.transfer(scene.song, metrics.SAMPLE_RATE)) for scene in scenes}
 
 
 def reference_scores(found: Sequence[Trained], scenes: Sequence[Scene]) -> dict[str, Any]:
     """What the runs lie between, and what they all start from: the mean spectrum with nothing written on it."""
-    from stylestream import baselines, evaluate
+    from stylestream import baselines, metrics
     from stylestream.transfer import load_style
 
     first = next(one for one in found if one.run.row == FIRST)
@@ -491,7 +492,7 @@ def reference_scores(found: Sequence[Trained], scenes: Sequence[Scene]) -> dict[
     rows: dict[str, Callable[[Any, Any], Any]] = {
         "copy": lambda song, truth: song,
         "equalise": lambda song, truth: baselines.equalise(song, mean),
-        "mean spectrum": lambda song, truth: blank.transfer(song, evaluate.SAMPLE_RATE),
+        "mean spectrum": lambda song, truth: blank.transfer(song, metrics.SAMPLE_RATE),
         "ceiling": lambda song, truth: baselines.ceiling(song, truth),
         "truth": lambda song, truth: truth,
     }
@@ -526,7 +527,7 @@ class Results:
     """Scores of all runs, and the statistics of the page."""
 
     def __init__(self, found: Sequence[Trained], scores: Mapping[str, Any]) -> None:
-        from stylestream import evaluate
+        from stylestream import bootstrap
 
         self.references, groups = scores["references"]["scores"], scores["references"]["groups"]
         self.pieces = sorted(groups)
@@ -534,7 +535,7 @@ class Results:
         for one in found:
             self.rows.setdefault(one.run.row, []).append(one)
         self.of = {one.run.name: scores[one.run.name]["scores"] for one in found}
-        self.resampled = evaluate.resample([groups[piece] for piece in self.pieces], 2000)
+        self.resampled = bootstrap.resample([groups[piece] for piece in self.pieces], 2000)
         self.ends = [self.vector(self.references[row], "log_mel_l1") for row in ("copy", "ceiling")]
 
     def vector(self, scores: Scores, metric: str) -> Any:
@@ -554,7 +555,7 @@ class Results:
 
     def behind(self, row: str, other: str) -> tuple[float, float, float]:
         """How many points of the way ``row`` is before ``other``, the seeds' mean, with a 95 % bootstrap over the pieces."""
-        from stylestream import evaluate
+        from stylestream import bootstrap
 
         ours, theirs = (np.mean([self.vector(self.of[one.run.name], "log_mel_l1") for one in self.rows[r]], axis=0) for r in (row, other))
 
@@ -562,8 +563,8 @@ class Results:
             copied, best, a, b = distances.mean(axis)
             return 100 * (b - a) / (copied - best)
 
-        cell = evaluate.interval(np.stack([*self.ends, ours, theirs]), self.resampled, points)
-        return tuple(float(cell[key]) for key in ("mean", "low", "high"))  # type: ignore[arg-type, return-value]
+        cell = bootstrap.interval(np.stack([*self.ends, ours, theirs]), self.resampled, points)
+        return tuple(float(cell[key]) for key in ("mean", "low", "high"))  # type: ignore[return-value]
 
     def apart(self, row: str, other: str) -> bool:
         """Whether every seed of one is before every seed of the other, and the pieces agree."""
