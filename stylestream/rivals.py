@@ -240,7 +240,7 @@ def textured(x: Tensor, texture: Tensor, kernel: Tensor, *, style_weight: float,
     """
     content = responses(x, kernel)
     sizes = content.square().sum() + 1e-12, texture.square().sum() + 1e-12
-    found = x.clone().requires_grad_()
+    found = x.clone(memory_format=torch.contiguous_format).requires_grad_()  # L-BFGS asks for it
     optimizer = torch.optim.LBFGS(
         [found], max_iter=iterations, max_eval=iterations + iterations // 4, history_size=10, line_search_fn="strong_wolfe"
     )
