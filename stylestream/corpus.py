@@ -602,6 +602,7 @@ class FrameStore:
         self.frames: Any = None  # (R, T, F) uint8 of all songs, one after another
         self.phase: Any = None  # (T, 4) int8
         self._starts: dict[int, list[Any]] = {}
+        self._bounds: Any = None  # first frame and length of each song, (2, songs)
 
     def refresh(self) -> None:
         """Take in songs written since."""
@@ -645,7 +646,7 @@ class FrameStore:
         import copy
 
         store = copy.copy(self)
-        store.songs, store._starts = list(songs), {}
+        store.songs, store._starts, store._bounds = list(songs), {}, None
         return store
 
     def starts(self, crop_frames: int) -> list[Any]:
@@ -671,7 +672,9 @@ class FrameStore:
                 mean[style] = torch.stack(parts).mean(0) / LEVELS
         return mean
 
-    def batch(self, size: int, crop_frames: int, *, other: float, generator: Any) -> dict[str, Any]:
+    def batch(
+        self, size: int, crop_frames: int, *, other: float, generator: Any, swapped: float = 0.0, clip_frames: int = 0
+    ) -> dict[str, Any]:
         """Random crops, styles equally often.
 
         Parameters
@@ -679,11 +682,16 @@ class FrameStore:
         other : float
             Share of crops whose view is another orchestration; the others are shown the target.
         generator : torch.Generator [CPU]
+        swapped : float
+            Share of crops whose target is another orchestration, too: any but the last, which may lack a part.
+        clip_frames : int
+            Frames of ``clip``: the target's song and orchestration, anywhere in it.
 
         Returns
         -------
         dict
-            ``view``, ``target`` (B, F, T) float, ``style`` (B,), ``phase`` (B, 4, T) float, on the device.
+            ``view``, ``target`` (B, F, T) float, ``style`` (B,), ``phase`` (B, 4, T) float, on the device; with ``clip_frames``, ``clip``
+            (B, F, clip_frames) and ``swapped`` (B,) bool.
         """
         import torch
 
@@ -697,13 +705,35 @@ class FrameStore:
             style[mine] = style_id
         roles = self.frames.shape[0]
         is_other = torch.rand(size, generator=generator) < (other if roles > 1 else 0.0)
-        role = torch.where(is_other, torch.randint(1, max(roles, 2), (size,), generator=generator), 0)
+        away = torch.where(is_other, torch.randint(1, max(roles, 2), (size,), generator=generator), 0)
+        target_role = torch.zeros_like(away)
+        if swapped and roles > 2:
+            is_swapped = torch.rand(size, generator=generator) < swapped
+            target_role = torch.where(is_swapped, torch.randint(1, roles - 1, (size,), generator=generator), 0)
         index = (start[:, None] + torch.arange(crop_frames)).long().to(self.device)
-        role = role.to(self.device)
-        view, target = self.frames[role[:, None], index], self.frames[0][index]
-        return {
-            "view": view.transpose(1, 2).float() / LEVELS,
-            "target": target.transpose(1, 2).float() / LEVELS,
+        batch = {
+            "view": self._crops((target_role + away) % roles, index),
+            "target": self._crops(target_role, index),
             "style": style.to(self.device),
             "phase": self.phase[index].transpose(1, 2).float() / 127,
         }
+        if clip_frames:
+            batch["swapped"] = (target_role > 0).to(self.device)
+            batch["clip"] = self._crops(target_role, self._elsewhere(start, clip_frames, generator).to(self.device))
+        return batch
+
+    def _crops(self, role: Any, index: Any) -> Any:
+        """Roles (B,), frames (B, T) → (B, F, T) float."""
+        return self.frames[role.to(self.device)[:, None], index].transpose(1, 2).float() / LEVELS
+
+    def _elsewhere(self, start: Any, count: int, generator: Any) -> Any:
+        """Frames (B, count) anywhere in the song that a crop is of; of a shorter song, its frames again and again."""
+        import torch
+
+        if self._bounds is None:
+            self._bounds = torch.tensor(sorted(song[2:] for song in self.songs)).T.contiguous()
+        firsts, lengths = self._bounds
+        song = torch.searchsorted(firsts, start.long(), right=True) - 1
+        room = (lengths[song] - count).clamp(min=0)
+        offset = (torch.rand(len(start), generator=generator, dtype=torch.float64) * (room + 1)).long()
+        return firsts[song][:, None] + (offset[:, None] + torch.arange(count)) % lengths[song][:, None]

@@ -35,6 +35,7 @@ from torch.nn import functional as F
 
 Gates = tuple[Tensor, ...]  # input, forget, output, candidate: each (B, C, H, W)
 Gaussian = tuple[Tensor, Tensor]  # mean and log standard deviation, (B, Z, H, W)
+StyleVector = tuple[Tensor, Tensor]  # embedding (B, style_dim) and first canvas (B, F)
 Choose = Callable[[int, Tensor, Tensor], tuple[Tensor, Tensor | None]]  # (step, h_enc, h_dec) → latents and, if asked for, their KL (B,)
 
 
@@ -44,6 +45,7 @@ class DrawConfig:
 
     n_bins: int = 324
     styles: int = 1  # rows of the style embedding
+    clip_channels: int = 0  # of the style encoder, which hears a style in a clip; 0: none, as in a file of one style
     steps: int = 8  # K: with 4, all content sits in the first step and the dream dial is dead
     latents: int = 4  # Z per cell and step
     patch_bins: int = 6
@@ -83,6 +85,12 @@ class DrawConfig:
     def grid_frames(self) -> int:
         """Frames in one cell: chunks of a song must start on a multiple of it."""
         return self.patch_frames if self.attention == "conv" else self.window_frames
+
+
+def octave_mean(spectrum: Tensor, *, rows: int = 36) -> Tensor:
+    """A mean spectrum (B, F) smoothed over an octave: which notes a clip happens to play is not its sound."""
+    padded = F.pad(spectrum[:, None], (rows // 2, rows // 2), mode="replicate")
+    return F.avg_pool1d(padded, rows + 1, stride=1)[:, 0]
 
 
 def gaussian_kl(q: Gaussian, p: Gaussian) -> Tensor:
@@ -429,6 +437,24 @@ def split_gaussian(h: Tensor) -> Gaussian:
     return mean, log_sigma.clamp(-6, 3)  # beyond e^±6 the KL overflows half precision and means nothing
 
 
+class StyleEncoder(nn.Module):
+    """Frames of a clip → where its sound lies among the styles: what lasts of it, whatever is played."""
+
+    def __init__(self, config: DrawConfig) -> None:
+        super().__init__()
+        C, rows = config.clip_channels, config.n_bins // config.patch_bins
+        self.patches = patch_conv(C, (config.patch_bins, config.patch_frames))
+        self.row = nn.Parameter(torch.zeros(C, rows, 1))
+        self.blocks = nn.Sequential(*(Residual(C, dilation) for dilation in (1, 6, 3)))
+        self.pooled = nn.Sequential(nn.Linear(2 * C * rows, 4 * C), nn.GELU(), nn.Linear(4 * C, config.style_dim))
+
+    def forward(self, clip: Tensor) -> Tensor:
+        """(B, F, T) → embedding (B, style_dim)."""
+        h = self.blocks(self.patches(clip[:, None]) + self.row).float()
+        lasting = torch.cat([h.mean(-1), (h.var(-1, correction=0) + 1e-5).sqrt()], 1)  # (B, 2 C, H)
+        return self.pooled(lasting.flatten(1))
+
+
 class Draw(nn.Module):
     """The recurrent VAE. ``forward`` trains, ``transfer`` paints."""
 
@@ -456,6 +482,7 @@ class Draw(nn.Module):
         self.start = nn.Parameter(torch.zeros(D, rows, 1))
         self.style_start = nn.Linear(S, D)
         self.texture = Texture(config) if config.texture_channels else None
+        self.clip = StyleEncoder(config) if config.clip_channels else None
 
     # -- sizes ------------------------------------------------------------------------------------------------------
 
@@ -480,15 +507,29 @@ class Draw(nn.Module):
 
     # -- the recurrence ---------------------------------------------------------------------------------------------
 
-    def style_vector(self, style: Tensor) -> tuple[Tensor, Tensor]:
-        """Style ids (B,) or blends (B, styles) → embedding (B, style_dim) and first canvas (B, F)."""
+    def style_vector(self, style: Tensor | StyleVector) -> StyleVector:
+        """Style ids (B,) or blends (B, styles) → embedding (B, style_dim) and first canvas (B, F); what is one already stays."""
+        if isinstance(style, tuple):
+            return style
         weights = F.one_hot(style, self.config.styles).float() if style.dim() == 1 else style
         return weights.to(self.style.dtype) @ self.style, weights.to(self.mean_frames.dtype) @ self.mean_frames
 
+    def clip_vector(self, clip: Tensor) -> StyleVector:
+        """What the style encoder hears in a clip (B, F, T), frames at the working loudness.
+
+        Raises
+        ------
+        ValueError
+            If the network has no style encoder.
+        """
+        if self.clip is None:
+            raise ValueError("this network has no style encoder; use the base's")
+        return self.clip(clip), octave_mean(clip.mean(-1))
+
     def paint(
-        self, view: Tensor, style: Tensor, phase: Tensor, choose: Choose, *, keep: list[Tensor] | None = None
+        self, view: Tensor, style: Tensor | StyleVector, phase: Tensor, choose: Choose, *, keep: list[Tensor] | None = None
     ) -> tuple[Tensor, list[Tensor]]:
-        """The K steps: view (B, F, T), style (B,) or (B, styles), phase (B, 4, T) → last canvas (B, F, T), KL of every step.
+        """The K steps: view (B, F, T), style (B,), (B, styles) or a vector, phase (B, 4, T) → last canvas (B, F, T), KL of every step.
 
         ``choose`` makes z_k of h_enc and h_dec, and says what it costs if that is wanted. Canvases go into ``keep`` when one wants to
         watch. T is a multiple of the grid.
@@ -526,7 +567,7 @@ class Draw(nn.Module):
     # -- training ---------------------------------------------------------------------------------------------------
 
     def forward(
-        self, view: Tensor, target: Tensor, style: Tensor, phase: Tensor, *, texture: bool = True, beta: float = 1.0
+        self, view: Tensor, target: Tensor, style: Tensor | StyleVector, phase: Tensor, *, texture: bool = True, beta: float = 1.0
     ) -> dict[str, Tensor]:
         """Losses of a batch, in units per frame pixel.
 
@@ -534,7 +575,7 @@ class Draw(nn.Module):
         ----------
         view, target : Tensor [shape=(B, F, T)]
             Style-neutral view and what to paint; T a multiple of the grid.
-        style : Tensor [shape=(B,), int64]
+        style : Tensor [shape=(B,), int64] or style vector
         phase : Tensor [shape=(B, 4, T)]
             Beat and bar phase, zeros where unknown.
 
@@ -563,7 +604,7 @@ class Draw(nn.Module):
         q = self.posterior(h_enc)
         return sample(q, self.noise), gaussian_kl(q, self.prior(h_dec)).sum((1, 2, 3))
 
-    def _texture_loss(self, canvas: Tensor, target: Tensor, style: Tensor) -> dict[str, Tensor]:
+    def _texture_loss(self, canvas: Tensor, target: Tensor, style: Tensor | StyleVector) -> dict[str, Tensor]:
         assert self.texture is not None
         h = self.texture.context(canvas, self.style_vector(style)[0].detach())
         p, q = self.texture.prior(h), self.texture.posterior(h, target - canvas)
@@ -578,7 +619,7 @@ class Draw(nn.Module):
         self,
         view: Tensor,
         *,
-        style: Tensor | int = 0,
+        style: Tensor | StyleVector | int = 0,
         phase: Tensor | None = None,
         dream: float = 0.0,
         grain: float = 0.5,
@@ -593,7 +634,7 @@ class Draw(nn.Module):
         ----------
         view : Tensor [shape=(B, F, T)]
             Frames of the song; any T.
-        style : int or Tensor [shape=(B,) or (B, styles)]
+        style : int, Tensor [shape=(B,) or (B, styles)], or style vector (``clip_vector``)
         phase : Tensor [shape=(B, 4, T)], optional
             Beat and bar phase; unknown when not given.
         dream : float in [0, K]
@@ -635,7 +676,7 @@ class Draw(nn.Module):
             parameter.data = parameter.data.to(dtype)
         return network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
-    def _textured(self, canvas: Tensor, style: Tensor, spread: float, seed: int, first_frame: int) -> Tensor:
+    def _textured(self, canvas: Tensor, style: Tensor | StyleVector, spread: float, seed: int, first_frame: int) -> Tensor:
         assert self.texture is not None
         h = self.texture.context(canvas.to(self.style.dtype), self.style_vector(style)[0])
         first_cell = first_frame // Texture.PATCH_FRAMES

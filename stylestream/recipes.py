@@ -152,6 +152,22 @@ def rock_programs(tracks: Sequence[Any]) -> list[int]:
     return [33 if len(tracks) > 1 and i == pitch.index(min(pitch)) else 30 for i in range(len(tracks))]
 
 
+@dataclass(frozen=True)
+class Layer:
+    """One of several instruments that share a score by the height of its notes."""
+
+    program: int  # General MIDI, from 0
+    lowest: int = 0  # MIDI pitches it plays, both included
+    highest: int = 127
+
+
+# Scores whose own instruments are too many to be one sound are played by a fixed band: who plays a note is told by its pitch, which a
+# song of any other instruments tells as well. Layers over the same pitches play in unison.
+JAZZ_BAND = (Layer(32, highest=51), Layer(26, 52, 71), Layer(66, 52, 71), Layer(56, 72))  # acoustic bass; guitar and tenor saxes; trumpets
+SYNTHESIZERS = (Layer(38, highest=51), Layer(90, 52), Layer(62, 64))  # synth bass; polysynth pad; synth brass
+FULL_ORCHESTRA = (Layer(43, highest=50), Layer(48), Layer(60, 48, 66), Layer(73, 72))  # basses; string sections; horns; flutes
+
+
 def _mean_pitch(track: Any) -> float:
     return sum(note.pitch for note in track.notes) / max(1, len(track.notes))
 
@@ -162,16 +178,16 @@ class StyleRecipe:
 
     folders: tuple[str, ...]  # of the collection
     programs: Programs = given_programs  # what plays them
+    layers: tuple[Layer, ...] = ()  # or: what plays them, whatever the parts
     source: Literal["piano", "orchestration"] = "piano"  # what an evaluation starts from: a piano reduction, or other instruments
-    skip_all_piano: bool = False  # a score with every part on program 0 lost its instruments
     allow: Callable[[str], bool] = field(default=licence_allowed)  # of a licence
 
 
 STYLE_RECIPES: dict[str, StyleRecipe] = {
     "rock": StyleRecipe(("rock", "rock-metal-game", "pop-rock-game"), programs=rock_programs),
-    "jazz": StyleRecipe(("jazz", "jazz-blues")),
-    "electronic": StyleRecipe(("electronic",)),
-    "orchestra": StyleRecipe(("orchestral",), skip_all_piano=True),
+    "jazz": StyleRecipe(("jazz", "jazz-blues"), layers=JAZZ_BAND),
+    "electronic": StyleRecipe(("electronic",), layers=SYNTHESIZERS),
+    "orchestra": StyleRecipe(("orchestral",), layers=FULL_ORCHESTRA),
     "choir": StyleRecipe(("choral",), programs=choir_programs),
     "strings": StyleRecipe(("string-quartet",), programs=quartet_programs),
     "piano": StyleRecipe(("romantic-piano", "classical-piano", "etude"), programs=piano_programs, source="orchestration"),
@@ -197,15 +213,27 @@ def target_score(score: Any, recipe: StyleRecipe, *, drums: bool = False) -> Any
     melodic = [track for track in score.tracks if len(track.notes) and not track.is_drum]
     if not melodic:
         raise ValueError("the score has no melodic notes")
-    if recipe.skip_all_piano and all(track.program == 0 for track in melodic):
-        raise ValueError("every part is on program 0: the score does not name its instruments")
     result = score.copy()
-    result.tracks = [track for track in result.tracks if len(track.notes) and (drums or not track.is_drum)]
+    parts = [track for track in result.tracks if len(track.notes) and (drums or not track.is_drum)]
     programs = iter(recipe.programs(melodic))
-    for track in result.tracks:
+    for track in parts:
         if not track.is_drum:
             track.program = next(programs)
+    result.tracks = [played for track in parts for played in _layered(track, recipe.layers)]
     return result
+
+
+def _layered(track: Any, layers: Sequence[Layer]) -> list[Any]:
+    """A part, once for each layer that has something to play in it."""
+    if track.is_drum or not layers:
+        return [track]
+    played = []
+    for layer in layers:
+        part = track.copy()
+        part.program, low, high = layer.program, layer.lowest, layer.highest
+        part.notes = track.notes.filter(lambda note, low=low, high=high: low <= note.pitch <= high, inplace=False)
+        played += [part] if len(part.notes) else []
+    return played
 
 
 def melody_fingerprint(score: Any, *, notes: int = 8, hashes: int = 24) -> list[int]:

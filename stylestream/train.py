@@ -60,6 +60,8 @@ class TrainConfig:
     ema: float = 0.998
     freeze_encoder: bool = False
     patience: int = 0  # scores without a better one, and the next stage begins, after the last the end; 0: never. Where minutes count
+    clip_share: float = 0.0  # of crops are told their style by a clip, of whatever orchestration, through the style encoder
+    clip_frames: int = 256  # 3 s
     score_seconds: float = 60.0  # between two scores; under a budget of steps, a twentieth of them lies between (at least 100)
     score_songs: int = 4  # of each style
     score_frames: int = 1024  # of each song at most: 12 s. A score costs as much as one or two steps
@@ -132,16 +134,21 @@ def train_step(state: State, store: FrameStore, config: TrainConfig, view_config
     seed = (config.seed * 1_000_003 + state.retries) * 1_000_003 + state.step
     torch.manual_seed(seed)  # the posterior's noise
     device = store.device
-    batch = store.batch(config.batch, config.crop_frames, other=view_config.other, generator=torch.Generator().manual_seed(seed))
+    generator = torch.Generator().manual_seed(seed)
+    clip_frames = config.clip_frames if config.clip_share else 0  # half of the clips are of another orchestration than the style's
+    how: dict[str, Any] = {"other": view_config.other, "swapped": config.clip_share / 2, "generator": generator}
+    batch = store.batch(config.batch, config.crop_frames, clip_frames=clip_frames, **how)
     with torch.no_grad():
         view = views.perturb(batch["view"], view_config, torch.Generator(device).manual_seed(seed))
         known = (torch.rand(config.batch, device=device) < 0.5)[:, None, None]  # beats are not always known
     for group in state.optimizer.param_groups:
         group["lr"] = learning_rate(progress, config)
     beta = min(1.0, 0.05 + progress / max(config.kl_warmup, 1e-9))
-    view, target, phase, name = state.team.rows((view, batch["target"], batch["phase"] * known, batch["style"]))
+    told = batch["style"], *(drawn_clips(batch, config, generator) if config.clip_share else ())
+    view, target, phase, *told = state.team.rows((view, batch["target"], batch["phase"] * known, *told))
+    name = told[0]
     with autocast(device):
-        out = state.model(view, target, name, phase, texture=progress >= config.texture_from, beta=beta)
+        out = state.model(view, target, told_style(state.model, *told), phase, texture=progress >= config.texture_from, beta=beta)
     loss = out["loss/total"]
     if progress >= config.critic_from:
         ramp = min(1.0, (progress - config.critic_from) / 0.05)
@@ -160,6 +167,24 @@ def train_step(state: State, store: FrameStore, config: TrainConfig, view_config
     update_average(state, min(config.ema, (1 + state.step) / (10 + state.step)))
     state.step += 1
     return {key: value.detach() for key, value in out.items() if key.startswith("loss/")}
+
+
+def drawn_clips(batch: Mapping[str, Tensor], config: TrainConfig, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+    """Clips (B, F, T) and which crops are told their style by them (B,): those that are not the style's own, and as many others."""
+    device, count = batch["clip"].device, len(batch["clip"])
+    # moved along pitch, by up to a minor third: a clip is to tell no key
+    clip = views.shift_rows(batch["clip"], 9 * (2 * torch.rand(count, generator=generator) - 1).to(device))
+    share = config.clip_share / 2 / (1 - config.clip_share / 2)  # of those that could be told by name
+    return clip, batch["swapped"] | (torch.rand(count, generator=generator) < share).to(device)
+
+
+def told_style(model: Draw, name: Tensor, clip: Tensor | None = None, by_clip: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    """Style vectors of a batch, float32: the rows of its styles, or what the clips tell."""
+    embedding, mean = (part.float() for part in model.style_vector(name))
+    if clip is None or by_clip is None:
+        return embedding, mean
+    heard, spectrum = (part.float() for part in model.clip_vector(clip))
+    return torch.where(by_clip[:, None], heard, embedding), torch.where(by_clip[:, None], spectrum, mean)
 
 
 def critic_gradient(state: State, canvas: Tensor, target: Tensor, style: Tensor, norm: float) -> tuple[Tensor, Tensor]:
@@ -594,7 +619,13 @@ def write_history(state: State, folder: Path) -> None:
 
 def one_style(weights: Mapping[str, Tensor], index: int) -> dict[str, Tensor]:
     """Weights of a many-style model, cut down to one of its styles."""
-    return {key: value[index : index + 1].clone() if key in ("style", "mean_frames") else value for key, value in weights.items()}
+    one = {key: value[index : index + 1].clone() if key in ("style", "mean_frames") else value for key, value in weights.items()}
+    return without_style_encoder(one)
+
+
+def without_style_encoder(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Weights of a network that knows its one style and needs no clip."""
+    return {key: value for key, value in weights.items() if not key.startswith("clip.")}
 
 
 def start_weights(weights: Mapping[str, Tensor], mean_frames: Tensor) -> dict[str, Tensor]:
@@ -609,7 +640,7 @@ def start_weights(weights: Mapping[str, Tensor], mean_frames: Tensor) -> dict[st
     """
     nearest = (weights["mean_frames"] - mean_frames.cpu()).abs().mean(1).argmin()
     embedding = (weights["style"][nearest] + weights["style"].mean(0)) / 2
-    return {**weights, "style": embedding[None], "mean_frames": mean_frames.cpu()[None]}
+    return {**without_style_encoder(weights), "style": embedding[None], "mean_frames": mean_frames.cpu()[None]}
 
 
 # --- configs ---------------------------------------------------------------------------------------------------------------------

@@ -46,14 +46,16 @@ NEUTRAL = ViewConfig(other=0, formant_semitones=0, equaliser_db=0, gain_db=0, co
 def orchestrations(score: Any, rng: np.random.Generator, count: int) -> list[Any]:
     """Scores of the same passage on other instruments, no drums: the first on a piano, the others on random programs.
 
-    In every third one an inner part is left out at random, so that the model learns to fill the texture.
+    In the last, often, an inner part is left out, so that the model learns to fill the texture; the others are whole, so that they can be
+    targets themselves.
     """
     piano = midi.reorchestrate(score, programs=int(rng.choice(PIANO_PROGRAMS)))
-    return [piano, *(_thinned(midi.random_orchestration(score, rng), rng) for _ in range(count - 1))][:count]
+    scores = [piano, *(midi.random_orchestration(score, rng) for _ in range(count - 1))][:count]
+    return [*scores[:-1], _thinned(scores[-1], rng)] if count > 1 else scores
 
 
 def _thinned(score: Any, rng: np.random.Generator) -> Any:
-    if len(score.tracks) < 4 or rng.random() > 1 / 3:
+    if len(score.tracks) < 4 or rng.random() > 2 / 3:
         return score
     return midi.reorchestrate(score, drop_tracks=[int(rng.integers(1, len(score.tracks) - 1))])
 

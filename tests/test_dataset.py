@@ -421,3 +421,26 @@ def test_the_mean_spectrum_is_of_the_targets_of_each_style(store):
 def test_a_store_without_songs_says_which(tmp_path):
     with pytest.raises(ValueError, match=r"no songs of rock \(train\)"):
         FrameStore(tmp_path, ["rock"])
+
+
+def test_swapped_targets_are_whole_orchestrations_and_clips_are_of_the_same_song_and_orchestration(store):
+    batch = store.batch(400, 64, other=0.7, swapped=0.5, clip_frames=96, generator=torch.Generator().manual_seed(0))
+    target, view, clip = ((batch[key][:, 100, 0] * dataset.LEVELS).round().int() for key in ("target", "view", "clip"))
+    assert set((target % 10).tolist()) == {0, 1}  # not the last orchestration: it may lack a part
+    assert torch.equal(batch["swapped"], target % 10 == 1)
+    assert float(batch["swapped"].float().mean()) == pytest.approx(0.5, abs=0.07)
+    assert float((view != target).float().mean()) == pytest.approx(0.7, abs=0.07)
+    assert torch.equal(clip, target)
+    assert batch["clip"].shape == (400, 324, 96)
+
+
+def test_layers_share_a_part_by_pitch():
+    symusic = pytest.importorskip("symusic")
+    score = symusic.Score(480)
+    track = symusic.Track(program=5)
+    for i, pitch in enumerate((40, 55, 75)):
+        track.notes.append(symusic.Note(480 * i, 480, pitch, 90))
+    score.tracks.append(track)
+    made = dataset.target_score(score, dataset.STYLE_RECIPES["jazz"])
+    assert [(part.program, [note.pitch for note in part.notes]) for part in made.tracks] == [(32, [40]), (26, [55]), (66, [55]), (56, [75])]
+    assert len(score.tracks) == 1

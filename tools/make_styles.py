@@ -9,6 +9,7 @@ resumes when run again. The shipped weights: --batch 256 --rate 1.5e-3 --base-mi
 from __future__ import annotations
 
 import argparse
+import csv
 import json
 import subprocess
 import sys
@@ -16,20 +17,23 @@ import time
 from dataclasses import asdict, replace
 from pathlib import Path
 
+import numpy as np
 import torch
 from safetensors.torch import load_file, save_file
 
-from stylestream import dataset, midi, train, views
+from stylestream import corpus, midi, recipes, train, views
 from stylestream.cli import read_config
-from stylestream.dataset import FrameStore
+from stylestream.corpus import FrameStore
 from stylestream.draw import Draw, DrawConfig
 from stylestream.features import FeatureConfig
+from stylestream.files import whole_file
 from stylestream.style import Card, Source, load_style_file, save_style
 
-# Of these eight, orchestra and jazz are in the base and no more: their scores name so many instruments that there is no one sound to aim at
-# (18 % and 28 % of the way, docs/quality.md), and a style that cannot keep its promises is not shipped.
-NOT_SHIPPED = ("orchestra", "jazz")
 STYLES = ("rock", "jazz", "electronic", "orchestra", "choir", "strings", "piano", "chiptune")
+RECORDINGS = "recordings"  # the base hears real music too, as a style that is not shipped
+# Half of the base's crops are told their style by a clip, of any orchestration: so it learns to hear one. A file of one style needs no ear.
+CLIP_CHANNELS, CLIP_SHARE = 24, 0.5
+BASE_VIEWS = replace(views.ViewConfig(), whiten_share=0.1)  # a recording has no other orchestration: some of its views are whitened
 
 
 def render(options: argparse.Namespace) -> None:
@@ -40,10 +44,46 @@ def render(options: argparse.Namespace) -> None:
         if done % 50 == 0 or failure:
             print(f"rendered {done}/{total} {time.monotonic() - began:.0f} s {failure}", flush=True)
 
-    config = dataset.BuildConfig(views=options.views, max_seconds=options.seconds, soundfont=options.soundfont)
+    config = corpus.BuildConfig(views=options.views, max_seconds=options.seconds, soundfont=options.soundfont)
     folder, how = options.work / "frames", {"per_style": options.per_style, "jobs": options.jobs, "progress": progress}
-    failures = dataset.build_frames(options.data, folder, options.styles, config=config, **how)
+    failures = hear_recordings(options.data, folder, options.recording_seconds)
+    failures += corpus.build_frames(options.data, folder, options.styles, config=config, **how)
     (options.work / "failures.json").write_text(json.dumps(failures))
+
+
+def hear_recordings(data: Path, folder: Path, seconds: float) -> list[tuple[str, str]]:
+    """Frames of the middle of each recording that ``DATA/audio.csv`` lists and whose licence allows it; none of the test split."""
+    failures = []
+    renderer = corpus.PieceRenderer(corpus.BuildConfig())
+    for piece in recordings(data):
+        half = min(0.5, seconds / 2 / piece.seconds)
+        path = folder / f"{RECORDINGS}-{piece.split}-{recipes.song_id(piece.path.encode())}-0.npz"
+        if path.exists():
+            continue
+        try:
+            arrays = renderer.hear(data / piece.path, window=(0.5 - half, 0.5 + half))
+        except (ValueError, OSError) as error:
+            failures.append((piece.path, str(error)))
+            continue
+        folder.mkdir(parents=True, exist_ok=True)
+        with whole_file(path) as temporary, temporary.open("wb") as file:
+            np.savez(file, **arrays)
+    return failures
+
+
+def recordings(data: Path) -> list[recipes.Piece]:
+    """Recordings to train on and to score on."""
+    if not (data / "audio.csv").is_file():
+        return []
+    with (data / "audio.csv").open(newline="", encoding="utf-8") as lines:
+        rows = list(csv.DictReader(lines))
+    listed = [recipes.Piece(row["path"], source=row["source"], licence=row["licence"], seconds=float(row["seconds"])) for row in rows]
+    return [piece for piece in listed if recipes.licence_allowed(piece.licence) and piece.split != "test"]
+
+
+def heard_styles(options: argparse.Namespace) -> tuple[str, ...]:
+    """The styles of the base, in the order of its rows."""
+    return (*options.styles, RECORDINGS) if list((options.work / "frames").glob(f"{RECORDINGS}-train-*.npz")) else options.styles
 
 
 Stores = tuple[FrameStore, FrameStore]  # of training songs and of held-out ones
@@ -53,8 +93,8 @@ def open_stores(options: argparse.Namespace) -> Stores:
     """What is rendered so far."""
     folder = options.work / "frames"
     return (
-        FrameStore(folder, options.styles, split="train", device=options.device),
-        FrameStore(folder, options.styles, split="valid", device=options.device),
+        FrameStore(folder, heard_styles(options), split="train", device=options.device),
+        FrameStore(folder, heard_styles(options), split="valid", device=options.device),
     )
 
 
@@ -72,9 +112,14 @@ def say(row: dict[str, float]) -> None:
     print(json.dumps({key: round(value, 3) for key, value in row.items()}), flush=True)
 
 
+def base_config(options: argparse.Namespace) -> DrawConfig:
+    """The network of all styles, with an ear for others."""
+    return DrawConfig(styles=len(heard_styles(options)), clip_channels=CLIP_CHANNELS)
+
+
 def compiled(options: argparse.Namespace) -> Draw:
     """The network of all styles, compiled where that pays."""
-    model = Draw(DrawConfig(styles=len(options.styles)))
+    model = Draw(base_config(options))
     if options.device.startswith("cuda"):
         train.compile_model(model)
     return model
@@ -93,10 +138,10 @@ def settings(options: argparse.Namespace, style: str, table: str) -> train.Train
 
 def base(options: argparse.Namespace, model: Draw, stores: Stores) -> None:
     """All styles at once."""
-    config = settings(options, options.styles[0], "train")
+    config = replace(settings(options, options.styles[0], "train"), clip_share=CLIP_SHARE)
     state = train.new_state(model.config, config, device=options.device, model=model)
     train.load_checkpoint(state, options.work / "base")
-    train.fit(state, *stores, config, views.ViewConfig(), options.work / "base", report=say, grow=True)
+    train.fit(state, *stores, config, BASE_VIEWS, options.work / "base", report=say, grow=True)
 
 
 def tune(options: argparse.Namespace, style: str, model: Draw, stores: Stores) -> None:
@@ -111,21 +156,22 @@ def tune(options: argparse.Namespace, style: str, model: Draw, stores: Stores) -
     save_file(train.one_style(load_file(folder / "best.safetensors"), index), folder / "style.safetensors")
 
 
-def plain(options: argparse.Namespace) -> None:
+def plain(options: argparse.Namespace, model: Draw | None = None) -> None:
     """The baseline: the same network as an autoencoder, shown the target itself."""
     wait_for_songs(options, options.enough)
     config = replace(settings(options, options.styles[0], "train"), critic_from=1.0, texture_from=1.0)
-    model = compiled(options)
-    state = train.new_state(model.config, config, device=options.device, model=model)
+    config = replace(config, minutes=options.plain_minutes or config.minutes)
+    model = model or compiled(options)
+    state = train.new_state(model.config, config, device=options.device, base=Draw(model.config).state_dict(), model=model)
     train.load_checkpoint(state, options.work / "plain")
     train.fit(state, *open_stores(options), config, views.NEUTRAL, options.work / "plain", report=say, grow=True)
 
 
 TITLES = {
     "rock": ("Rock band", "distortion guitars over a finger bass; the canvas has no drums"),
-    "jazz": ("Jazz combo", "hollow-body guitar, acoustic bass, piano, saxophone; the canvas has no drums"),
-    "electronic": ("Electronic", "synth leads, pads and synth bass of dance accompaniments; the canvas has no drums"),
-    "orchestra": ("Orchestra", "strings, winds and brass as Polish orchestral scores assign them"),
+    "jazz": ("Jazz band", "tenor saxophones and a hollow-body guitar over an acoustic bass, trumpets on top; the canvas has no drums"),
+    "electronic": ("Electronic", "a polysynth pad and synth brass over a synth bass; the canvas has no drums"),
+    "orchestra": ("Orchestra", "string sections, horns in the middle, flutes above and basses below, in unison"),
     "choir": ("Choir", "choir aahs singing choral music in parts"),
     "strings": ("String quartet", "violins, viola and cello, bowed"),
     "piano": ("Piano", "a grand piano playing whatever comes"),
@@ -137,10 +183,10 @@ def card(options: argparse.Namespace, style: str, seconds: float, steps: int) ->
     """What a style was made of, and the fingerprints of its training songs."""
     heard: dict[tuple[str, str], list[float]] = {}
     fingerprints = {}
-    chosen = dataset.select(dataset.pieces(options.data, style), options.per_style)
+    chosen = recipes.select(recipes.pieces(options.data, style), options.per_style)
     excerpts = max(1, round(options.per_style / max(1, len(chosen))))
-    for piece, content in dataset.read_pieces(options.data, chosen):
-        fingerprints[dataset.song_id(content)] = dataset.melody_fingerprint(midi.load_score(content))
+    for piece, content in recipes.read_pieces(options.data, chosen):
+        fingerprints[recipes.song_id(content)] = recipes.melody_fingerprint(midi.load_score(content))
         heard.setdefault((piece.source, piece.licence), []).append(min(piece.seconds, options.seconds * excerpts))
     sources = tuple(Source(name, licence, songs=len(s), hours=round(sum(s) / 3600, 2)) for (name, licence), s in sorted(heard.items()))
     title, description = TITLES[style]
@@ -160,11 +206,6 @@ def card(options: argparse.Namespace, style: str, seconds: float, steps: int) ->
     )
 
 
-def packed_path(options: argparse.Namespace, style: str) -> Path:
-    """Where a style's file goes: to the bundled ones, or not."""
-    return (options.work if style in NOT_SHIPPED else options.out) / f"{style}.safetensors"
-
-
 def pack(options: argparse.Namespace) -> None:
     """Style files of what is trained so far, with their cards; the base; the plain autoencoders for evaluation."""
     features = asdict(FeatureConfig())
@@ -175,7 +216,7 @@ def pack(options: argparse.Namespace) -> None:
         about, heard = card(options, style, base_row["seconds"] + row["seconds"], int(base_row["step"] + row["step"]))
         weights = load_file(options.work / style / "style.safetensors")
         one = read_config(style)["model"]
-        save_style(packed_path(options, style), weights, model_config=one, feature_config=features, card=about, fingerprints=heard)
+        save_style(options.out / f"{style}.safetensors", weights, model_config=one, feature_config=features, card=about, fingerprints=heard)
         plain_file = options.work / "plain" / "best.safetensors"
         if plain_file.exists():
             options.baselines.mkdir(parents=True, exist_ok=True)
@@ -186,18 +227,25 @@ def pack(options: argparse.Namespace) -> None:
     pack_base(options)
 
 
+def add(sources: dict[tuple[str, str], Source], more: Source) -> None:
+    """Count songs and hours of a source together."""
+    same = sources.get((more.name, more.licence), Source(more.name, more.licence))
+    sources[more.name, more.licence] = replace(same, songs=same.songs + more.songs, hours=round(same.hours + more.hours, 2))
+
+
 def pack_base(options: argparse.Namespace) -> None:
     """The base as `train --from base` reads it: what each of its styles was made of is on their cards."""
-    packed = [load_style_file(packed_path(options, style)) for style in options.styles]
+    packed = [load_style_file(options.out / f"{style}.safetensors") for style in options.styles]
     sources: dict[tuple[str, str], Source] = {}
     for data in packed:
         for source in data.card.sources:
-            same = sources.get((source.name, source.licence), Source(source.name, source.licence))
-            sources[source.name, source.licence] = replace(same, songs=same.songs + source.songs, hours=round(same.hours + source.hours, 2))
+            add(sources, source)
+    for piece in recordings(options.data):
+        add(sources, Source(piece.source, piece.licence, 1, min(piece.seconds, options.recording_seconds) / 3600))
     row = json.loads((options.work / "base" / "history.json").read_text())[-1]
     about = Card(
         title="StyleStream base",
-        description="A network of " + ", ".join(options.styles) + ", to start new styles from.",
+        description="A network of " + ", ".join(heard_styles(options)) + ", to start new styles from, and an ear for the style of a clip.",
         author="StyleStream contributors",
         licence="Apache-2.0",
         sources=tuple(source for _, source in sorted(sources.items())),
@@ -207,7 +255,7 @@ def pack_base(options: argparse.Namespace) -> None:
         notes="Songs that are in several styles are counted in each.",
     )
     fingerprints = {song: hashes for data in packed for song, hashes in data.fingerprints.items()}
-    config = asdict(DrawConfig(styles=len(options.styles)))
+    config = asdict(base_config(options))
     path = options.out / "base" / "base.safetensors"
     path.parent.mkdir(parents=True, exist_ok=True)
     weights = load_file(options.work / "base" / "best.safetensors")
@@ -230,6 +278,8 @@ def main() -> None:
     parser.add_argument("--per-style", type=int, default=200)
     parser.add_argument("--views", type=int, default=3)
     parser.add_argument("--seconds", type=float, default=45.0)
+    parser.add_argument("--recording-seconds", type=float, default=60.0)
+    parser.add_argument("--plain-minutes", type=float, help="also train the plain autoencoder, after the styles")
     parser.add_argument("--enough", type=int, default=8, help="songs of each style with which the training may start")
     parser.add_argument("--base-minutes", type=float)
     parser.add_argument("--style-minutes", type=float)
@@ -251,6 +301,8 @@ def main() -> None:
     for style in options.styles:
         print(style, flush=True)
         tune(options, style, model, stores)
+    if options.plain_minutes:
+        plain(options, model)
     pack(options)
 
 
