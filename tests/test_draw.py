@@ -687,11 +687,12 @@ def test_the_learned_prior_beats_a_constant_one(learned):
 
 def test_a_clip_is_heard_whatever_its_length_and_paints_as_its_vector_does():
     net = network(replace(SMALL, clip_channels=4))
-    clip, view = frames(1, 324, 64, seed=3), frames(1, 324, 16)
+    bins = SMALL.n_bins
+    clip, view = frames(1, bins, 64, seed=3), frames(1, bins, 16)
     vector = net.clip_vector(clip)
     assert vector[0].shape == (1, net.config.style_dim)
     assert far(net.clip_vector(torch.cat([clip, clip], 2))[1], vector[1]) < 1e-5
-    other = net.clip_vector(frames(1, 324, 64, seed=4) * 0.5)
+    other = net.clip_vector(frames(1, bins, 64, seed=4) * 0.5)
     assert far(net.transfer(view, style=vector), net.transfer(view, style=other)) > 1e-4
     assert far(net.transfer(view, style=vector), net.transfer(view, style=net.style_vector(vector))) == 0
 

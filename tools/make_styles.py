@@ -32,7 +32,7 @@ from stylestream.style import Card, Source, load_style_file, save_style
 STYLES = ("rock", "jazz", "electronic", "orchestra", "choir", "strings", "piano", "chiptune")
 RECORDINGS = "recordings"  # the base hears real music too, as a style that is not shipped
 # Half of the base's crops are told their style by a clip, of any orchestration: so it learns to hear one. A file of one style needs no ear.
-CLIP_CHANNELS, CLIP_SHARE = 24, 0.5
+CLIP_CHANNELS, CLIP_SHARE = 32, 0.5  # not 24: oneDNN then gives gradients that are not numbers, in bf16
 BASE_VIEWS = replace(views.ViewConfig(), whiten_share=0.1)  # a recording has no other orchestration: some of its views are whitened
 
 
