@@ -57,6 +57,7 @@ class Summary:
     repeated: int  # songs whose group has others
     warnings: int  # songs with something wrong that was survived
     views: Mapping[int, int]  # stored beside a song → songs
+    stored_seconds: float  # of songs and views
     styles: Mapping[str, Mapping[str, Share]]  # style → split → songs
     licences: Mapping[str, Share]
     sources: Mapping[str, Share]
@@ -99,6 +100,7 @@ def summarise(data: Dataset) -> Summary:
         repeated=sum(count for count in group_sizes.values() if count > 1),
         warnings=sum(bool(warning) for warning in column["warning"]),
         views=dict(sorted(Counter(column["views"]).items())),
+        stored_seconds=round(float((seconds * (1 + np.array(column["views"], np.float64))).sum()), 2),
         styles=by_style,
         **{name + "s": _shares(column[name], seconds) for name in ("licence", "source", "kind", "split")},
         failures=dict(Counter(map(_kind_of_failure, failures)).most_common()),
@@ -132,7 +134,7 @@ def _kind_of_failure(reason: str) -> str:
     """
     text = re.sub(r"the same bytes as .*", "the same bytes as …", reason)
     text = re.sub(r"'[^']*'|\"[^\"]*\"|\S*[/\\]\S*", "…", text)
-    return re.sub(r"\b\d[\d.,]*", "…", text)
+    return re.sub(r"\b\d[\d.,]*", "…", text).removeprefix("… is ").removeprefix("…: ")
 
 
 def mean_spectra(data: Dataset, *, songs: int = 12, crop_frames: int = 256) -> dict[str, Array]:
@@ -170,12 +172,11 @@ def _middle(data: Dataset, song: int, crop_frames: int) -> Array:
 def summary_lines(summary: Summary) -> Iterator[str]:
     """A summary as text."""
     yield f"{summary.location}: {summary.songs:,} songs, {_hours(summary.seconds)}, {summary.failed:,} that failed"
-    rate = summary.bytes / max(summary.seconds, 1e-9) / 1000
+    rate = summary.bytes / max(summary.stored_seconds, 1e-9) / 1000
     maker = f", made by StyleStream {summary.package_version}" if summary.package_version else ""
-    yield f"{_bytes(summary.bytes)}, {rate:.1f} KB a second of music, format {summary.format_version}{maker}"
-    yield f"{summary.groups:,} pieces ({summary.repeated:,} songs are versions of one that is there in others), " + ", ".join(
-        f"{count:,} songs with {views} views" for views, count in summary.views.items()
-    )
+    yield f"{_bytes(summary.bytes)}, {rate:.1f} KB a second of each song and view, format {summary.format_version}{maker}"
+    views = ", ".join(f"{count:,} with {number} view{'' if number == 1 else 's'}" for number, count in summary.views.items())
+    yield f"{summary.groups:,} pieces, {summary.repeated:,} songs are versions of a piece that has others; {views}"
     if summary.warnings:
         yield f"{summary.warnings:,} songs are there with a warning (column `warning` of the index)"
     yield from _style_table(summary)

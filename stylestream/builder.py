@@ -639,6 +639,7 @@ def _write_index(folder: Path, plan: Plan) -> None:
         songs=len(plan.songs) - failures,
         failures=failures,
         shards=tuple(listed),
+        index_sha256=hashlib.sha256((folder / INDEX).read_bytes()).hexdigest(),
         plan=plan.digest,
         package_version=__version__,
     )

@@ -769,7 +769,8 @@ def dataset_verify(
     if json_:
         print(json.dumps({"data": data, "songs": len(opened), "bytes": size, "faults": [asdict(f) for f in faults]}, indent=1))
     elif not faults:
-        print(_printable(f"{data}: whole: {len(opened):,} songs in {len(opened.description.shards):,} shards, {size / 1e6:,.1f} MB read"))
+        count = len(opened.description.shards)
+        print(_printable(f"{data}: whole: {len(opened):,} songs in {count:,} shard{'' if count == 1 else 's'}, {size / 1e6:,.1f} MB read"))
     if faults:
         _say(f"{len(faults)} fault{'s' if len(faults) > 1 else ''} in {data}; build it again, or copy it again from where it is whole")
     return 1 if faults else 0

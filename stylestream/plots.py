@@ -147,12 +147,13 @@ def plot_dataset(
 
 def _draw_hours(axes: Any, hours: Mapping[str, Mapping[str, float]]) -> None:
     rows, left = np.arange(len(hours)), np.zeros(len(hours))
+    unit, scale = ("hours", 1) if max((sum(parts.values()) for parts in hours.values()), default=0) >= 0.5 else ("minutes", 60)
     for split in sorted({split for parts in hours.values() for split in parts}, key=[*_SPLIT_COLOURS].index):
-        width = np.array([parts.get(split, 0.0) for parts in hours.values()])
+        width = scale * np.array([parts.get(split, 0.0) for parts in hours.values()])
         axes.barh(rows, width, left=left, color=_SPLIT_COLOURS[split], label=split)
         left += width
     _name_styles(axes, hours)
-    axes.set_xlabel("hours")
+    axes.set_xlabel(unit)
     axes.legend(loc="lower right", frameon=False)
 
 
@@ -175,9 +176,9 @@ def _name_styles(axes: Any, styles: Iterable[str]) -> None:
 def _draw_histogram(axes: Any, edges: Sequence[float], counts: Sequence[int], label: str) -> None:
     there = np.flatnonzero(counts)
     first, last = (int(there[0]), int(there[-1]) + 1) if there.size else (0, 1)
-    names = [f"{edge:g}" + ("+" if index == len(edges) - 1 else "") for index, edge in enumerate(edges)]
+    names = [*(f"{edge:g}" for edge in edges), "…"]
     axes.bar(np.arange(first, last) + 0.5, counts[first:last], width=0.94, color="#21918c")  # bins of any width, equally wide
-    axes.set_xticks(np.arange(first, last), names[first:last])
+    axes.set_xticks(np.arange(first, last + 1), names[first : last + 1])
     axes.set_xlabel(label)
     axes.set_ylabel("songs")
 

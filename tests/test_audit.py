@@ -226,6 +226,7 @@ def test_what_is_in_a_dataset_adds_up(folder):
     assert summary.bytes == sum(path.stat().st_size for path in (folder / "shards").iterdir())
     assert summary.views == {0: 4, 1: 3}
     assert summary.failures == {"the same bytes as …": 1, "… s long; at least … s are needed": 1}
+    assert summary.stored_seconds == pytest.approx((frames + sum(130 + 64 * k for k in (1, 3, 5))) * 512 / 44_100, abs=0.02)
     for shares in (summary.licences, summary.kinds, summary.splits, summary.sources):
         assert sum(share.songs for share in shares.values()) == 7
         assert sum(share.seconds for share in shares.values()) == pytest.approx(summary.seconds, abs=0.05)
