@@ -355,7 +355,8 @@ class StyleTransfer:
         x = self.vocoder.frames(self.vocoder.analyse(y.to(self.device), first_frame=0))
         with torch.autocast(self.device.type, dtype=torch.bfloat16) if self.half else nullcontext():
             painted = self.draw.transfer(x[None], style=self.style, dream=dream, grain=grain, seed=seed, canvases=True)
-        return torch.cat([x[None], painted[:, 0].float()]).clamp(0, 1)
+        shown = painted[:, 0].float() + (0 if self.tone is None else self.tone[:, None])
+        return torch.cat([x[None], shown]).clamp(0, 1)
 
     def _chunks(self, blocks: Pass, song: Hearing, dials: Dials, chunk_seconds: float | None) -> Iterator[tuple[Array, Array]]:
         """Pairs (styled, song) of equally many samples, at the working rate and loudness, in order."""
