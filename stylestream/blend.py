@@ -186,17 +186,11 @@ def blend(styles: Sequence[StyleData], shares: Sequence[float], names: Sequence[
     settings = {key: sum(share * s.model_config[key] for s, share in zip(styles, shares, strict=True)) for key in _shared(styles)}
     heard = {song: hashes for style in styles for song, hashes in style.fingerprints.items()}
     model_config = {**styles[0].model_config, **settings}
-    card, tone = _card(styles, shares, names), _tone(styles, shares)
-    return replace(styles[0], weights=weights, model_config=model_config, card=card, fingerprints=heard, tone=tone)
+    return replace(styles[0], weights=weights, model_config=model_config, card=_card(styles, shares, names), fingerprints=heard)
 
 
 def _shared(styles: Sequence[StyleData]) -> list[str]:
     return [key for key in BLENDED_SETTINGS if all(key in style.model_config for style in styles)]
-
-
-def _tone(styles: Sequence[StyleData], shares: Sequence[float]) -> Tensor | None:
-    own = [(style.tone, share) for style, share in zip(styles, shares, strict=True) if style.tone is not None]
-    return _mean([tone for tone, _ in own], [share for _, share in own]) if own else None
 
 
 def _mean(tensors: Sequence[Tensor], shares: Sequence[float]) -> Tensor:

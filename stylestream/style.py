@@ -85,7 +85,6 @@ class StyleData:
     card: Card
     fingerprints: dict[str, list[int]]  # training song id → hashes of its melody; empty where none was taken
     package_version: str
-    tone: Tensor | None = None  # (F,) added to what the network paints: of a style made of one clip; no file has one
 
 
 @dataclass(frozen=True)

@@ -101,8 +101,6 @@ class StyleTransfer:
     card : Card, optional
     style : int
         Row of the network's style embedding.
-    tone : Tensor [shape=(F,)], optional
-        Added to the frames that the network paints (`clip`).
     device : str
         "cpu", "cuda", "mps".
     half : bool, optional
@@ -123,7 +121,6 @@ class StyleTransfer:
         vocoder: Vocoder | None = None,
         card: Card | None = None,
         style: int = 0,
-        tone: Tensor | None = None,
         device: str = "cpu",
         half: bool | None = None,
     ) -> None:
@@ -132,7 +129,6 @@ class StyleTransfer:
         self.vocoder = (vocoder or Vocoder(features, iterations=draw.config.phase_iterations)).to(self.device)
         self.config: FeatureConfig = self.vocoder.features.config
         self.card, self.style = card, style
-        self.tone = None if tone is None else tone.to(self.device)
         self.half = _multiplies_in_bfloat16(self.device) if half is None else half
 
     def __call__(
@@ -173,8 +169,7 @@ class StyleTransfer:
     def _paint(self, x: Tensor, phase: Tensor | None, **dials: Any) -> Tensor:
         batch_phase = None if phase is None else phase[None]
         with torch.autocast(self.device.type, dtype=torch.bfloat16) if self.half else nullcontext():
-            painted = self.draw.transfer(x[None], style=self.style, phase=batch_phase, **dials)[0].float()
-        return painted if self.tone is None else (painted + self.tone[:, None]).clamp(min=0)
+            return self.draw.transfer(x[None], style=self.style, phase=batch_phase, **dials)[0].float()
 
     # -- sizes ------------------------------------------------------------------------------------------------------
 
@@ -355,8 +350,7 @@ class StyleTransfer:
         x = self.vocoder.frames(self.vocoder.analyse(y.to(self.device), first_frame=0))
         with torch.autocast(self.device.type, dtype=torch.bfloat16) if self.half else nullcontext():
             painted = self.draw.transfer(x[None], style=self.style, dream=dream, grain=grain, seed=seed, canvases=True)
-        shown = painted[:, 0].float() + (0 if self.tone is None else self.tone[:, None])
-        return torch.cat([x[None], shown]).clamp(0, 1)
+        return torch.cat([x[None], painted[:, 0].float()]).clamp(0, 1)
 
     def _chunks(self, blocks: Pass, song: Hearing, dials: Dials, chunk_seconds: float | None) -> Iterator[tuple[Array, Array]]:
         """Pairs (styled, song) of equally many samples, at the working rate and loudness, in order."""
@@ -701,8 +695,7 @@ def load_style(style: str | Path, *, device: str = "cpu", half: bool | None = No
     data = load_blend(style)
     check_device(device)
     draw = network_of(data, str(style))
-    features = LogFrequency(features_of(data, str(style)))
-    return StyleTransfer(draw, features=features, card=data.card, tone=data.tone, device=device, half=half)
+    return StyleTransfer(draw, features=LogFrequency(features_of(data, str(style))), card=data.card, device=device, half=half)
 
 
 def check_device(device: str) -> None:
