@@ -597,6 +597,9 @@ def card_lines(card: Card, path: Path) -> Iterator[str]:
     for text in (card.description, card.notes):
         if text:
             yield text
+    for heading, text in (("for", card.intended_use), ("limits", card.limits)):
+        if text:
+            yield f"{heading}: {text}"
     yield f"file: {path} ({path.stat().st_size / 1024:.0f} KiB)"
     yield f"licence: {card.licence}" + (f", by {card.author}" if card.author else "")
     yield f"trained: {card.training_steps} steps, {card.training_minutes:.0f} minutes, {card.training_device or 'device not said'}"
@@ -612,9 +615,12 @@ def card_lines(card: Card, path: Path) -> Iterator[str]:
 @styles_app.command("install")
 def styles_install(file: Annotated[Path, typer.Argument(metavar="FILE")], force: Force = False) -> int:
     """Copy a style file to your style folder, so that its name finds it."""
-    from stylestream.style import install_style
+    from stylestream.network import features_of, network_of
+    from stylestream.style import install_style, load_style_file
 
     with _wrong_usage():
+        data = load_style_file(file)
+        network_of(data, str(file)), features_of(data, str(file))  # a file that cannot be played is not a style
         print(_printable(str(install_style(file, force=force))))
     return 0
 

@@ -68,6 +68,8 @@ class Card:
     # row of the quality table → column → value; rows are named as in the table ("this style", "copy the song", …)
     metrics: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
     notes: str = ""
+    intended_use: str = ""
+    limits: str = ""
 
     @property
     def hours(self) -> float:

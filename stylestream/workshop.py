@@ -23,6 +23,7 @@ from stylestream import dataset, doctor, views
 from stylestream.dataset import DESCRIPTION, BuildConfig, Dataset, FrameStore
 from stylestream.draw import DrawConfig
 from stylestream.files import whole_file
+from stylestream.passages import same_melody
 from stylestream.preview import Excerpt, show
 from stylestream.team import Team, assemble
 from stylestream.train import (
@@ -40,7 +41,7 @@ from stylestream.train import (
 )
 
 if TYPE_CHECKING:
-    from stylestream.style import Card, StyleData
+    from stylestream.style import Card, Source, StyleData
 
 MODELS = ("draw", "plain", "lstm2017")
 TABLES = {"model": DrawConfig, "train": TrainConfig, "tune": TrainConfig, "views": views.ViewConfig, "data": BuildConfig}
@@ -51,6 +52,7 @@ TUNE = TrainConfig(
 RENDER_SHARE = 0.25  # of the minutes given, at most, goes into rendering
 SHOW_SECONDS = 110.0  # between two previews
 MOST_BATCH = 256
+LITTLE_SECONDS = 1800.0
 LEAST_SECONDS = 180.0  # of music: with less, a style knows its songs and not their sound
 # of a network: others than those of the weights are no harm
 _FREE_SETTINGS = ("beta", "scale_db", "texture_scale_db", "phase_iterations", "grain_power")
@@ -382,9 +384,12 @@ def first_look(sources: Sequence[str], config: BuildConfig, *, seconds: float = 
     for path in paths[:files]:
         if time.monotonic() > until:
             break
-        if path.stat().st_size < 200e6:  # the length of a longer one is known without listening
+        if path.stat().st_size < 200e6:
             checkups.append(doctor.examine(path, timeout_seconds=seconds))
-    return list(_look_lines(len(paths), checkups, config))
+    large = [path.name for path in paths if path.stat().st_size >= 200e6]  # too long to be listened to now
+    most = f"of one recording at most {clock(config.audio_seconds)} are used (audio_seconds in [data])"
+    lines = [f"{len(large)} of {len(paths)} files are very long ({', '.join(large[:3])}); {most}"] if large else []
+    return lines + list(_look_lines(len(paths), checkups, config))
 
 
 def _music_below(place: Path) -> list[Path]:
@@ -405,7 +410,7 @@ def _look_lines(found: int, checkups: Sequence[doctor.Checkup], config: BuildCon
         yield f"{clock(seconds)} of music in all; with less than {LEAST_SECONDS / 60:.0f} minutes a style learns songs, not a sound"
     for checkup in checkups:
         if checkup.sound and checkup.seconds > 1.5 * config.audio_seconds:
-            rest = f"only its first {config.audio_seconds / 60:.0f} minutes are used (audio_seconds in [data])"
+            rest = f"only its first {clock(config.audio_seconds)} are used (audio_seconds in [data])"
             yield f"{Path(checkup.path).name} is {clock(checkup.seconds)} long; {rest}"
 
 
@@ -414,12 +419,7 @@ def known_already(prepared: dataset.Prepared, start: StyleData | None) -> str:
     if start is None:
         return ""
     songs = {song["id"]: song["fingerprint"] for song in prepared.songs if song["split"] == "train"}
-    melodies = [set(hashes) for hashes in start.fingerprints.values() if len(hashes) >= 12]
-
-    def known(song: str, own: Sequence[int]) -> bool:
-        return song in start.fingerprints or (len(own) >= 12 and any(len(theirs & set(own)) >= len(own) / 2 for theirs in melodies))
-
-    count = sum(known(song, own) for song, own in songs.items())
+    count = sum(song in start.fingerprints or same_melody(own, start.fingerprints) is not None for song, own in songs.items())
     if not songs or count < len(songs) / 2:
         return ""
     return f"{count} of {len(songs)} songs are in {start.card.title} already; its own styles may do, see `stylestream styles`"
@@ -642,8 +642,9 @@ def _tensorboard(folder: Path, step: int, team: Team) -> Iterator[Any]:
 def _card(plan: Plan, start: StyleData | None, state: State, prepared: dataset.Prepared, out: Path, best: Mapping[str, float]) -> Card:
     about = replace(card(out.stem, prepared, state.team.device), training_minutes=round(state.seconds / 60, 1), training_steps=state.step)
     if best:
-        scores = {key: round(best[f"score/{key}"], 3) for key in ("way", "l1_db", "copy_db")}
+        scores = {key: round(best[f"score/{key}"], 3) for key in ("way", "ceiling", "l1_db", "copy_db") if f"score/{key}" in best}
         about = replace(about, metrics={"held-out frames": scores})
+    about = replace(about, limits=limits(prepared, best))
     if start is not None:
         about = replace(about, notes=f"Trained on from {start.card.title} ({start.card.licence}).")
     if plan.kind == "plain":
@@ -672,7 +673,40 @@ def card(name: str, prepared: dataset.Prepared, device: str) -> Card:
         seconds.setdefault(whence[song_id], []).append(heard)
     sources = tuple(Source(source, licence, len(s), round(sum(s) / 3600, 3)) for (source, licence), s in sorted(seconds.items()))
     hardware = torch.cuda.get_device_name(device) if device.startswith("cuda") else f"{device}, {torch.get_num_threads()} threads"
-    return Card(name.replace("-", " ").replace("_", " ").capitalize(), sources=sources, training_device=hardware)
+    songs, minutes = sum(source.songs for source in sources), sum(source.hours for source in sources) * 60
+    return Card(
+        name.replace("-", " ").replace("_", " ").capitalize(),
+        description=f"The sound of {songs} song{'s' if songs > 1 else ''}, {minutes:.0f} minutes of music.",
+        licence=licence(sources),
+        sources=sources,
+        training_device=hardware,
+        intended_use="to play songs of one's own, or free ones, in the sound of the music below; to listen, to make music, to study",
+    )
+
+
+def licence(sources: Sequence[Source]) -> str:
+    """What a style's card says of its licence: that of its music, all of it.
+
+    >>> from stylestream.style import Source
+    >>> licence([Source("a", "CC0-1.0"), Source("b", "CC-BY-4.0"), Source("c", "CC0-1.0")])
+    'that of its music: CC-BY-4.0, CC0-1.0'
+    """
+    names = sorted({source.licence or "not stated" for source in sources})
+    return "not stated" if "not stated" in names or not names else f"that of its music: {', '.join(names)}"
+
+
+def limits(prepared: dataset.Prepared, best: Mapping[str, float]) -> str:
+    """What a style cannot do, as far as its training tells."""
+    parts = ["it paints tones: no drums, no words"]
+    if prepared.music_seconds < LITTLE_SECONDS:
+        parts.append(f"it has heard only {clock(prepared.music_seconds)} of music, and may play that again rather than your song")
+    if any(song["licence"] in ("", "not stated") for song in prepared.songs):
+        parts.append("the licence of its music is not stated: ask before you pass it on")
+    if best:
+        parts.append(
+            f"on {'a piece' if len(prepared.songs) < 3 else 'pieces'} it has not heard it goes {100 * best['score/way']:.0f} % of the way"
+        )
+    return "; ".join(parts)
 
 
 def fingerprints(prepared: dataset.Prepared) -> dict[str, list[int]]:

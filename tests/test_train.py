@@ -427,7 +427,7 @@ def test_checkpoints_stay_young_through_scores_and_previews(frames, tmp_path, mo
 
     monkeypatch.setattr(train, "train_step", lasting(step, 2.0))
     monkeypatch.setattr(train, "transfer_score", lasting(score, 6.0))
-    monkeypatch.setattr(train, "save_checkpoint", lambda *args: (save(*args), saves.append(now[0])))
+    monkeypatch.setattr(train, "save_checkpoint", lambda *args: saves.append(now[0]) or save(*args))  # type: ignore[func-returns-value]
     config = replace(SHORT, steps=0, minutes=5.0, score_seconds=40.0, critic_from=1.0)
     shown = lasting(lambda state: None, 12.0)
     train.fit(train.new_state(TINY, config), *stores(frames), config, views.ViewConfig(), tmp_path, show=shown, show_seconds=60.0)

@@ -18,7 +18,7 @@ import pytest
 import soundfile
 import torch
 
-from stylestream import cli, dataset, views, workshop
+from stylestream import cli, dataset, train, views, workshop
 from stylestream.baselines import load_lstm2017
 from stylestream.dataset import BuildConfig, FrameStore
 from stylestream.draw import Draw, DrawConfig
@@ -296,3 +296,125 @@ def test_a_recipe_is_named_by_the_output_only_for_a_collection(tmp_path, monkeyp
         with pytest.raises(Killed):
             workshop.train([tmp_path / source], tmp_path / source / "rock.safetensors", steps=1)
     assert [config.recipe for config in asked] == ["rock", ""]
+
+
+# --- music as it comes -----------------------------------------------------------------------------------------------------
+
+
+def small_style(tmp_path: Path, sources: list[Path], **options: Any) -> tuple[workshop.Trained, list[str]]:
+    said: list[str] = []
+    tables = cli.read_config(str(_written(tmp_path)))
+    return workshop.train(sources, tmp_path / "mine.safetensors", config=tables, jobs=1, base="none", say=said.append, **options), said
+
+
+def test_twenty_seconds_of_mixed_rates_and_channels_are_a_style_with_a_warning_and_a_card(tmp_path, tone):
+    (tmp_path / "music").mkdir()
+    for i, (rate, channels) in enumerate(((8000, 1), (22050, 2), (48000, 1))):
+        y = tone(6.5, hz=220.0 * (i + 2) / 2, sample_rate=rate, channels=channels)
+        soundfile.write(tmp_path / "music" / f"{i}.wav", y.T, rate)
+    done, said = small_style(tmp_path, [tmp_path / "music"], steps=3)
+    assert done.failures == {}
+    assert any("0:19 of music in all; with less than 3 minutes a style learns songs, not a sound" in line for line in said)
+    card = load_style_file(done.path).card
+    assert card.licence == "not stated"
+    assert card.description.startswith("The sound of 2 songs")
+    assert "it has heard only 0:13 of music" in card.limits
+    assert "ask before you pass it on" in card.limits
+    assert card.intended_use
+    assert 0 < card.metrics["held-out frames"]["ceiling"] <= 1
+    assert card.training_device == "cpu, 1 threads"
+    lines = list(cli.card_lines(card, done.path))
+    assert any(line.startswith("limits: it paints tones") for line in lines)
+
+
+def test_a_first_look_says_what_is_odd(tmp_path, tone):
+    folder = tmp_path / "music"
+    folder.mkdir()
+    for i in range(3):
+        soundfile.write(folder / f"same{i}.wav", tone(5.0).T, RATE)
+    look = workshop.first_look([str(folder)], BuildConfig(audio_seconds=2.0))
+    assert "all 3 files looked at are the same file; it counts once, and a style of one song is that song" in look
+    assert any(line.startswith("same0.wav is 0:05 long; only its first 0:02 are used") for line in look)
+    soundfile.write(folder / "silence.wav", np.zeros((5 * RATE, 2)), RATE)
+    assert "1 of 4 files looked at are silent; they are left out" in workshop.first_look([str(folder)], BuildConfig())
+    with (folder / "ten hours.wav").open("wb") as file:  # as far as one can see without listening
+        file.truncate(10 * 3600 * RATE * 4)
+    look = workshop.first_look([str(folder)], BuildConfig())
+    assert look[0].startswith("1 of 5 files are very long (ten hours.wav); of one recording at most 10:00 are used")
+    assert workshop.first_look([str(folder)], BuildConfig(), seconds=-1.0)[1:] == []  # the time is up
+
+
+def test_silence_alone_is_refused_and_leaves_nothing(tmp_path):
+    (tmp_path / "music").mkdir()
+    for i in range(2):
+        soundfile.write(tmp_path / "music" / f"{i}.wav", np.zeros(5 * RATE + i), RATE)
+    with pytest.raises(ValueError, match=r"no song can be used: .*: it is silent"):
+        small_style(tmp_path, [tmp_path / "music"], steps=1)
+    assert not (tmp_path / "mine.safetensors.ckpt").exists()
+
+
+def test_music_that_is_all_alike_is_said_so(tmp_path):
+    row = np.full(324, 60)
+    row[36:180:36] = 200  # one note in four octaves
+    frames = np.broadcast_to(row, (1, 400, 324)).astype(np.uint8)
+    for i in range(2):
+        np.savez(tmp_path / f"own-train-{i}-0.npz", frames=frames, phase=np.zeros((400, 4), np.int8))
+    lines = " ".join(workshop.sameness(FrameStore(tmp_path, ["own"])))
+    assert "on three notes" in lines
+    assert "equally loud from beginning to end" in lines
+    assert "all songs sound the same" in lines
+    rng = np.random.default_rng(0)
+    for i in range(2):
+        loud = rng.integers(0, 100, (1, 400, 324)) * rng.uniform(0.5, 2, (1, 400, 1))
+        np.savez(tmp_path / f"own-train-{i}-0.npz", frames=loud.astype(np.uint8), phase=np.zeros((400, 4), np.int8))
+    lines = " ".join(workshop.sameness(FrameStore(tmp_path, ["own"])))
+    assert "three notes" not in lines
+    assert "equally loud" not in lines
+
+
+def test_music_that_the_base_has_heard_is_said_so():
+    start = load_style_file(workshop.base_file())
+    songs = [{"id": song, "split": "train", "fingerprint": heard} for song, heard in list(start.fingerprints.items())[:2]]
+    heard = workshop.known_already(dataset.Prepared([*songs, {"id": "x", "split": "train", "fingerprint": []}], {}, {}, 0.0), start)
+    assert heard.startswith("2 of 3 songs are in StyleStream base already")
+    new = [{"id": str(i), "split": "train", "fingerprint": list(range(i, i + 24))} for i in range(3)]
+    assert workshop.known_already(dataset.Prepared(new, {}, {}, 0.0), start) == ""
+    assert workshop.known_already(dataset.Prepared(songs, {}, {}, 0.0), None) == ""
+
+
+def test_a_base_of_another_version_is_one_line(tmp_path, tiny_style):
+    data = tiny_style.read_bytes()
+    newer = tmp_path / "newer.safetensors"
+    newer.write_bytes(data.replace(b'\\"format_version\\":1', b'\\"format_version\\":9', 1))
+    assert newer.read_bytes() != data
+    with pytest.raises(ValueError, match=r"in style format 9, this is .* and reads format 1; upgrade with"):
+        make_plan(["x"], {}, base=str(newer))
+
+
+def test_a_built_dataset_is_trained_on(tmp_path, tone):
+    pytest.importorskip("pyarrow", reason="datasets need pyarrow: pip install 'stylestream[train]'")
+    from stylestream.builder import build
+
+    (tmp_path / "music").mkdir()
+    for i in range(6):
+        soundfile.write(tmp_path / "music" / f"{i}.wav", tone(4.0, hz=110.0 * (i + 2)).T, RATE)
+    build([tmp_path / "music"], tmp_path / "data", jobs=1)
+    done, _ = small_style(tmp_path, [tmp_path / "data"], steps=2)
+    data = load_style_file(done.path)
+    assert data.card.training_steps == 2
+    assert 2 <= data.card.sources[0].songs <= 6
+    assert len(data.fingerprints) == data.card.sources[0].songs
+    with pytest.raises(ValueError, match="a dataset is trained on alone"):
+        workshop.train([tmp_path / "data", tmp_path / "music"], tmp_path / "b.safetensors", steps=1, base="none")
+
+
+def test_a_line_tells_speed_losses_scores_and_the_time_left(tmp_path):
+    said: list[str] = []
+    config = TrainConfig(minutes=10, batch=4, crop_frames=128)
+    network = workshop.construct(workshop.DrawConfig, {"steps": 2, "encoder_channels": 8, "decoder_channels": 8, "texture_channels": 0}, "")
+    state = train.new_state(network, config)
+    watch = workshop.Watch(config, state, None, tmp_path, None, lambda phase, done, text: said.append(text), lambda row: None)
+    state.step, state.seconds, state.history = 20, 30.0, [{"score/way": 0.42}]
+    watch.ceiling = 0.9
+    watch.tick(state, 0.5, {"loss/l1_db": torch.tensor(3.2), "loss/kl": torch.tensor(1.5)})
+    assert said == ["step 20 · 4 s of music a second · L1 3.20 dB · KL 1.50 · way 42 %, copying 0, ceiling 90 · 5:00 left"]
