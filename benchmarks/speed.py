@@ -264,8 +264,10 @@ def main() -> None:
         print(text)
         return
     arguments.out.parent.mkdir(parents=True, exist_ok=True)
+    before = arguments.out.read_text(encoding="utf-8") if arguments.out.exists() else ""
+    others = before.find("\n## Training\n")  # sections that other benchmarks fill
     temporary = arguments.out.with_name(f".{arguments.out.name}.part")
-    temporary.write_text(text, encoding="utf-8")
+    temporary.write_text(text + (before[others:] if others >= 0 else ""), encoding="utf-8")
     os.replace(temporary, arguments.out)
 
 

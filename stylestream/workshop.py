@@ -241,7 +241,7 @@ def _start(base: str | Path | None, wanted: Mapping[str, Any]) -> StyleData | No
 
 def _different(data: StyleData, wanted: Mapping[str, Any]) -> list[str]:
     own = {**asdict(DrawConfig()), **data.model_config}
-    return [key for key, value in wanted.items() if key not in (*_FREE_SETTINGS, "styles") and value != own.get(key)]
+    return [key for key, value in wanted.items() if key not in (*_FREE_SETTINGS, "styles", "clip_channels") and value != own.get(key)]
 
 
 def _adopted(data: StyleData, wanted: Mapping[str, Any], name: str) -> DrawConfig:
@@ -249,7 +249,7 @@ def _adopted(data: StyleData, wanted: Mapping[str, Any], name: str) -> DrawConfi
     for key in _different(data, wanted):
         raise ValueError(f"[model] {key} is {wanted[key]!r}, in {name} it is another; leave it out, or start from nothing with --from none")
     own = construct(DrawConfig, data.model_config, f"--from {name}")
-    return replace(own, **{key: wanted[key] for key in _FREE_SETTINGS if key in wanted})
+    return replace(own, clip_channels=0, **{key: wanted[key] for key in _FREE_SETTINGS if key in wanted})  # `start_weights` has no ear
 
 
 # -- OUT.ckpt/ -------------------------------------------------------------------------------------------------------------
