@@ -279,20 +279,20 @@ def sound_findings(sound: Sound) -> Iterator[Finding]:
         heard = f"a training hears the first {LONG_SECONDS / 60:.0f} minutes"
         yield Finding("long", "note", f"{_clock(sound.seconds)} long", f"{heard}; cut it into songs to use all of it")
     if sound.sample_rate < LOW_SAMPLE_RATE:
-        text = f"{sound.sample_rate / 1000:g} kHz: nothing above {sound.sample_rate / 2000:g} kHz"
+        text = f"{sound.sample_rate / 1000:g} kHz: nothing above {sound.sample_rate / 2000:.1f} kHz"
         yield Finding("low-rate", "warning", text, "use the original recording; a style learns dull sound from it")
 
 
 def _too_short(seconds: float) -> Finding:
     return Finding(
-        "short", "warning", f"{seconds:.1f} s long", f"join short pieces: a training passes over what is under {SHORT_SECONDS:g} s"
+        "short", "warning", f"{seconds:.2g} s long", f"join short pieces: a training passes over what is under {SHORT_SECONDS:g} s"
     )
 
 
 def _level_findings(sound: Sound) -> Iterator[Finding]:
     assert sound.loudness_lufs is not None
     if sound.loudness_lufs < QUIET_LUFS:
-        text = f"very quiet ({sound.loudness_lufs:.0f} LUFS)"
+        text = f"very quiet ({_lufs(sound.loudness_lufs)})"
         yield Finding("quiet", "warning", text, "record or export it louder: its noise is raised too")
     if sound.clipped_share > CLIPPED_SHARE:
         text = f"clipped: {_percent(sound.clipped_share)} of the samples are at full scale"
@@ -313,6 +313,10 @@ def _stereo_findings(sound: Sound) -> Iterator[Finding]:
         yield Finding("dead-channel", "warning", "one channel is silent", "make it mono, or look at the cable")
     elif sound.mono_db is None or sound.mono_db < CANCELLING_DB:
         yield Finding("cancelling", "warning", "left and right cancel in mono", "turn the polarity of one channel")
+
+
+def _lufs(level: float) -> str:
+    return f"{level:.1f} LUFS".replace("-", "−")
 
 
 def _percent(share: float) -> str:
@@ -539,7 +543,7 @@ def _style_findings(once: Sequence[Checkup], styles: Sequence[str]) -> Iterator[
         yield Finding("mixed", "note", text, "is it one style? A style has a sound; sort the pieces into folders by it")
     recordings = sum(bool(checkup.sound) for checkup in once)
     if 0 < recordings < len(once):
-        text = f"{recordings} recordings and {len(once) - recordings} MIDI files"
+        text = f"recordings ({recordings}) and MIDI files ({len(once) - recordings}) together"
         yield Finding("both-kinds", "note", text, "a SoundFont plays the MIDI, unlike a recording; a style of one kind is clearer")
 
 
@@ -743,7 +747,7 @@ def line(checkup: Checkup) -> str:
 def _about(checkup: Checkup) -> str:
     if sound := checkup.sound:
         channels = {1: "mono", 2: "stereo"}.get(sound.channels, f"{sound.channels} channels")
-        level = "silent" if sound.loudness_lufs is None else f"{sound.loudness_lufs:.1f} LUFS".replace("-", "−")
+        level = "silent" if sound.loudness_lufs is None else _lufs(sound.loudness_lufs)
         return f"{sound.sample_rate / 1000:g} kHz {channels}, {level}"
     if score := checkup.score:
         more = (["…"] if len(score.instruments) > 2 else []) + (["drums"] if score.drum_notes else [])

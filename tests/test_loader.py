@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections import Counter
 from pathlib import Path
 
@@ -170,6 +171,22 @@ def test_two_ranks_of_two_workers_read_each_crop_once_and_the_same_as_one_alone(
     assert [crop for pair in zip(*ranks, strict=True) for crop in pair] == alone
     assert len(set(alone)) == 24
     assert sorted(song for song, _ in alone[:12]) == list(range(12))
+
+
+def rank_reads(rank: int, ranks: int, folder: str, place: str) -> None:
+    """A process of a distributed training: its share of an epoch, written down."""
+    torch.distributed.init_process_group("gloo", init_method=f"file://{place}/meet", rank=rank, world_size=ranks)
+    loader = Crops(folder).loader(2)
+    songs = [int(song) for batch in loader for song in batch["song"]]
+    Path(place, f"{rank}.json").write_text(json.dumps([len(loader), songs]))
+    torch.distributed.destroy_process_group()
+
+
+def test_a_distributed_training_needs_to_say_nothing(folder, tmp_path):
+    torch.multiprocessing.spawn(rank_reads, (2, str(folder), str(tmp_path)), nprocs=2)
+    (some_batches, some), (other_batches, other) = (json.loads((tmp_path / f"{rank}.json").read_text()) for rank in range(2))
+    assert some_batches == other_batches == 3
+    assert sorted(some + other) == list(range(12))
 
 
 def test_any_address_that_fsspec_knows_gives_the_same_crops(folder):
