@@ -122,6 +122,24 @@ def test_mfcc_hear_brightness_and_not_level() -> None:
     assert metrics.mfcc_distance(unscaled(noise()), unscaled(2 * noise())) < 1e-6
 
 
+def test_lsd_is_its_formula_on_scipy_s_spectra() -> None:
+    from scipy.signal import stft
+
+    a, b = noise(1), tone(440, 1, partials=10)
+    x, z = (stft(y, nperseg=2048, noverlap=1536, window="hann")[2][:, : 1 + RATE // 512] * 2 for y in (a, b))  # a sine of amplitude 1 is 1
+    level_db = [20 * np.log10(np.maximum(np.abs(S), 1e-4)) for S in (x, z)]
+    expected = np.mean(np.sqrt(np.mean((level_db[0] - level_db[1]) ** 2, axis=0)))
+    assert metrics.lsd(unscaled(a), unscaled(b)) == pytest.approx(expected, rel=1e-4)
+
+
+def test_the_centroids_are_librosa_s() -> None:
+    import librosa
+
+    a, b = unscaled(noise()), unscaled(tone(440, partials=10))
+    hz = [librosa.feature.spectral_centroid(S=np.sqrt(s.power).sum(1, keepdims=True), sr=RATE).item() for s in (a, b)]
+    assert metrics.centroid_difference(a, b) == pytest.approx(12 * abs(math.log2(hz[0] / hz[1])), rel=1e-6)
+
+
 def test_an_octave_up_is_a_centroid_of_twelve_semitones() -> None:
     difference = metrics.centroid_difference(metrics.prepare(tone(1000)), metrics.prepare(tone(2000)))
     assert difference == pytest.approx(12, abs=0.3)
@@ -166,6 +184,23 @@ def test_flux_hears_when_and_not_what(song: tuple[metrics.Sound, np.ndarray]) ->
     late = np.concatenate([np.zeros(RATE // 5), song[0].y])[: song[0].y.size]
     assert metrics.flux_correlation(song[0], metrics.prepare(other)) > 0.8
     assert metrics.flux_correlation(song[0], metrics.prepare(late)) < 0.3
+
+
+def test_the_flux_correlation_is_scipy_s(song: tuple[metrics.Sound, np.ndarray]) -> None:
+    from scipy.stats import pearsonr
+
+    other = metrics.prepare(melody([60, 64, 67, 72], seconds=1.0)[0])
+    assert metrics.flux_correlation(song[0], other) == pytest.approx(pearsonr(song[0].flux, other.flux).statistic)
+
+
+def test_the_modulation_of_a_band_is_the_power_that_scipy_finds_in_it() -> None:
+    from scipy.signal import periodogram
+
+    level = np.random.default_rng(0).normal(size=(1, 600))
+    hz, density = periodogram(level[0], fs=metrics.FRAMES_PER_SECOND)
+    width = hz[1] - hz[0]
+    expected = [density[(low <= hz) & (hz < high)].sum() * width for low, high in metrics.MODULATION_HZ]
+    assert metrics._modulation(level, np.ones_like(level, dtype=bool)) == pytest.approx(expected, rel=1e-6)
 
 
 def tremolo(hz: float, depth_db: float = 6.0) -> metrics.Sound:
@@ -299,8 +334,7 @@ def test_the_multi_resolution_distance_is_scipy_s_spectra_by_its_formula() -> No
     a, b = noise(1), tone(440, 1, partials=10)
 
     def distance(*sizes: int) -> float:
-        n_fft, hop, length = (round(size * RATE / 24000) for size in sizes)
-        n_fft += n_fft % 2
+        n_fft, hop, length = sizes
         window = np.zeros(n_fft)
         start = (n_fft - length) // 2
         window[start : start + length] = np.hanning(length + 1)[:-1]
