@@ -2,10 +2,10 @@
 
     python benchmarks/clips.py DATA --out docs/clips.md        DATA: a collection with midi.csv
 
-A pair is two pieces that training has not heard, and one band to play both: of every second pair a
-bundled style's instruments, of the others three General MIDI programs drawn by hash, one for the lowest part, one for the highest, one
-for those between. The *clip* is one piece as the band plays it (FluidR3). The *song* is the other's piano reduction (for the
-piano: other instruments) in the SoundFont that training never heard. The *truth* is the song as the band plays it.
+A pair is two pieces that training has not heard, and one band to play both: of every second pair a bundled style's instruments, of the
+others (scores of three parts and more) three General MIDI programs drawn by hash, one for the lowest part, one for the highest, one for
+those between. The *clip* is one piece as the band plays it (FluidR3). The *song* is the other's piano reduction (for the piano: other
+instruments) in the SoundFont that training never heard. The *truth* is the song as the band plays it.
 """
 
 from __future__ import annotations
@@ -33,14 +33,13 @@ LOWEST = (*range(32, 40), 42, 43, 57, 58, 70, 87)  # basses, and what else plays
 
 @dataclass
 class Pair:
-    """Waveforms (2, N) at 44.1 kHz, and the notes of the song."""
+    """Waveforms (2, N) at 44.1 kHz."""
 
     name: str
     known: bool  # a bundled style's band
     song: Array
     clip: Array
     truth: Array
-    notes: NDArray[Any]
 
 
 def band(seed: bytes) -> tuple[str, StyleRecipe]:
@@ -58,17 +57,22 @@ def band(seed: bytes) -> tuple[str, StyleRecipe]:
     return f"programs {low}, {middle}, {high}", replace(recipes.recipe_of("piano"), programs=programs, source="piano")
 
 
+def own_band(style: str) -> StyleRecipe:
+    """A bundled style's recipe; a choir's parts are all voices, whatever the score says."""
+    recipe = recipes.recipe_of(style)
+    return replace(recipe, programs=lambda tracks: [52] * len(tracks)) if style == "choir" else recipe
+
+
 def pairs(data: Path, count: int, *, split: recipes.Split, seconds: float, clip_seconds: float) -> Iterator[Pair]:
     """The pairs, in an order nobody chose."""
-    pieces = -(-count // len(BANDS)) + 2
-    protocol, renderer = passages.Protocol(pieces=pieces, seconds=seconds), passages.Renderer(passages.default_cache())
-    long = replace(protocol, seconds=clip_seconds)
-    found = {style: (_distinct(data, style, protocol, split), _distinct(data, style, long, split)) for style in BANDS}
+    protocol, renderer = passages.Protocol(pieces=-(-count // len(BANDS)), seconds=seconds), passages.Renderer(passages.default_cache())
+    found = {style: _distinct(data, style, protocol, split) for style in BANDS}
+    several = [excerpt for together in zip(*found.values(), strict=False) for excerpt in together if _parts(excerpt) >= 3]
     for i in range(count):
-        style = BANDS[i // 2 % len(BANDS)]
-        songs, clips = found[style]
-        song, clip = songs[i // 2 // len(BANDS) + i % 2], clips[-1 - i // 2 // len(BANDS) - i % 2]
-        name, recipe = (style, recipes.recipe_of(style)) if i % 2 == 0 else band(song.content + clip.content)
+        style, turn = BANDS[i // 2 % len(BANDS)], i // 2 // len(BANDS)
+        pool, turn = (found[style], turn) if i % 2 == 0 else (several, i // 2)
+        song, clip = pool[turn % len(pool)], replace(pool[(turn + len(pool) // 2) % len(pool)], seconds=clip_seconds)
+        name, recipe = (style, own_band(style)) if i % 2 == 0 else band(song.content + clip.content)
         target = recipes.target_score(midi.load_score(song.content), recipe)
         yield Pair(
             name=f"{name}: {Path(song.piece.path).stem[:40]}",
@@ -76,8 +80,11 @@ def pairs(data: Path, count: int, *, split: recipes.Split, seconds: float, clip_
             song=renderer.render(passages.song_score(target, song.content, recipe), protocol.song_soundfont, song),
             clip=renderer.render(recipes.target_score(midi.load_score(clip.content), recipe), protocol.truth_soundfont, clip),
             truth=renderer.render(target, protocol.truth_soundfont, song),
-            notes=passages.notes_of(target, song),
         )
+
+
+def _parts(excerpt: passages.Excerpt) -> int:
+    return sum(bool(len(track.notes)) and not track.is_drum for track in midi.load_score(excerpt.content).tracks)
 
 
 def _distinct(data: Path, style: str, protocol: passages.Protocol, split: recipes.Split) -> list[passages.Excerpt]:
@@ -86,7 +93,7 @@ def _distinct(data: Path, style: str, protocol: passages.Protocol, split: recipe
     return list({excerpt.piece.group: excerpt for excerpt in reversed(chosen)}.values())[::-1]
 
 
-METRICS = ("log_mel_l1", "mfcc", "note_auc")
+METRICS = ("log_mel_l1", "mfcc")
 
 
 def scores(pair: Pair, folder: Path) -> dict[str, dict[str, float]]:
@@ -101,17 +108,11 @@ def scores(pair: Pair, folder: Path) -> dict[str, dict[str, float]]:
         "copy": pair.song,
         "equalise": baselines.equalise(pair.song, baselines.mean_frames(pair.clip)),
         "clip": load_style(path).transfer(pair.song, metrics.SAMPLE_RATE),
-        "truth": pair.truth,
     }
     truth = metrics.prepare(pair.truth)
     heard = {row: metrics.prepare(y) for row, y in made.items()}
     return {
-        row: {
-            "log_mel_l1": metrics.log_mel_l1(truth, sound),
-            "mfcc": metrics.mfcc_distance(truth, sound),
-            "note_auc": metrics.note_auc(sound, pair.notes),
-        }
-        for row, sound in heard.items()
+        row: {"log_mel_l1": metrics.log_mel_l1(truth, sound), "mfcc": metrics.mfcc_distance(truth, sound)} for row, sound in heard.items()
     }
 
 
@@ -125,8 +126,12 @@ def table(names: Sequence[str], known: Sequence[bool], found: Sequence[dict[str,
         "| pairs | row | " + " | ".join(METRICS) + " | nearer than equalise: log-mel L1 | MFCC | both |",
         "|---" * (len(METRICS) + 5) + "|",
     ]
-    groups = {"all": range(len(found)), "a bundled style's band": np.flatnonzero(known), "a band by hash": np.flatnonzero(~np.array(known))}
-    for title, which in groups.items():
+    sets: dict[str, Sequence[int]] = {
+        "all": range(len(found)),
+        "a bundled style's band": np.flatnonzero(known),
+        "a band by hash": np.flatnonzero(~np.array(known)),
+    }
+    for title, which in sets.items():
         for row in found[0]:
             nearer = [values(row, key, which) < values("equalise", key, which) for key in ("log_mel_l1", "mfcc")]
             wins = [*(n.sum() for n in nearer), (nearer[0] & nearer[1]).sum()] if row in ("copy", "clip") else ["", "", ""]

@@ -207,3 +207,19 @@ def test_the_way_from_one_style_to_another_has_no_jump(files, tone):
 
 def test_a_share_counts_relative_to_the_others():
     assert normalised({"a": 3, "b": 1}) == normalised({"a": 0.75, "b": 0.25})
+
+
+# ------------------------------------------------------------------------------------------------------------- its dials
+
+
+@pytest.mark.parametrize("dial", ["strength", "dream", "grain"])
+def test_a_dial_of_a_bundled_style_leads_ever_further(dial, tone):
+    """From where it starts; a blend has the dials of a style."""
+    from stylestream import metrics
+
+    style, y = load_style("rock:0.5,strings:0.5"), tone(0.5)
+    positions = {"strength": (0.0, 0.3, 0.7, 1.0), "dream": (0.0, 2.5, 5.0, 8.0), "grain": (0.0, 0.4, 0.7, 1.0)}[dial]
+    made = [metrics.prepare(style.transfer(y, SAMPLE_RATE, **{dial: position})) for position in positions]
+    away = [metrics.log_mel_l1(made[0], m) for m in made]
+    assert away == sorted(away)
+    assert away[1] > 0.01
