@@ -539,7 +539,7 @@ def _style_findings(once: Sequence[Checkup], styles: Sequence[str]) -> Iterator[
         text = f"{len(styles)} styles ({some})"
         yield Finding("many-styles", "note", text, "fine for a dataset; to train a style, name its folder alone")
     elif (lead := _lead_instruments(once)) and lead[0][1] < 0.5:
-        text = "instruments differ from piece to piece (" + ", ".join(f"{family} {share:.0%}" for family, share in lead[:4]) + ")"
+        text = "instruments differ from piece to piece (" + ", ".join(f"{family} {_percent(share)}" for family, share in lead[:4]) + ")"
         yield Finding("mixed", "note", text, "is it one style? A style has a sound; sort the pieces into folders by it")
     recordings = sum(bool(checkup.sound) for checkup in once)
     if 0 < recordings < len(once):
