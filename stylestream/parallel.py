@@ -78,8 +78,8 @@ def over_songs(
     crew = _crew(engine, functools.partial(_call, work), setup, jobs, memory_mib)
     try:
         shift = _Shift(crew, iter(enumerate(tasks)), timeout_seconds, crew.jobs * AHEAD if ordered else None)
-        results = shift.results()
-        yield from (_in_order(results) if ordered else ((job.task, result) for job, result in results))
+        with contextlib.closing(shift.results()) as results:
+            yield from (_in_order(results) if ordered else ((job.task, result) for job, result in results))
     finally:
         crew.close()
 
@@ -144,7 +144,7 @@ class _Shift:
         self.busy: dict[int, tuple[_Worker, _Job]] = {}  # by the id of the worker
         self.given = 0
 
-    def results(self) -> Iterator[tuple[_Job, Any]]:
+    def results(self) -> Generator[tuple[_Job, Any], None, None]:
         try:
             while True:
                 self._hand_out()
@@ -197,11 +197,11 @@ class _Shift:
             raise ValueError(value)
         if kind == "raised":
             raise value
+        self.idle.append(worker)  # first: whoever takes the result may take no more, and then all workers that are known are ended
         if kind == "ready":
             self.starting.remove(worker)
         else:
             yield self.busy.pop(id(worker))[1], value
-        self.idle.append(worker)
 
     def _bury(self, worker: _Worker, how: str) -> Iterator[tuple[_Job, Any]]:
         worker.end()
@@ -226,12 +226,18 @@ class _Shift:
 
 def _begin(setup: Callable[[], Any], memory_mib: int | None) -> Any:
     os.environ["OMP_NUM_THREADS"] = "1"  # workers share the cores among themselves
+    _one_thread()
     state = setup()
-    if torch := sys.modules.get("torch"):  # not imported for work that needs none: it takes seconds
-        torch.set_num_threads(1)
+    _one_thread()
     if memory_mib is not None:
         _limit_memory(memory_mib)
     return state
+
+
+def _one_thread() -> None:
+    """Told to torch, if it is here already: then it has read its environment, and importing it only for this would take a second."""
+    if "torch" in sys.modules:
+        sys.modules["torch"].set_num_threads(1)
 
 
 def _limit_memory(mib: int) -> None:
