@@ -19,6 +19,7 @@ import shutil
 import tempfile
 import time
 import warnings
+import zlib
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
@@ -211,7 +212,27 @@ def keep(y: Array, sample_rate: int, form: str) -> bytes:
     with tempfile.TemporaryDirectory(prefix="stylestream-") as folder:
         path = Path(folder, f"song.{form}")
         audio.save(path, y, sample_rate)
-        return path.read_bytes()
+        return path.read_bytes() if form == "flac" else with_serial(path.read_bytes(), 1)
+
+
+_REVERSED = bytes(int(f"{byte:08b}"[::-1], 2) for byte in range(256))
+
+
+def with_serial(ogg: bytes, serial: int) -> bytes:
+    """An Ogg file under another stream number: libsndfile draws one by the time of day, and equal songs shall be equal bytes.
+
+    A page's checksum is the CRC of zlib's polynomial, run the other way: over bytes and into a word whose bits are reversed (RFC 3533, §6).
+    """
+    data, start = bytearray(ogg), 0
+    while data[start : start + 4] == b"OggS":
+        sizes = data[start + 27 : start + 27 + data[start + 26]]
+        end = start + 27 + len(sizes) + sum(sizes)
+        data[start + 14 : start + 18] = serial.to_bytes(4, "little")
+        data[start + 22 : start + 26] = bytes(4)
+        crc = zlib.crc32(data[start:end].translate(_REVERSED), 0xFFFFFFFF) ^ 0xFFFFFFFF
+        data[start + 22 : start + 26] = int(f"{crc:032b}"[::-1], 2).to_bytes(4, "little")
+        start = end
+    return bytes(data)
 
 
 def _hear(studio: Studio, task: Task) -> Heard:
