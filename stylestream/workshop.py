@@ -408,10 +408,11 @@ def _look_lines(found: int, checkups: Sequence[doctor.Checkup], config: BuildCon
     seconds = sum(checkup.seconds for checkup in {checkup.id: checkup for checkup in checkups}.values())
     if len(checkups) == found and 0 < seconds < LEAST_SECONDS:
         yield f"{clock(seconds)} of music in all; with less than {LEAST_SECONDS / 60:.0f} minutes a style learns songs, not a sound"
-    for checkup in checkups:
-        if checkup.sound and checkup.seconds > 1.5 * config.audio_seconds:
-            rest = f"only its first {clock(config.audio_seconds)} are used (audio_seconds in [data])"
-            yield f"{Path(checkup.path).name} is {clock(checkup.seconds)} long; {rest}"
+    long = [checkup for checkup in checkups if checkup.sound and checkup.seconds > 1.5 * config.audio_seconds]
+    if long:
+        longest = max(long, key=lambda checkup: checkup.seconds)
+        rest = f"of one recording at most {clock(config.audio_seconds)} are used (audio_seconds in [data])"
+        yield f"{len(long)} of {len(checkups)} files looked at are long ({Path(longest.path).name} {clock(longest.seconds)}); {rest}"
 
 
 def known_already(prepared: dataset.Prepared, start: StyleData | None) -> str:

@@ -334,7 +334,10 @@ def test_a_first_look_says_what_is_odd(tmp_path, tone):
         soundfile.write(folder / f"same{i}.wav", tone(5.0).T, RATE)
     look = workshop.first_look([str(folder)], BuildConfig(audio_seconds=2.0))
     assert "all 3 files looked at are the same file; it counts once, and a style of one song is that song" in look
-    assert any(line.startswith("same0.wav is 0:05 long; only its first 0:02 are used") for line in look)
+    assert any(
+        line.startswith("3 of 3 files looked at are long (same") and "0:05); of one recording at most 0:02 are used" in line
+        for line in look
+    )
     soundfile.write(folder / "silence.wav", np.zeros((5 * RATE, 2)), RATE)
     assert "1 of 4 files looked at are silent; they are left out" in workshop.first_look([str(folder)], BuildConfig())
     with (folder / "ten hours.wav").open("wb") as file:  # as far as one can see without listening
