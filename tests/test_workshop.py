@@ -193,7 +193,7 @@ def test_three_scores_become_a_style_through_ctrl_c(tmp_path, tone):
     assert {"curve.png", "step-150.png", "step-150.ogg"} <= {path.name for path in (left / "preview").iterdir()}
     heard, rate = soundfile.read(left / "preview" / "step-150.ogg")
     thirds = [np.abs(heard[round(share * len(heard)) :][: rate // 2]).max() for share in (0.1, 0.45, 0.8)]
-    assert min(thirds) > 0.01, "song, result and target are to be heard"
+    assert min(thirds) > 1e-3, "song, result and target are to be heard"
 
 
 def test_a_style_is_made_from_recordings_and_the_base(recordings, tmp_path):
