@@ -111,6 +111,17 @@ def test_the_true_phase_is_a_fixed_point(pair):
     assert level_db(y - pair[1], pair[1]) < -90
 
 
+def test_a_part_of_a_round_lies_on_the_way_to_the_whole_one(rng):
+    S = noise(rng, 1025, 12).abs()
+    one, nearly_one, half, nearly_two, two = (fast_griffin_lim(S, **SIZE, iterations=n) for n in (1, 1.001, 1.5, 1.999, 2.0))
+    whole = torch.dist(one, two)
+    assert torch.dist(one, nearly_one) < 0.01 * whole
+    assert torch.dist(two, nearly_two) < 0.01 * whole
+    assert 0.2 * whole < torch.dist(one, half) < 0.9 * whole
+    assert 0.2 * whole < torch.dist(half, two) < 0.9 * whole
+    assert torch.equal(two, fast_griffin_lim(S, **SIZE, iterations=2))
+
+
 def test_a_batch_is_inverted_as_its_songs_one_by_one(rng):
     S = noise(rng, 2, 3, 1025, 12).abs()
     together = fast_griffin_lim(S, **SIZE, iterations=3)
