@@ -664,7 +664,11 @@ def reading(results: Results, rows: Sequence[str]) -> str:
     if behind:
         gaps = "; ".join("*{}* {:.1f} [{:.1f}, {:.1f}]".format(name[row], *results.behind(best, row)) for row in behind)
         said.append(f"Behind it by so many points, with every seed and over the pieces: {gaps}.")
-    unclear = [f"*{name[row]}*" for row in others if row not in behind]
+    single = [row for row in others if len(results.rows[row]) < 2]
+    if single:
+        gaps = "; ".join("*{}* {:.1f} [{:.1f}, {:.1f}]".format(name[row], *results.behind(best, row)) for row in single)
+        said.append(f"Of one seed only, behind it over the pieces: {gaps}.")
+    unclear = [f"*{name[row]}*" for row in others if row not in behind and row not in single]
     if unclear:
         said.append(f"Not told apart from it by these seeds and pieces: {', '.join(unclear)}.")
     notes = max(rows, key=lambda row: np.mean(results.seeds(row, "note_auc")))
@@ -712,7 +716,7 @@ The networks are small, so compare the rows with each other, not with [the shipp
 
 Scored by the reduction protocol of [quality.md](quality.md): {len(results.pieces)} held-out test pieces, {options.seconds:g} s of each.
 *Of the way*: from copying the song (0) to the truth's own frames through the vocoder (100), by log-mel L1. Intervals over
-seeds are Student's, 95 %, of {len(SEEDS)} trainings; intervals over pieces are bootstraps, 95 %, of differences on the same pieces,
+seeds are Student's, 95 %, of the values a seed; intervals over pieces are bootstraps, 95 %, of differences on the same pieces,
 seeds averaged. Two rows are told apart only if every seed of one is before every seed of the other and the interval over
 pieces does not contain 0. The way alone says little: the mean spectrum, which has no notes, is {mean_way:.1f} % along it; note AUC, flux
 and modulation say whether the music is still there.

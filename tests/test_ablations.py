@@ -135,6 +135,15 @@ def test_rows_are_told_apart_only_if_the_pieces_agree(ablations):
     assert not found.apart("conv-both-k8", "conv-none-k8")
 
 
+def test_a_row_of_one_seed_is_said_to_be_one(ablations):
+    found, scores = results(ablations, {"conv-both-k8": seeds(4, 4, 5), "conv-none-k8": seeds(8, 8, 8)})
+    found = [one for one in found if one.run.row == "conv-both-k8" or one.run.seed == 0]
+    said = ablations.reading(ablations.Results(found, scores), ["conv-none-k8", "conv-both-k8"])
+    assert "Of one seed only, behind it over the pieces: *ConvDRAW, K = 8, no views* 45.8" in said
+    assert "told apart" not in said
+    assert "every seed" not in said
+
+
 def test_the_interval_over_seeds_is_students(ablations):
     assert ablations.over_seeds([1.0, 2.0, 3.0]) == pytest.approx((2.0, 2.0 - 4.3027 / 3**0.5, 2.0 + 4.3027 / 3**0.5), abs=1e-3)
     assert np.isnan(ablations.over_seeds([1.0])[1])  # one seed knows nothing of the others
