@@ -41,6 +41,39 @@ def interval(values: Array, resampled: Iterable[NDArray[np.intp]], statistic: Ca
     return {"mean": _number(statistic(values, axis=-1)), "low": _number(low), "high": _number(high), "n": n}
 
 
+def jackknife(statistic: Callable[[Sequence[int]], float], groups: Sequence[str], *, blocks: int = 5) -> Cell:
+    """A statistic of all pieces together, with its 95 % interval by leaving out one block of them after another.
+
+    For what is no mean over pieces, and too dear for thousands of samples.
+
+    Parameters
+    ----------
+    statistic : function of a sequence of piece numbers
+    groups : sequence of str
+        Pieces that are the same music are in the same block.
+
+    References
+    ----------
+    .. [1] B. Efron and R. Tibshirani, "An Introduction to the Bootstrap", 1993, §11.
+
+    Examples
+    --------
+    Of a mean the jackknife's error is the standard error: 1 / √3 here.
+
+    >>> cell = jackknife(lambda pieces: sum(pieces) / len(pieces), ["a", "b", "c"])
+    >>> cell["mean"], round((cell["high"] - cell["mean"]) / 1.96, 3)
+    (1.0, 0.577)
+    """
+    n, names = len(groups), sorted(set(groups))
+    block = [names.index(group) % blocks for group in groups]
+    whole, count = statistic(range(n)), min(blocks, len(names))
+    if not math.isfinite(whole):
+        return {"mean": None, "low": None, "high": None, "n": n, "nan": n}
+    without = [statistic([i for i in range(n) if block[i] != left_out]) for left_out in range(count)] if count > 1 else [math.nan]
+    error = math.sqrt((count - 1) * float(np.var(without)))
+    return {"mean": whole, "low": _number(whole - 1.96 * error), "high": _number(whole + 1.96 * error), "n": n}
+
+
 def way(distances: Array, axis: int = -1) -> Array:
     """Part of the way from copy to ceiling, of mean distances (copy, row, ceiling) along the first axis.
 

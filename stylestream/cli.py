@@ -956,11 +956,14 @@ def read_config(name_or_path: str) -> dict[str, dict[str, Any]]:
 @app.command()
 def evaluate(
     sources: Annotated[
-        list[Path], typer.Argument(metavar="SOURCE...", help="Collections with midi.csv, folders of MIDI files or of recordings, songs.")
+        list[Path],
+        typer.Argument(metavar="SOURCE...", help="Folders, archives, manifests of MIDI or recordings; collections; built datasets."),
     ],
     style: Annotated[list[str], typer.Option("-s", "--style", help="A style's name or file; repeat for several.")],
     out: Annotated[Path, typer.Option("-o", "--out", help="A folder for report.html, report.json, report.md.")],
-    quick: Annotated[bool, typer.Option("--quick", help="Four short passages, no curves: a first look, not a result.")] = False,
+    quick: Annotated[
+        bool, typer.Option("--quick", help="Four short passages, no curves, no costly rows: a first look, not a result.")
+    ] = False,
     compare: Annotated[Path | None, typer.Option(metavar="REPORT", help="Another report.json: say what changed beyond noise.")] = None,
     kind: Annotated[str | None, typer.Option(help="reduction (scores) or recordings. Default: what the sources are.")] = None,
     recipe: Annotated[
@@ -1013,7 +1016,7 @@ def evaluate(
             recipes=[recipe] * len(paths),
             protocol=protocol,
             kind=kind,
-            rows=None if rows is None else rows.split(","),
+            rows=evaluation.rows_named(rows, quick=quick),
             baselines_folder=baselines,
             material=material or (),
             keep=sounds,

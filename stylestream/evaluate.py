@@ -35,7 +35,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from stylestream import __version__, baselines, bootstrap, curves, metrics, recipes, twins
+from stylestream import __version__, baselines, bootstrap, curves, judge, metrics, recipes, timbre, twins
 from stylestream.passages import (
     QUICK,
     STANDARD,
@@ -77,9 +77,9 @@ SAMPLE_RATE = metrics.SAMPLE_RATE
 OF_THE_TRUTH = ("ceiling", "truth")  # rows made from it
 OF_THE_SONG = ("mp3", "mild_eq")  # rows that say how well the estimators agree with themselves
 MADE_BY = {  # row: the modules whose code decides what it is
-    "network": ("audio", "draw", "features", "rhythm", "transfer", "vocoder"),
-    "baseline": ("audio", "baselines", "features", "vocoder"),
-    "scores": ("audio", "curves", "metrics", "sound", "twins"),
+    "network": ("chunks", "draw", "features", "rhythm", "transfer", "vocoder"),
+    "baseline": ("baselines", "features", "vocoder"),
+    "scores": ("curves", "judge", "meters", "metrics", "sound", "timbre", "twins"),
 }
 COLUMNS = {  # metric: heading
     "log_mel_l1": "log-mel L1, dB",
@@ -103,12 +103,21 @@ COLUMNS = {  # metric: heading
     "modulation_20_43": "20–43 Hz, dB",
     "roughness_time": "roughness in time, dB",
     "roughness_frequency": "roughness in pitch, dB",
+    "timbre_cosine": "timbre cosine",
+    "style_probability": "style probability",
+    "style_heard": "style heard",
+    "style_cosine": "style cosine",
+    "kernel_distance": "KAD",
+    "frechet_distance": "FAD",
+    "judge_auc": "judge AUC",
 }
+OF_SETS = ("kernel_distance", "frechet_distance", "judge_auc")  # of all passages together
 
 
 ROWS = ("copy", "random", "equalise", "plain", "lstm2017", "musaicing", "ulyanov", "ceiling", "truth", "same_score", *OF_THE_SONG)
 KINDS = ("reduction", "recordings")
-NEED_MATERIAL = ("musaicing", "ulyanov")  # music of the style, beside what is judged
+COSTLY = ("musaicing", "ulyanov")  # minutes a passage, the first time
+NEED_MATERIAL = ("random", *COSTLY)  # music of the style, beside what is judged
 MATERIAL_PIECES = 3
 
 
@@ -162,8 +171,8 @@ class Heard:
     """What a row may listen to: (C, N) at 44.1 kHz each."""
 
     song: Array
-    other: Callable[[], Array]  # a passage of another piece of the style
     material: Callable[[], list[Array]]  # music of the style, not of the songs that are judged
+    cache: Path  # where costly sound is kept
 
 
 @dataclass(frozen=True)
@@ -175,7 +184,6 @@ class Row:
 
     make: Callable[[Heard], Array]
     made_by: str = ""
-    costly: bool = False  # its sound is kept, too
 
 
 def rows_of(contenders: Contenders, seed: int = 0) -> dict[str, Row]:
@@ -191,14 +199,21 @@ def rows_of(contenders: Contenders, seed: int = 0) -> dict[str, Row]:
     code = source_hash(MADE_BY["baseline"])
     rows = {
         "copy": Row(lambda heard: baselines.copy(heard.song), "copy"),
-        "random": Row(lambda heard: _fitted(heard.other(), heard.song), "other"),
+        "random": Row(lambda heard: baselines.random_piece(heard.song, heard.material()), code),
         "equalise": Row(lambda heard: baselines.equalise(heard.song, mean), key_of(code, mean.tobytes())),
     }
     if contenders.plain is not None:
         rows["plain"] = Row(_transferred(contenders.plain, seed), _network_key(contenders.plain, seed))
     if contenders.lstm2017 is not None:
         rows["lstm2017"] = Row(_lstm2017(contenders.lstm2017), key_of(code, contenders.lstm2017.read_bytes()))
+    rows |= {name: Row(_kept(name), key_of(code, source_hash(("rivals",)))) for name in COSTLY}
     return rows | {contenders.name: Row(_transferred(contenders.style, seed))}
+
+
+def _kept(name: str) -> Callable[[Heard], Array]:
+    """A row that takes long to make: its sound is kept, with what it cost."""
+    make = baselines.OF_STYLE_AUDIO[name]
+    return lambda heard: baselines.cached(make, heard.song, heard.material(), cache=heard.cache, name=name)
 
 
 def _network_key(path: Path, seed: int) -> str:
@@ -227,13 +242,6 @@ def _lstm2017(path: Path) -> Callable[[Heard], Array]:
     return lambda heard: baselines.lstm2017(heard.song, model())
 
 
-def _fitted(y: Array, song: Array) -> Array:
-    """As long as the song, with as many channels: what is missing is silence."""
-    size = song.shape[1]
-    y = np.repeat(y.mean(0, keepdims=True), song.shape[0], axis=0) if y.shape[0] != song.shape[0] else y
-    return np.pad(y[:, :size], ((0, 0), (0, max(0, size - y.shape[1]))))
-
-
 class Take:
     """What a row made of a song: made when it is first listened to."""
 
@@ -255,7 +263,7 @@ class Take:
 
 
 class Store:
-    """Sounds and scores, kept under a hash of what they depend on; without a key they are made again."""
+    """Scores, kept under a hash of what they depend on; without a key they are made again."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -275,13 +283,6 @@ class Store:
                 temporary.write_text(json.dumps(made), encoding="utf-8")
         return made
 
-    def sound(self, key: str, make: Callable[[], Array]) -> Array:
-        """(C, N) at 44.1 kHz."""
-        path = self.folder / f"{key}.flac"
-        if not path.is_file():
-            write_sound(path, make())
-        return read_sound(path)
-
 
 # --- one passage -------------------------------------------------------------------------------------------------------------------
 
@@ -293,7 +294,6 @@ class Task:
     contenders: Contenders
     recipe: str  # "" for recordings
     excerpt: Excerpt
-    other: Excerpt | None = None
     material: tuple[Excerpt, ...] = ()
     curves: bool = False
 
@@ -332,7 +332,7 @@ class Judge:
             if stage.truths["rows"].sound.silent:
                 raise ValueError("the truth is silent; there is nothing to compare with")
             takes = self._takes(task, stage)
-            tables = {table: self._table(stage, table, takes) for table in stage.truths}
+            tables = {table: self._table(stage, table, takes, task.recipe or task.contenders.name) for table in stage.truths}
             result = self._facts(task, tables, takes)
             if task.curves:
                 result["curves"] = self.curves(task, stage)
@@ -381,30 +381,25 @@ class Judge:
         return takes
 
     def _wants(self, name: str, task: Task) -> bool:
-        if (name == "random" and task.other is None) or (name in NEED_MATERIAL and not task.material):
+        if name in NEED_MATERIAL and not task.material:
             return False
         return name in ("copy", task.contenders.name) or self.wanted is None or name in self.wanted
 
     def _take(self, row: Row, task: Task, stage: Stage) -> Take:
-        others = [(part.id, part.start_seconds, part.seconds) for part in (task.other, *task.material) if part is not None]
+        others = [(part.id, part.start_seconds, part.seconds) for part in task.material]
         key = key_of(stage.song.key, row.made_by, others) if row.made_by else ""
-        heard = Heard(
-            stage.song.y, lambda: self._of_style(task, task.other), lambda: [self._of_style(task, part) for part in task.material]
-        )
-        if row.costly:
-            return Take(lambda: self.store.sound(key, lambda: row.make(heard)), key)
+        heard = Heard(stage.song.y, lambda: [self._of_style(task, part) for part in task.material], self.store.folder.parent)
         return Take(lambda: row.make(heard), key)
 
-    def _of_style(self, task: Task, excerpt: Excerpt | None) -> Array:
+    def _of_style(self, task: Task, excerpt: Excerpt) -> Array:
         """A passage as the style plays it."""
-        assert excerpt is not None
         if excerpt.recorded:
             return self.renderer.listen(excerpt)
         stage = self._rendered(Task(task.contenders, task.recipe, excerpt))
         return stage.truths["rows"].y
 
-    def _table(self, stage: Stage, table: str, takes: Mapping[str, Take]) -> dict[str, dict[str, Any]]:
-        """Row → ``scores``, ``errors``, ``seconds``, ``warnings``."""
+    def _table(self, stage: Stage, table: str, takes: Mapping[str, Take], style: str) -> dict[str, dict[str, Any]]:
+        """Row → ``scores``, ``errors``, ``seconds``, ``warnings``; in the first table how much it sounds like the style, too."""
         truth, every = stage.truths[table], dict(takes)
         if table == "unseen_soundfont":
             every["same_score"] = stage.truths["rows"]
@@ -413,12 +408,12 @@ class Judge:
                 lambda: baselines.ceiling(stage.song.y, truth.y), key_of(source_hash(MADE_BY["baseline"]), stage.song.key)
             )
             every["truth"] = truth
-        return {name: self._scored(truth, take, stage.notes) for name, take in every.items()}
+        return {name: self._scored(truth, take, stage.notes, style if table == "rows" else None) for name, take in every.items()}
 
-    def _scored(self, truth: Take, take: Take, notes: NDArray[Any] | None) -> dict[str, Any]:
+    def _scored(self, truth: Take, take: Take, notes: NDArray[Any] | None, style: str | None) -> dict[str, Any]:
         heard = b"" if notes is None else notes.tobytes()
-        key = key_of(self.code, truth.key, take.key, heard) if take.key and truth.key else ""
-        return self.store.scores(key, lambda: _compared(truth, take, notes))
+        key = key_of(self.code, truth.key, take.key, heard, style) if take.key and truth.key else ""
+        return self.store.scores(key, lambda: _compared(truth, take, notes, style))
 
     def _facts(self, task: Task, tables: Mapping[str, Any], takes: Mapping[str, Take]) -> dict[str, Any]:
         piece, excerpt = task.excerpt.piece, task.excerpt
@@ -433,7 +428,8 @@ class Judge:
         cost = {name: row["seconds"] for name, row in tables["rows"].items() if name in takes}
         shown = ("copy", task.contenders.name, "ceiling")
         errors = {name: tables["rows"][name]["errors"] for name in shown if name in tables["rows"]}
-        return facts | scores | {"cost": cost, "errors": errors, "kind": "recordings" if excerpt.recorded else "reduction"}
+        sets = {name: row["sets"] for name, row in tables["rows"].items()}
+        return facts | scores | {"cost": cost, "errors": errors, "sets": sets}
 
     def curves(self, task: Task, stage: Stage) -> dict[str, Any]:
         """The dials and the steps of the style, on the beginning of a passage."""
@@ -469,15 +465,29 @@ def kept_sound(folder: Path, style: str, part: str, song: str) -> Array | None:
     return read_sound(path) if path.is_file() else None
 
 
-def _compared(truth: Take, take: Take, notes: NDArray[Any] | None) -> dict[str, Any]:
+def _compared(truth: Take, take: Take, notes: NDArray[Any] | None, style: str | None) -> dict[str, Any]:
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         scores = metrics.compare(truth.sound, take.sound, notes)
         if notes is None:  # a recording: the reading of the result against the reading of the song
             scores |= metrics.pitch_agreement(truth.sound, take.sound)
             scores["onset_f1"] = metrics.onset_agreement(truth.sound, take.sound)
+        scores |= {} if style is None else _style_reached(truth.sound, take.sound, style)
         errors = {} if notes is None else curves.errors(truth.sound, take.sound, notes)
-    return {"scores": scores, "errors": errors, "seconds": take.seconds, "warnings": sorted({str(w.message) for w in caught})}
+        sets = {} if style is None else _of_sets(take.sound)
+    said = sorted({str(warning.message) for warning in caught})
+    return {"scores": scores, "errors": errors, "sets": sets, "seconds": take.seconds, "warnings": said}
+
+
+def _style_reached(truth: metrics.Sound, result: metrics.Sound, style: str) -> Scores:
+    """How much a result sounds like the truth, and like the style where the classifier knows it."""
+    alike = {"timbre_cosine": timbre.timbre_cosine(truth, result)}
+    return alike | (timbre.style_scores(result, style) if style in timbre.STYLES else {})
+
+
+def _of_sets(sound: metrics.Sound) -> dict[str, list[list[float]]]:
+    """What is asked of many results together: embeddings, and what the judge hears."""
+    return {"embeddings": timbre.embeddings(sound).round(4).tolist(), "patches": judge.patch_numbers(sound).round(2).tolist()}
 
 
 def _as_itself(name: str, song: Take) -> Array:
@@ -507,6 +517,13 @@ def protocol_of(*, quick: bool = False, curves: bool = True, **chosen: Any) -> P
     usual = QUICK if quick else STANDARD
     settings = {name: value for name, value in chosen.items() if value is not None}
     return replace(usual, **settings) if curves else replace(usual, **settings, curve_pieces=0)
+
+
+def rows_named(names: str | None, *, quick: bool = False) -> list[str] | None:
+    """Rows as they are typed: ``equalise,plain``; None is all, of a quick look all but the costly ones."""
+    if names is not None:
+        return names.split(",")
+    return [row for row in ROWS if row not in COSTLY] if quick else None
 
 
 def check(
@@ -604,7 +621,7 @@ def evaluate_all(
     for task, result in parallel.over_songs(_score, tasks, setup=setup, jobs=min(jobs or parallel.cores(), len(tasks))):
         done[task] = result
         progress(len(done), len(tasks), task.contenders.name)
-    return [_report(plan, done, protocol) for plan in plans]
+    return [_report(plan, done, protocol, folder) for plan in plans]
 
 
 def _listed(sources: str | Path | Sequence[str | Path]) -> list[str | Path]:
@@ -628,9 +645,7 @@ def _plan(
     chosen, refused = excerpts(sources, name, protocol, split=split, known=known, kind=kind)
     others = _material(sources, material, name, protocol, kind, chosen)
     tasks = [
-        Task(
-            contenders, name, excerpt, _other(others, excerpt, index), others, curves=index < protocol.curve_pieces and kind == "reduction"
-        )
+        Task(contenders, name, excerpt, others, curves=index < protocol.curve_pieces and kind == "reduction")
         for index, excerpt in enumerate(chosen)
     ]
     return Plan(contenders, name, kind, tasks, refused)
@@ -651,10 +666,6 @@ def _material(
     return tuple(excerpt for excerpt in found if excerpt.id not in judged)[:MATERIAL_PIECES]
 
 
-def _other(material: Sequence[Excerpt], excerpt: Excerpt, index: int) -> Excerpt | None:
-    return material[index % len(material)] if material else None
-
-
 def _check(plans: Sequence[Plan], protocol: Protocol) -> None:
     """Fail here, with the reason, and not in a worker."""
     from stylestream import midi
@@ -666,7 +677,7 @@ def _check(plans: Sequence[Plan], protocol: Protocol) -> None:
         rows_of(plan.contenders, protocol.seed)
 
 
-def _report(plan: Plan, done: Mapping[Task, dict[str, Any] | ValueError], protocol: Protocol) -> dict[str, Any]:
+def _report(plan: Plan, done: Mapping[Task, dict[str, Any] | ValueError], protocol: Protocol, cache: Path) -> dict[str, Any]:
     results = {task.excerpt.piece.path: done[task] for task in plan.tasks}
     failures = {path: str(result) for path, result in results.items() if isinstance(result, ValueError)}
     scored = [result for _, result in sorted(results.items()) if not isinstance(result, ValueError)]
@@ -674,12 +685,14 @@ def _report(plan: Plan, done: Mapping[Task, dict[str, Any] | ValueError], protoc
         raise ValueError("no piece could be scored: " + "; ".join(f"{path}: {reason}" for path, reason in list(failures.items())[:3]))
     head = {"style": plan.contenders.name, "recipe": plan.recipe, "kind": plan.kind, "protocol": asdict(protocol), "made_with": made_with()}
     rest = {"failures": failures, "refused": plan.refused, "missing": _missing(plan, scored)}
-    return head | summarise(scored, plan.contenders.name, protocol) | rest
+    report = head | summarise(scored, plan.contenders.name, protocol) | rest
+    spent = baselines.costs(cache)  # what is kept was paid for once
+    return report | {"cost": report["cost"] | {row: spent[row][1] for row in COSTLY if row in spent and row in report["rows"]}}
 
 
 def _missing(plan: Plan, scored: Sequence[Mapping[str, Any]]) -> list[str]:
     """Rows that the table lacks because there is no file or no music to make them of."""
-    needed = ["random", *NEED_MATERIAL] if not any(task.material for task in plan.tasks) else []
+    needed = NEED_MATERIAL if not any(task.material for task in plan.tasks) else ()
     return [row for row in (*needed, *plan.contenders.missing()) if row not in scored[0]["rows"]]
 
 
@@ -687,6 +700,8 @@ def summarise(scored: Sequence[Mapping[str, Any]], name: str, protocol: Protocol
     """Scores of single pieces → means with intervals, the part of the way, claims, errors and curves."""
     table = functools.partial(bootstrap.table, resamples=protocol.resamples, seed=protocol.seed)
     report: dict[str, Any] = table(scored)
+    for row, cells in _of_all(scored, (name, "ceiling")).items():
+        report["rows"][row] |= cells
     for key, best in (("unseen_soundfont", "same_score"), ("with_drums", "ceiling")):
         there = [piece for piece in scored if key in piece]
         report[key] = table(there, key, best=best) if there else None
@@ -695,8 +710,32 @@ def summarise(scored: Sequence[Mapping[str, Any]], name: str, protocol: Protocol
     swept = [piece for piece in scored if "curves" in piece]
     report["curves"] = _averaged([piece["curves"] for piece in swept], swept, protocol) if swept else None
     report["cost"] = {row: _mean([piece["cost"][row] for piece in scored if row in piece["cost"]]) for row in scored[0]["cost"]}
-    report["pieces"] = _plain_json([{k: v for k, v in piece.items() if k not in ("curves", "errors")} for piece in scored])
+    report["pieces"] = _plain_json([{k: v for k, v in piece.items() if k not in ("curves", "errors", "sets")} for piece in scored])
     return report
+
+
+def _of_all(scored: Sequence[Mapping[str, Any]], judged: Sequence[str]) -> dict[str, dict[str, bootstrap.Cell]]:
+    """Row → what is asked of all passages together, against the truths: Fréchet and kernel distance; of some rows a judge's AUC."""
+    if "truth" not in scored[0]["sets"]:
+        return {}
+    groups = [piece["group"] for piece in scored]
+    found: dict[str, dict[str, bootstrap.Cell]] = {}
+    for row in scored[0]["sets"]:
+        asked = OF_SETS if row in judged else OF_SETS[:2]
+        asks = {metric: functools.partial(_asked_of_all, scored, row, metric) for metric in asked}
+        found[row] = {metric: bootstrap.jackknife(ask, groups) for metric, ask in asks.items()}
+    return found
+
+
+def _asked_of_all(scored: Sequence[Mapping[str, Any]], row: str, metric: str, pieces: Sequence[int]) -> float:
+    kind = "patches" if metric == "judge_auc" else "embeddings"
+    truths, results = ([np.array(scored[i]["sets"][name][kind]) for i in pieces] for name in ("truth", row))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of too few pieces the value is NaN, which says it
+        if metric == "judge_auc":
+            return judge.patches_auc(truths, results, groups=[scored[i]["group"] for i in pieces])
+        ask = judge.frechet_distance if metric == "frechet_distance" else judge.kernel_distance
+        return ask(np.concatenate(truths), np.concatenate(results))
 
 
 def _averaged(parts: Sequence[Mapping[str, Any]], pieces: Sequence[Mapping[str, Any]], protocol: Protocol) -> dict[str, Any]:

@@ -63,9 +63,15 @@ def judge_auc(truths: Sequence[Sound], results: Sequence[Sound], *, folds: int =
     if len(truths) != len(results):
         raise ValueError(f"{len(truths)} truths and {len(results)} results; every result needs its truth")
     names = list(groups) if groups is not None else [str(i) for i in range(len(truths))]
+    return patches_auc([patch_numbers(sound) for sound in truths], [patch_numbers(sound) for sound in results], groups=names, folds=folds)
+
+
+def patches_auc(truths: Sequence[Array], results: Sequence[Array], *, groups: Sequence[str], folds: int = 5) -> float:
+    """`judge_auc` of songs of which only `patch_numbers` are at hand."""
+    names = list(groups)
     if len(set(names)) < 2:
         return _nan("judge_auc", "a judge needs two songs at least")
-    patches = [patch_numbers(sound) for sound in (*truths, *results)]
+    patches = [*truths, *results]
     X = np.concatenate(patches)
     false = np.repeat([0] * len(truths) + [1] * len(results), [len(p) for p in patches])
     return _cross_validated_auc(X, false, np.repeat(names * 2, [len(p) for p in patches]), min(folds, len(set(names))))

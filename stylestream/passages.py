@@ -12,6 +12,7 @@ melody's fingerprint, both of which a style file carries.
 from __future__ import annotations
 
 import hashlib
+import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,8 +21,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from stylestream import corpus, recipes, sound
+from stylestream import recipes, sound
+from stylestream.groups import resemblance
 from stylestream.recipes import Piece, StyleRecipe
+from stylestream.sources import Found, file_id
+from stylestream.sources import find as find_songs
 
 Array = NDArray[np.floating]
 
@@ -52,6 +56,17 @@ class Protocol:
 
 STANDARD = Protocol(curve_pieces=3)  # of the command line
 QUICK = Protocol(pieces=4, seconds=8.0)
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A song that might be judged on: a MIDI file's bytes, or where a recording lies."""
+
+    piece: Piece
+    content: bytes | Path
+    id: str
+    fingerprint: tuple[int, ...] = ()  # of its melody, where that is known without its score
+    problem: str = ""  # why it cannot be had
 
 
 @dataclass(frozen=True)
@@ -126,63 +141,103 @@ def _none_left(style: str, sources: Sequence[str | Path], refused: Mapping[str, 
 
 def candidates(
     sources: Sequence[str | Path], style: str, count: int, *, kind: str = "reduction", split: recipes.Split = "test"
-) -> Iterator[corpus.Song]:
-    """Songs of the sources in the order of a hash, each once, read when it is their turn; of a collection ``count`` of its split."""
-    suffixes = recipes.AUDIO_SUFFIXES if kind == "recordings" else recipes.SCORE_SUFFIXES
-    named = [entry for source in map(Path, sources) for entry in _named(source, style, count, split)]
-    named = [(piece, place) for piece, place in named if Path(piece.path).suffix.lower() in suffixes]
+) -> Iterator[Candidate]:
+    """Songs of the sources in the order of a hash, each once; of each source ``count`` at most. Recordings are not opened yet."""
+    named = [candidate for source in sources for candidate in _named(Path(source), style, count, kind, split)]
     if len(sources) > 1:
-        named.sort(key=lambda entry: recipes.text_hash(entry[0].path))
+        named.sort(key=lambda candidate: recipes.text_hash(candidate.piece.path))
     seen: set[str] = set()
-    for piece, place in named:
-        song = _song(piece, place)
-        if song.id not in seen:
-            seen.add(song.id)
-            yield song
+    for candidate in named:
+        if candidate.id not in seen:
+            seen.add(candidate.id)
+            yield candidate
 
 
 def kinds(sources: Sequence[str | Path]) -> list[str]:
     """Which protocols the sources have songs for."""
-    files = [path for source in map(Path, sources) for path in _files(_root(source))]
-    scores = any(path.name == "midi.csv" or path.suffix.lower() in recipes.SCORE_SUFFIXES for path in files)
-    recordings = any(path.suffix.lower() in recipes.AUDIO_SUFFIXES for path in files)
-    return ["reduction"] * scores + ["recordings"] * recordings
+    roots = [_root(Path(source)) for source in sources]
+    built = any((root / "dataset.json").is_file() for root in roots)
+    listed = [root for root in roots if (root / "midi.csv").is_file()]
+    others = [source for source, root in zip(sources, roots, strict=True) if root not in listed and not _built(root)]
+    suffixes = {Path(path).suffix.lower() for path in _paths(others)}
+    scores = bool(listed) or bool(suffixes & set(recipes.SCORE_SUFFIXES))
+    return ["reduction"] * scores + ["recordings"] * (built or bool(suffixes & set(recipes.AUDIO_SUFFIXES)))
 
 
-def _named(source: Path, style: str, count: int, split: recipes.Split) -> list[tuple[Piece, bytes | Path]]:
-    """Pieces, with the bytes of a collection's members and the paths of files that lie about."""
+def _named(source: Path, style: str, count: int, kind: str, split: recipes.Split) -> list[Candidate]:
     root = _root(source)
+    if _built(root):
+        return _kept_sounds(root, count, split) if kind == "recordings" else []
     if (root / "midi.csv").is_file():
-        chosen = recipes.select(recipes.pieces(root, style), count, split=split)
-        contents = {piece.path: content for piece, content in recipes.read_pieces(root, chosen)}
-        return [(piece, contents[piece.path]) for piece in chosen if piece.path in contents]
-    named = {path.relative_to(root).as_posix() if root.is_dir() else path.name: path for path in _files(root)}
-    return [(piece, named[piece.path]) for piece in by_hash([Piece(path=name, style=path.parent.name) for name, path in named.items()])]
+        return _collected(root, style, count, split) if kind == "reduction" else []
+    return _found(source, count, recipes.AUDIO_SUFFIXES if kind == "recordings" else recipes.SCORE_SUFFIXES)
 
 
 def _root(source: Path) -> Path:
-    return source.parent if source.name in ("midi.csv", "midi.tar.xz") else source
+    return source.parent if source.name in ("midi.csv", "midi.tar.xz", "dataset.json") else source
 
 
-def _files(source: Path) -> list[Path]:
-    if not source.exists():
-        raise FileNotFoundError(f"no such file or folder: {source}")
-    if (source / "midi.csv").is_file():
-        return [source / "midi.csv"]
-    paths = [path for path in source.rglob("*") if path.is_file() and path.name[0] != "."] if source.is_dir() else [source]
-    return [path for path in paths if path.suffix.lower() in (*recipes.SCORE_SUFFIXES, *recipes.AUDIO_SUFFIXES)]
+def _built(root: Path) -> bool:
+    return (root / "dataset.json").is_file()
 
 
-def _song(piece: Piece, place: bytes | Path) -> corpus.Song:
-    if isinstance(place, bytes):
-        return corpus.Song(piece, recipes.song_id(place), place)
-    if place.suffix.lower() in recipes.SCORE_SUFFIXES:
-        return _song(piece, place.read_bytes())
-    digest = hashlib.sha256()
-    with place.open("rb") as file:
-        for block in iter(lambda: file.read(1 << 20), b""):
-            digest.update(block)
-    return corpus.Song(piece, digest.hexdigest()[:16], place)
+def _collected(root: Path, style: str, count: int, split: recipes.Split) -> list[Candidate]:
+    """Pieces of a collection's split."""
+    chosen = recipes.select(recipes.pieces(root, style), count, split=split)
+    contents = {piece.path: content for piece, content in recipes.read_pieces(root, chosen)}
+    there = [piece for piece in chosen if piece.path in contents]
+    return [Candidate(piece, contents[piece.path], recipes.song_id(contents[piece.path])) for piece in there]
+
+
+def _found(source: Path, count: int, suffixes: Sequence[str]) -> list[Candidate]:
+    """Songs of a folder, an archive or a manifest: the first by hash, of an archive read in a second pass."""
+    paths = [path for path in _paths([source]) if Path(path).suffix.lower() in suffixes]
+    chosen = {path: place for place, path in enumerate(sorted(paths, key=recipes.text_hash)[:count])}
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # what a manifest lacks does not matter here
+        read = [(chosen[song.path], _candidate(song)) for song in find_songs([source]) if song.path in chosen]
+    return [candidate for _, candidate in sorted(read, key=lambda pair: pair[0])]
+
+
+def _paths(sources: Sequence[str | Path]) -> list[str]:
+    """Of all songs that can be had."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return [song.path for song in find_songs(sources) if not song.problem]
+
+
+def _candidate(song: Found) -> Candidate:
+    piece = Piece(path=song.path, style=song.style, title=song.title, source=song.source, licence=song.licence)
+    try:
+        content = song.content()
+        if isinstance(content, Path):
+            with content.open("rb") as file:
+                return Candidate(piece, content, file_id(file))
+    except (ValueError, OSError) as error:
+        return Candidate(piece, b"", song.path, problem=str(error))
+    packed = Path(song.path).suffix.lower() in recipes.AUDIO_SUFFIXES
+    return Candidate(piece, content, recipes.song_id(content), problem="a recording in an archive; unpack it first" if packed else "")
+
+
+def _kept_sounds(root: Path, count: int, split: recipes.Split) -> list[Candidate]:
+    """Songs of a built dataset's split, where it keeps their sound."""
+    from stylestream.dataset import Dataset
+
+    data = Dataset(root)
+    suffix = str(data.description.build.get("keep_audio", ""))
+    if not suffix:
+        raise ValueError(f"{root} keeps no sound; build it with --keep-audio flac, or evaluate on the songs it was built from")
+    rows = [row for row in data.songs.to_pylist() if row["split"] == split]
+    rows.sort(key=lambda row: recipes.text_hash(row["path"]))
+    return [
+        Candidate(
+            Piece(path=row["path"], style=row["style"], title=row["title"], source=row["source"], licence=row["licence"]),
+            root / "audio" / f"{row['song_id']}.{suffix}",
+            row["song_id"],
+            tuple(row["fingerprint"] or ()),
+        )
+        for row in rows[:count]
+    ]
 
 
 def by_hash(collection: Sequence[Piece]) -> list[Piece]:
@@ -190,9 +245,12 @@ def by_hash(collection: Sequence[Piece]) -> list[Piece]:
     return sorted(collection, key=lambda piece: recipes.text_hash(piece.path))
 
 
-def _excerpt(song: corpus.Song, style: str, protocol: Protocol, known: Mapping[str, Sequence[int]]) -> Excerpt:
+def _excerpt(song: Candidate, style: str, protocol: Protocol, known: Mapping[str, Sequence[int]]) -> Excerpt:
+    if song.problem:
+        raise ValueError(song.problem)
     if song.id in known:
         raise ValueError("the style was trained on it")
+    _check_melody(song.fingerprint, known)
     if isinstance(song.content, Path):
         return _recorded(song, song.content, protocol)
     return _scored(song, song.content, recipe_named(style), protocol, known)
@@ -208,13 +266,11 @@ def recipe_named(style: str) -> StyleRecipe:
         raise ValueError(f"{error}, or {OWN} for the scores' own instruments (--recipe)") from None
 
 
-def _scored(song: corpus.Song, content: bytes, recipe: StyleRecipe, protocol: Protocol, known: Mapping[str, Sequence[int]]) -> Excerpt:
+def _scored(song: Candidate, content: bytes, recipe: StyleRecipe, protocol: Protocol, known: Mapping[str, Sequence[int]]) -> Excerpt:
     from stylestream import midi
 
     score = midi.load_score(content)
-    heard = same_melody(recipes.melody_fingerprint(score), known)
-    if heard:
-        raise ValueError(f"the style was trained on this melody ({heard[0]:.0%} of that of song {heard[1]})")
+    _check_melody(recipes.melody_fingerprint(score), known)
     target = recipes.target_score(score, recipe)
     excerpt = Excerpt(song.piece, content, *_place(midi.duration_seconds(target), protocol), song.id)
     found = int((notes_of(target, excerpt)["onset_seconds"] >= 0).sum())
@@ -223,7 +279,7 @@ def _scored(song: corpus.Song, content: bytes, recipe: StyleRecipe, protocol: Pr
     return excerpt
 
 
-def _recorded(song: corpus.Song, path: Path, protocol: Protocol) -> Excerpt:
+def _recorded(song: Candidate, path: Path, protocol: Protocol) -> Excerpt:
     from stylestream import audio
 
     seconds = audio.info(path).seconds
@@ -241,25 +297,16 @@ def _place(whole_seconds: float, protocol: Protocol) -> tuple[float, float]:
     return start, min(protocol.seconds, whole_seconds)
 
 
-def resemblance(a: Sequence[int], b: Sequence[int]) -> tuple[float, int]:
-    """How large a part of their melodies two fingerprints share (0 to 1), and how many of the runs that were looked at.
-
-    The smallest hashes of the union are a random sample of it (Broder 1997); those in both are the shared ones.
-
-    >>> resemblance([1, 2, 3, 4], [1, 2, 3, 5])
-    (0.75, 3)
-    """
-    size = min(len(a), len(b))
-    sample = sorted({*a, *b})[: max(len(a), len(b))]
-    shared = len({*a} & {*b} & {*sample})
-    return (shared / len(sample) if size else 0.0), shared
+def _check_melody(fingerprint: Sequence[int], known: Mapping[str, Sequence[int]]) -> None:
+    heard = same_melody(fingerprint, known)
+    if heard:
+        raise ValueError(f"the style was trained on this melody ({heard[0]:.0%} of that of song {heard[1]})")
 
 
 def same_melody(fingerprint: Sequence[int], known: Mapping[str, Sequence[int]]) -> tuple[float, str] | None:
     """The training song whose melody this is, with their resemblance; None if there is none."""
-    found = [(*resemblance(fingerprint, heard), song) for song, heard in known.items()]
-    same = [(share, song) for share, runs, song in found if share >= SAME_MELODY and runs >= LEAST_RUNS]
-    return max(same, default=None)
+    found = [(resemblance(fingerprint, heard), song) for song, heard in known.items() if len({*fingerprint} & {*heard}) >= LEAST_RUNS]
+    return max(((share, song) for share, song in found if share >= SAME_MELODY), default=None)
 
 
 def notes_of(score: Any, excerpt: Excerpt) -> NDArray[Any]:

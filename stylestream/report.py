@@ -20,7 +20,21 @@ if TYPE_CHECKING:
 Report = Mapping[str, Any]
 
 LESS_IS_BETTER = ("log_mel_l1", "lsd", "lsd_16k", "mr_stft", "mfcc", "centroid")
-MORE_IS_BETTER = ("chroma", "cqt_pcc", "note_auc", "frame_f1", "frame_jaccard", "flux", "onset_f1", "tempo", "beat_f1")
+MORE_IS_BETTER = (
+    "chroma",
+    "cqt_pcc",
+    "note_auc",
+    "frame_f1",
+    "frame_jaccard",
+    "flux",
+    "onset_f1",
+    "tempo",
+    "beat_f1",
+    "timbre_cosine",
+    "style_probability",
+    "style_heard",
+    "style_cosine",
+)
 SHOWN = {  # columns of the console's table
     "log_mel_l1": "L1, dB",
     "mfcc": "MFCC",
@@ -113,7 +127,7 @@ def cell(value: Mapping[str, Any] | None, *, span: bool = False, percent: bool =
         return f"NaN ({value.get('nan', 0)} of {value['n']})"
     digits = "{:.0%}" if percent else "{:.2f}"
     text = digits.format(value["mean"])
-    return f"{text} [{digits.format(value['low'])}, {digits.format(value['high'])}]" if span else text
+    return f"{text} [{digits.format(value['low'])}, {digits.format(value['high'])}]" if span and value["low"] is not None else text
 
 
 def headings(part: Report) -> dict[str, str]:

@@ -56,14 +56,17 @@ def known_to(path: Path, tiny_style: Path, heard: dict[str, list[int]]) -> Path:
 def test_judging_scores_truth_perfectly_and_the_ceiling_well(scores: Path, fonts: None, tiny_style: Path, tmp_path: Path) -> None:
     (excerpt, other, *_), _ = evaluate.excerpts(scores, "rock", Protocol(pieces=3, seconds=3.0, min_notes=10))
     judge = Judge(SHORT, tmp_path, keep=tmp_path / "kept")
-    task = Task(Contenders.find(tiny_style), "rock", excerpt, other)
+    task = Task(Contenders.find(tiny_style), "rock", excerpt, (other,))
     judged = judge.score(task)
     rows = judged["rows"]
-    assert list(rows) == ["copy", "random", "equalise", "tiny", "ceiling", "truth"]
+    assert list(rows) == ["copy", "random", "equalise", "musaicing", "ulyanov", "tiny", "ceiling", "truth"]
     assert rows["truth"]["log_mel_l1"] == 0
     assert rows["ceiling"]["log_mel_l1"] < 0.4 * rows["copy"]["log_mel_l1"]
     assert rows["copy"]["note_auc"] > 0.9
     assert rows["random"]["chroma"] < rows["copy"]["chroma"]
+    assert rows["truth"]["timbre_cosine"] == pytest.approx(1)
+    assert all(0 <= rows[row]["style_probability"] <= 1 for row in rows)
+    assert {path.name for path in tmp_path.iterdir() if path.is_dir()} >= {"musaicing", "ulyanov"}  # they are kept
     assert set(judged["errors"]) == {"copy", "tiny", "ceiling"}
     if "with_drums" in judged:
         assert judged["with_drums"]["copy"]["log_mel_l1"] > rows["copy"]["log_mel_l1"]
@@ -110,7 +113,7 @@ def test_another_style_is_another_row_beside_the_same_baselines(scores: Path, fo
 
 def test_only_the_rows_that_are_wanted_are_made(scores: Path, fonts: None, tiny_style: Path, tmp_path: Path) -> None:
     (excerpt, other, *_), _ = evaluate.excerpts(scores, "rock", Protocol(pieces=3, seconds=3.0, min_notes=10))
-    judged = Judge(SHORT, tmp_path, rows=["none"]).score(Task(Contenders.find(tiny_style), "rock", excerpt, other))
+    judged = Judge(SHORT, tmp_path, rows=["none"]).score(Task(Contenders.find(tiny_style), "rock", excerpt, (other,)))
     assert list(judged["rows"]) == ["copy", "tiny", "ceiling", "truth"]
 
 
@@ -146,13 +149,16 @@ def test_an_evaluation_is_a_report(scores: Path, fonts: None, tiny_style: Path, 
         protocol=replace(SHORT, curve_pieces=1, curve_seconds=2.0),
         baselines_folder=tmp_path / "b",
         cache=tmp_path / "cache",
+        rows=evaluate.rows_named(None, quick=True),
         keep=tmp_path / "kept",
         jobs=1,
         progress=lambda done, total, name: told.append((done, total)),
     )
     assert told == [(1, 2), (2, 2)]
-    assert {"copy", "random", "equalise", "plain", "lstm2017", "tiny", "ceiling", "truth"} <= set(made["rows"])
-    assert made["rows"]["plain"] == made["rows"]["tiny"]
+    assert list(made["rows"]) == ["copy", "random", "equalise", "plain", "lstm2017", "tiny", "ceiling", "truth"]
+    assert all(made["rows"]["plain"][metric] == cell for metric, cell in made["rows"]["tiny"].items() if metric != "judge_auc")
+    assert made["rows"]["truth"]["kernel_distance"]["mean"] == pytest.approx(0, abs=1e-6)
+    assert made["rows"]["tiny"]["judge_auc"]["mean"] > 0.8  # an untrained network is no truth
     assert set(made["rows"]["tiny"]["log_mel_l1"]) == {"mean", "low", "high", "n"}
     assert made["way"]["copy"]["mean"] == 0
     assert made["way"]["ceiling"]["mean"] == 1

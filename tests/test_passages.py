@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -172,6 +173,47 @@ def test_recordings_are_passages_too(tmp_path: Path, song: Path, scores: Path) -
     assert list(refused.values()) == ["1.0 s long; at least 2 s are needed"]  # the same song under two names counts once
     assert passages.kinds([tmp_path, scores]) == ["reduction", "recordings"]
     assert passages.Renderer(tmp_path).listen(chosen).shape == (2, 3 * 44100)
+
+
+def test_archives_and_manifests_are_sources_too(tmp_path: Path, scores: Path) -> None:
+    import tarfile
+
+    with tarfile.open(tmp_path / "all.tar.xz", "w:xz") as archive:
+        for path in sorted(scores.glob("piece *.mid")):
+            archive.add(path, arcname=path.name)
+    (tmp_path / "two.csv").write_text(f"path,style\n{scores / 'piece 0.mid'},rock\n{scores / 'piece 2.mid'},rock\n")
+    protocol = Protocol(pieces=9, seconds=3.0, min_notes=10)
+    whole = passages.excerpts(scores, "rock", protocol)[0]
+    assert [e.id for e in passages.excerpts(tmp_path / "all.tar.xz", "rock", protocol)[0]] == [e.id for e in whole]
+    listed = passages.excerpts(tmp_path / "two.csv", "rock", protocol)[0]
+    assert {e.id for e in listed} == {recipes.song_id((scores / f"piece {i}.mid").read_bytes()) for i in (0, 2)}
+    assert passages.kinds([tmp_path / "all.tar.xz"]) == ["reduction"]
+
+
+def test_a_built_dataset_gives_the_sounds_it_keeps(tmp_path: Path, write_dataset: Callable[..., Path], tone: Callable[..., Any]) -> None:
+    import soundfile
+
+    from stylestream.dataset import Dataset, DatasetConfig
+
+    levels = np.zeros((1, 40, 324), np.uint8)
+    songs: list[dict[str, Any]] = [{"levels": levels, "fingerprint": list(range(24 * i, 24 * i + 24))} for i in range(30)]
+    build = {"build": dataclasses.asdict(DatasetConfig(keep_audio="flac"))}
+    folder = write_dataset(tmp_path / "data", songs, **build)
+    held_out = [row for row in Dataset(folder).songs.to_pylist() if row["split"] == "test"]
+    assert len(held_out) >= 2
+    (folder / "audio").mkdir()
+    for row in held_out:
+        soundfile.write(folder / "audio" / f"{row['song_id']}.flac", tone(3.0).T, 44100)
+    protocol = Protocol(pieces=9, seconds=2.0)
+    chosen, _ = passages.excerpts(folder, "", protocol, kind="recordings")
+    assert {e.id for e in chosen} == {row["song_id"] for row in held_out}
+    melody = {"heard": held_out[0]["fingerprint"]}  # a score's sound is refused by its melody
+    chosen, refused = passages.excerpts(folder, "", protocol, kind="recordings", known=melody)
+    assert len(chosen) == len(held_out) - 1
+    assert "trained on this melody" in refused[held_out[0]["path"]]
+    silent = write_dataset(tmp_path / "silent", songs)
+    with pytest.raises(ValueError, match="keeps no sound; build it with --keep-audio flac"):
+        passages.excerpts(silent, "", protocol, kind="recordings")
 
 
 def test_several_sources_are_one_in_the_order_of_the_hash(tmp_path: Path, scores: Path) -> None:
