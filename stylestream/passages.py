@@ -30,9 +30,9 @@ from stylestream.sources import find as find_songs
 Array = NDArray[np.floating]
 
 SAMPLE_RATE = sound.SAMPLE_RATE
-# Of the 112 million pairs of 14,937 scores at hand, 797 pairs of different names resemble each other by at least a quarter. All that were
-# looked at (48) are the same music: editions, transposed copies, a Kyrie sung again as Dona nobis. From 0.1 to 0.2 folk tunes meet
-# that share a phrase. Where fewer runs agree, short melodies do so by chance.
+# Of the 111.5 million pairs of 14,937 scores, 738 of different names resemble each other by at least a quarter (benchmarks/melodies.py).
+# Of 96 that were looked at, nearly all are the same music: editions, transposed copies, a Kyrie sung again as Dona nobis; the others are
+# variants of a folk tune. From 0.1 to 0.2 tunes meet that share a phrase. Where fewer runs agree, short melodies do so by chance.
 SAME_MELODY = 0.25
 LEAST_RUNS = 6
 OWN = "own"  # recipe of scores that say themselves what plays them

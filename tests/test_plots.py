@@ -56,3 +56,22 @@ def test_short_and_silent_songs_are_drawn(tmp_path, samples, sample_rate):
 def test_of_a_long_song_only_the_beginning_is_drawn(tone):
     config = FeatureConfig()
     assert plots._levels_db(tone(3.0), config, 1.0).shape == (config.n_bins, 1 + 44100 // config.hop_length)
+
+
+def test_numbers_are_drawn_as_svg_that_says_them_and_is_the_same_again():
+    rows = {"copy": (9.0, 8.0, 10.0), "rock & roll": (4.0, 3.5, 4.5)}
+    svg = plots.plot_dots(rows, label="log-mel L1, dB", highlight="rock & roll")
+    assert svg.startswith("<svg")
+    assert "rock &amp; roll" in svg
+    assert "log-mel L1, dB" in svg
+    assert plots.plot_dots(rows, label="log-mel L1, dB", highlight="rock & roll") == svg
+    nowhere = float("nan")
+    curve = ([1.0, nowhere, 3.0], [0.5, nowhere, 2.0], [1.5, nowhere, 4.0])
+    lines = plots.plot_lines([("octave", ["C1", "C2", "C3"], {"copy": curve, "rock": curve})], label="dB")
+    assert all(text in lines for text in ("octave", "C2", "copy", "rock"))
+
+
+def test_spectrograms_of_a_page_are_small_pictures(tone):
+    picture = plots.plot_spectrograms({"song": tone(2.0), "truth": tone(2.0, hz=330)}, 44100)
+    assert picture.startswith(b"\xff\xd8")
+    assert 3_000 < len(picture) < 60_000
