@@ -372,7 +372,7 @@ class Judge:
         """What the rows make of the song; nothing is made yet."""
         rows = self.rows_of(task.contenders)
         chosen = {name: row for name, row in rows.items() if self._wants(name, task)}
-        takes = {name: self._take(row, task, stage) for name, row in chosen.items()}
+        takes = {name: self._take(name, row, task, stage) for name, row in chosen.items()}
         if task.excerpt.recorded:
             code = source_hash(MADE_BY["scores"])
             takes |= {
@@ -385,9 +385,9 @@ class Judge:
             return False
         return name in ("copy", task.contenders.name) or self.wanted is None or name in self.wanted
 
-    def _take(self, row: Row, task: Task, stage: Stage) -> Take:
+    def _take(self, name: str, row: Row, task: Task, stage: Stage) -> Take:
         others = [(part.id, part.start_seconds, part.seconds) for part in task.material]
-        key = key_of(stage.song.key, row.made_by, others) if row.made_by else ""
+        key = key_of(name, stage.song.key, row.made_by, others) if row.made_by else ""
         heard = Heard(stage.song.y, lambda: [self._of_style(task, part) for part in task.material], self.store.folder.parent)
         return Take(lambda: row.make(heard), key)
 
@@ -405,7 +405,7 @@ class Judge:
             every["same_score"] = stage.truths["rows"]
         elif truth is not stage.song:
             every["ceiling"] = Take(
-                lambda: baselines.ceiling(stage.song.y, truth.y), key_of(source_hash(MADE_BY["baseline"]), stage.song.key)
+                lambda: baselines.ceiling(stage.song.y, truth.y), key_of("ceiling", source_hash(MADE_BY["baseline"]), stage.song.key)
             )
             every["truth"] = truth
         return {name: self._scored(truth, take, stage.notes, style if table == "rows" else None) for name, take in every.items()}
