@@ -80,7 +80,7 @@ def card_lines() -> list[str]:
         "test": "held-out pieces of the styles, as training renders them",
         "test-rearranged": "held-out pieces on the instruments of another style",
         "test-musescore": "held-out pieces in a SoundFont that was never heard",
-        "test-recording": "held-out recordings, labelled by their games' folders",
+        "test-recording": "held-out recordings, as their folders label them",
     }
     found = read_card(timbre.timbre_file()).metrics
     lines = ["", "## The timbre embedding", "", "Which of eight styles a song is heard as (`stylestream.timbre`): right on", ""]

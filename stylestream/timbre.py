@@ -5,6 +5,7 @@ convolutional network of 0.1 M parameters sees a second and a half of log-mel sp
 sphere; cosines to a centre for each style name the style. It was trained on rendered pieces, each on the instruments of several styles,
 so that the notes say nothing about the class, and on real recordings; never on an output of a style or a baseline.
 ``tools/make_timbre.py`` makes it; its card says of what, and how often it is right on pieces, recordings and a SoundFont it never heard.
+On recordings it is right half of the time (electronic and orchestral music of games is itself made of samples): read it there with care.
 
 Conventions: a sound is a `stylestream.sound.Sound`; windows are 128 frames (1.5 s), one every 64; embeddings are rows.
 """
@@ -45,6 +46,9 @@ class TimbreConfig:
 class Timbre(nn.Module):
     """Log-mel windows (B, 128, 128), dB → embeddings (B, dimensions) of length one, and logits (B, styles)."""
 
+    origin: Tensor
+    means: Tensor
+
     def __init__(self, config: TimbreConfig = TimbreConfig()) -> None:
         super().__init__()
         self.config = config
@@ -54,6 +58,8 @@ class Timbre(nn.Module):
         rows = math.ceil(128 / 2 ** len(config.channels))  # what is left of 128 mels: where in the spectrum a thing is stays known
         self.out = nn.Linear(2 * rows * config.channels[-1], config.dimensions)
         self.centers = nn.Parameter(torch.randn(len(config.styles), config.dimensions))
+        self.register_buffer("origin", torch.zeros(config.dimensions))  # what the sounds of all styles have in common
+        self.register_buffer("means", torch.zeros(len(config.styles), config.dimensions))  # where a style's training songs lie from there
 
     def embed(self, log_mel: Tensor) -> Tensor:
         """(B, 128, 128) dB → (B, dimensions), unit length."""
@@ -62,6 +68,10 @@ class Timbre(nn.Module):
             x = F.gelu(norm(layer(x)))
         x = torch.cat([x.mean(-1), x.std(-1)], dim=1).flatten(1)  # over time: which, not when
         return F.normalize(self.out(F.dropout(x, 0.4, training=self.training)), dim=-1)
+
+    def centered(self, embedding: Tensor) -> Tensor:
+        """(B, dimensions) → the same, seen from the origin, unit length: two sounds of unlike styles are not alike for being music."""
+        return F.normalize(embedding - self.origin, dim=-1)
 
     def logits(self, embedding: Tensor) -> Tensor:
         """(B, dimensions) → (B, styles): cosines to the styles' centres, sharpened."""
@@ -121,11 +131,16 @@ def timbre_of(data: StyleData, name: str) -> Timbre:
 
 
 @torch.no_grad()
+def _embedded(sound: Sound, model: Timbre) -> Tensor:
+    parts = torch.from_numpy(windows(sound.log_mel)).split(64)
+    return torch.cat([model.embed(part) for part in parts])
+
+
+@torch.no_grad()
 def embeddings(sound: Sound, *, model: Timbre | None = None) -> Array:
     """Embeddings of a song's windows, (W, 32), unit length: what `judge.frechet_distance` and `judge.kernel_distance` take."""
     model = load_timbre() if model is None else model
-    parts = torch.from_numpy(windows(sound.log_mel)).split(64)
-    return torch.cat([model.embed(part) for part in parts]).double().numpy()
+    return model.centered(_embedded(sound, model)).double().numpy()
 
 
 def embedding(sound: Sound, *, model: Timbre | None = None) -> Array:
@@ -169,7 +184,7 @@ def style_center(style: str | Sequence[Sound], *, model: Timbre | None = None) -
     """Direction of a style, (32,), unit length; see `style_cosine`."""
     model = load_timbre() if model is None else model
     if isinstance(style, str):
-        center = model.centers[_known(style, model)].double().numpy()
+        center = model.means[_known(style, model)].double().numpy()
     elif not style:
         raise ValueError("no songs of the style were given")
     else:
@@ -189,7 +204,7 @@ def style_probabilities(sound: Sound, *, model: Timbre | None = None) -> dict[st
     model = load_timbre() if model is None else model
     if sound.silent:
         return dict.fromkeys(model.config.styles, _silent("style_probability"))
-    logits = model.logits(torch.from_numpy(embeddings(sound, model=model)).float())
+    logits = model.logits(_embedded(sound, model))
     return dict(zip(model.config.styles, logits.softmax(-1).mean(0).tolist(), strict=True))
 
 

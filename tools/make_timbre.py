@@ -5,7 +5,7 @@
 Heard: the styles' training pieces, with and without drums; the same pieces on the instruments of other styles, so that the notes say
 nothing about the class; three quarters of the openly licensed recordings. All renders are FluidR3's. MuseScore's SoundFont, which plays
 the songs of an evaluation, is kept for the test: what is heard there is how well a style is known in a sound never heard. No output of
-a style or a baseline is ever heard. About eight minutes on one core; resumes.
+a style or a baseline is ever heard. About ten minutes of one free core to render, five to train; the rendering resumes.
 """
 
 from __future__ import annotations
@@ -198,7 +198,18 @@ def train(options: argparse.Namespace) -> Timbre:
         schedule.step()
         if step % 50 == 49:
             print(f"step {step + 1} loss {loss.item():.3f}", flush=True)
-    return model.eval()
+    return with_means(model.eval(), options)
+
+
+@torch.no_grad()
+def with_means(model: Timbre, options: argparse.Namespace) -> Timbre:
+    """The network with its origin, the mean of the styles' mean embeddings, and where each style's songs lie from there."""
+    heard: dict[str, list[Tensor]] = {style: [] for style in STYLES}
+    for item, log_mel in songs(options, "train"):
+        heard[item.style].append(model.embed(torch.from_numpy(windows(log_mel))))
+    model.origin.copy_(torch.stack([torch.cat(heard[style]).mean(0) for style in STYLES]).mean(0))
+    model.means.copy_(torch.stack([model.centered(torch.cat(heard[style])).mean(0) for style in STYLES]))
+    return model
 
 
 @torch.no_grad()
