@@ -524,7 +524,8 @@ def _threads(plan: Plan, store: FrameStore, how: views.ViewConfig, device: str) 
     wanted = plan.config.threads or before
     if not plan.config.threads and not plan.config.steps and device == "cpu" and before > 1:
         trial = new_state(plan.model, plan.config)
-        seconds = {threads: _seconds_per_step(trial, store, plan.config, how, threads) for threads in (1, before)}
+        config = replace(plan.config, batch=batch_of(trial, plan.config))
+        seconds = {threads: _seconds_per_step(trial, store, config, how, threads) for threads in (1, before)}
         wanted = min(seconds, key=lambda threads: seconds[threads])
     torch.set_num_threads(wanted)
     try:

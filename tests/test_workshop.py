@@ -421,3 +421,22 @@ def test_a_line_tells_speed_losses_scores_and_the_time_left(tmp_path):
     watch.ceiling = 0.9
     watch.tick(state, 0.5, {"loss/l1_db": torch.tensor(3.2), "loss/kl": torch.tensor(1.5)})
     assert said == ["step 20 · 4 s of music a second · L1 3.20 dB · KL 1.50 · way 42 %, copying 0, ceiling 90 · 5:00 left"]
+
+
+def test_where_minutes_count_the_faster_number_of_threads_is_found_by_a_trial(tmp_path, rng, monkeypatch):
+    frames = rng.integers(0, 240, (1, 64, 324), dtype=np.uint8)
+    np.savez(tmp_path / "own-train-0-0.npz", frames=frames, phase=np.zeros((64, 4), np.int8))
+    store, tables = FrameStore(tmp_path, ["own"]), cli.read_config(str(_written(tmp_path)))
+    tables["train"]["batch"] = 0  # as the machine likes
+    plan = make_plan(["x"], tables, base="none", minutes=1.0)[0]
+    crops: list[int] = []
+    step = train.train_step
+    monkeypatch.setattr(workshop, "train_step", lambda *args: crops.append(args[2].batch) or step(*args))  # type: ignore[func-returns-value]
+    torch.set_num_threads(2)
+    with workshop._threads(plan, store, views.ViewConfig(), "cpu"):
+        assert torch.get_num_threads() in (1, 2)
+    assert torch.get_num_threads() == 2
+    assert crops == [train.LEAST_BATCH] * 4
+    with workshop._threads(replace(plan, config=replace(plan.config, steps=5)), store, views.ViewConfig(), "cpu"):
+        assert torch.get_num_threads() == 2  # nothing is tried
+    assert len(crops) == 4
