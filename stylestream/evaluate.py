@@ -116,7 +116,7 @@ OF_SETS = ("kernel_distance", "frechet_distance", "judge_auc")  # of all passage
 
 ROWS = ("copy", "random", "equalise", "plain", "lstm2017", "musaicing", "ulyanov", "ceiling", "truth", "same_score", *OF_THE_SONG)
 KINDS = ("reduction", "recordings")
-COSTLY = ("musaicing", "ulyanov")  # minutes a passage, the first time
+COSTLY = ("musaicing", "ulyanov")  # a minute of processor time for four passages, the first time
 NEED_MATERIAL = ("random", *COSTLY)  # music of the style, beside what is judged
 MATERIAL_PIECES = 3
 

@@ -335,7 +335,7 @@ def _case(title: str, piece: Report, one: Report, sounds: Path) -> str:
 
 
 def _player(y: Array) -> str:
-    return f'<audio controls preload="none" src="data:audio/mpeg;base64,{base64.b64encode(encode(y)).decode()}"></audio>'
+    return f'<audio controls preload="metadata" src="data:audio/mpeg;base64,{base64.b64encode(encode(y)).decode()}"></audio>'
 
 
 def encode(y: Array) -> bytes:
