@@ -300,7 +300,7 @@ class TransferJob(Job):
 
         if self.state != "done":
             raise Refused("the result is not finished yet; wait until it is", 409)
-        name = f"{Path(self.song.name).stem}-{clean_name(self.style.card.title if self.style.own else self.style.name)}.{suffix}"
+        name = f"{Path(self.song.name).stem}-{clean_name(self.style.path.stem if self.style.own else self.style.name)}.{suffix}"
         path = self.folder / name
         with self._writing:
             if not path.exists():
@@ -329,7 +329,8 @@ class TrainJob(Job):
 
     def __init__(self, folder: Path, songs: list[Song], title: str, minutes: float, styles: Styles, address: str = "") -> None:
         super().__init__(folder, address)
-        self.songs, self.title, self.minutes, self._styles = songs, clean_name(title, otherwise="my style"), minutes, styles
+        self.songs, self.minutes, self._styles = songs, minutes, styles
+        self.title = "".join(c for c in title if c.isprintable()).strip()[:60] or "my style"
         self.rows: list[dict[str, float]] = []
         self.lines: list[str] = []
         self.style: Style | None = None
@@ -353,7 +354,7 @@ class TrainJob(Job):
 
     def work(self) -> None:
         """Put the songs into a folder, train, make excerpts."""
-        from stylestream.style import read_card
+        from stylestream.style import read_card, update_card
 
         source, out = (
             self.folder / "songs",
@@ -364,6 +365,7 @@ class TrainJob(Job):
         for number, song in enumerate(self.songs):
             self._put(song, source, number)
         self._train(source, out)
+        update_card(out, title=self.title)
         self.style = self._styles.add(out, read_card(out))
         self.tell(text="playing excerpts", fraction=0.99)
         self._play_excerpts()

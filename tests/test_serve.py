@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import base64
+import gc
 import io
 import json
 import os
 import re
+import shutil
 import stat
 import subprocess
 import sys
 import threading
 import time
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -419,6 +422,68 @@ def test_gradio_client_plays_a_song(server, tmp_path, tone):
     assert soundfile.info(got).frames == round(1.5 * 44100)
     with pytest.raises(Exception, match="unknown style 'tinny'"):
         client.predict(handle_file(str(tmp_path / "waltz.wav")), "tinny", api_name="/transfer")
+
+
+EXAMPLES = (Path(__file__).parent.parent / "docs" / "page.md").read_text(encoding="utf-8")
+
+
+def example(name: str) -> str:
+    """A block of docs/page.md."""
+    return EXAMPLES.split(f"<!-- example: {name} -->")[1].split("```")[1].split("\n", 1)[1]
+
+
+@pytest.fixture
+def waltz(tmp_path, monkeypatch, tone) -> Path:
+    """A folder with waltz.mp3, to work in."""
+    soundfile.write(tmp_path / "waltz.mp3", tone(2.0).T, 44100)
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def test_the_documented_command_gets_a_song(server, waltz):
+    if shutil.which("curl") is None:
+        pytest.skip("no curl here")
+    done = subprocess.run(["bash", "-c", example("curl")], env={**os.environ, "PAGE": server.address}, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert soundfile.info("waltz-rock.wav").duration == pytest.approx(2.0, abs=0.05)
+
+
+@pytest.mark.parametrize("name", ["gradio_client", "steps"])
+def test_the_documented_python_gets_a_song(server, waltz, name, capsys):
+    names = {"PAGE": server.address + ("/" if name == "gradio_client" else "")}
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # an example closes nothing
+        exec(compile(example(name), "docs/page.md", "exec"), names)
+        if name == "steps":
+            names["page"].close()
+        gc.collect()
+    made = names["song"] if name == "gradio_client" else io.BytesIO(names["result"])
+    assert soundfile.info(made).duration == pytest.approx(2.0, abs=0.05)
+    if name == "steps":
+        assert names["job"]["state"] == "done"
+        assert names["job"]["dials"]["dream"] == 1.5
+        assert soundfile.info(io.BytesIO(names["first_seconds"])).format == "FLAC"
+
+
+# ------------------------------------------------------------------------------------------------------------- any request at all
+
+
+def test_whatever_is_asked_the_answer_is_one_that_is_documented(server):
+    schemathesis = pytest.importorskip("schemathesis", reason="fuzzing needs schemathesis: pip install 'stylestream[dev]'")
+    from schemathesis.checks import not_a_server_error
+    from schemathesis.specs.openapi.checks import content_type_conformance, response_schema_conformance, status_code_conformance
+
+    checks = [not_a_server_error, content_type_conformance, response_schema_conformance, status_code_conformance]
+    operations = [found.ok() for found in schemathesis.openapi.from_url(f"{server.address}/openapi.json").get_all_operations()]
+    assert len(operations) >= 25
+    for operation in operations:
+
+        @settings(max_examples=5, deadline=None, database=None, suppress_health_check=list(HealthCheck))
+        @given(case=operation.as_strategy())
+        def asked(case):
+            case.call_and_validate(checks=checks)
+
+        asked()
 
 
 # ------------------------------------------------------------------------------------------------------------- who runs it

@@ -5,9 +5,10 @@ import { Painting, Spectrogram, Visual, curve, grey, thumbnail, wave } from "./p
 
 const $ = (id) => document.getElementById(id);
 const settings = JSON.parse($("settings").textContent);
+const calm = matchMedia("(prefers-reduced-motion: reduce)");
 const player = new Player();
 const visual = new Visual($("visual"));
-const spectrograms = { song: new Spectrogram($("spec-song")), result: new Spectrogram($("spec-result")) };
+const spectrograms = { card: new Spectrogram($("spec-card")), song: new Spectrogram($("spec-song")), result: new Spectrogram($("spec-result")) };
 const state = { song: null, style: null, styles: [], job: null, history: [], peaks: {}, training: null, trainSongs: [] };
 
 // ------------------------------------------------------------------------------------------------------------ small things
@@ -267,7 +268,10 @@ $("go").onclick = async () => {
   $("go").disabled = true;
   // the context must be opened by a gesture, and this is the last one before the sound is there
   try { player.song && (await player.open()); } catch { /* a machine without sound can still make songs */ }
-  try { watch(await post("jobs?watched=true", asked)); } catch (error) { complain("go-error", error.message); readyToGo(); }
+  try {
+    watch(await post("jobs?watched=true", asked));
+    $("player").scrollIntoView({ behavior: calm.matches ? "auto" : "smooth" });
+  } catch (error) { complain("go-error", error.message); readyToGo(); }
 };
 
 $("cancel").onclick = () => state.job && ask(`jobs/${state.job.id}`, { method: "DELETE" }).catch(() => {});
@@ -306,6 +310,7 @@ function watch(job) {
       if (view.samples && !state.job.samples) enableResult();
       Object.assign(state.job, view);
       showWork(view);
+      if (view.state === "cancelled") return;
       if (!heard && player.there(player.tracks[1], 0)) { heard = true; hear("result"); player.play().catch(() => {}); }
       if (view.painted && $("painting").hidden) paint(view.id);
     }
@@ -362,12 +367,12 @@ async function listenTo(song, job) {
   if (state.shown !== song.id) {
     state.shown = song.id;
     state.peaks.song = null;
-    spectrograms.song.show(null);
+    for (const kind of ["card", "song"]) spectrograms[kind].show(null);
     try {
       state.peaks.song = await ask(`songs/${song.id}/peaks`);
       redraw();
       const picture = await grey(`songs/${song.id}/picture.png`);
-      if (state.shown === song.id) spectrograms.song.show(picture, song.seconds);
+      if (state.shown === song.id) for (const kind of ["card", "song"]) spectrograms[kind].show(picture, song.seconds);
     } catch (error) { complain("player-error", error.message); }
   }
   redraw();
@@ -403,7 +408,7 @@ player.addEventListener("change", () => {
 
 const seekTo = (event) => { const box = event.currentTarget.getBoundingClientRect(); player.seek(((event.clientX - box.left) / box.width) * player.seconds); };
 $("seek").onclick = seekTo;
-for (const id of ["spec-song", "spec-result"]) $(id).onclick = seekTo;
+for (const id of ["spec-card", "spec-song", "spec-result"]) $(id).onclick = seekTo;
 addEventListener("keydown", (event) => {
   if (event.ctrlKey || event.metaKey || event.altKey || $("player").hidden || $("page-play").hidden) return;
   const tag = event.target.tagName, own = tag === "INPUT" || tag === "SELECT" || tag === "TEXTAREA";
@@ -426,7 +431,7 @@ async function paint(id) {
     if (state.job?.id !== id) return;
     painting.show(picture);
     $("strokes").max = painting.steps - 1;
-    if (matchMedia("(prefers-reduced-motion: reduce)").matches) painting.go(painting.steps - 1);
+    if (calm.matches) painting.go(painting.steps - 1);
   } catch { $("painting").hidden = true; }
 }
 $("repaint").onclick = () => painting.run();
@@ -457,7 +462,7 @@ async function recall(job) {
   await finished(job, true);
   if (job.painted) paint(job.id);
   readyToGo();
-  $("player").scrollIntoView({ behavior: "smooth" });
+  $("player").scrollIntoView({ behavior: calm.matches ? "auto" : "smooth" });
 }
 
 // ------------------------------------------------------------------------------------------------------------ own style
@@ -515,7 +520,7 @@ function showTraining(job) {
   drawCurve();
   while ($("excerpts").children.length < (job.excerpts?.length ?? 0)) {
     const n = $("excerpts").children.length;
-    const sound = make("audio", { controls: true, preload: "none", src: `jobs/${job.id}/excerpts/${n}` });
+    const sound = make("audio", { controls: true, preload: "metadata", src: `jobs/${job.id}/excerpts/${n}` });
     sound.setAttribute("aria-label", job.excerpts[n]);
     $("excerpts").append(make("div", {}, make("span", { textContent: job.excerpts[n] }), sound));
   }
@@ -557,12 +562,13 @@ function drawPlace() {
   const made = state.job && player.song ? (state.job.samples ?? 0) / player.song.samples : 0;
   wave($("wave"), { song: state.peaks.song, result: state.peaks.result, made, position: position / Math.max(player.seconds, 1e-3) });
   spectrograms.song.draw(position);
+  if (!$("song-info").hidden) spectrograms.card.draw(position);
   spectrograms.result.draw(position);
 }
 
 function redraw() {
   for (const style of state.styles) if (style.picture && !$("page-play").hidden) thumbnail(style.canvas, style.picture);
-  spectrograms.song.recolour();
+  for (const kind of ["card", "song"]) spectrograms[kind].recolour();
   spectrograms.result.recolour();
   drawPlace();
   if (!$("painting").hidden) painting.draw();
@@ -572,7 +578,6 @@ let resized = 0;
 addEventListener("resize", () => { cancelAnimationFrame(resized); resized = requestAnimationFrame(redraw); });
 
 let drawn = 0, idle = 0;
-const calm = matchMedia("(prefers-reduced-motion: reduce)");
 function frame(now) {
   requestAnimationFrame(frame);
   if (document.hidden || now - drawn < (calm.matches ? 250 : 30)) return;

@@ -17,7 +17,8 @@ function palette() {
   const stops = STOPS[name].map((hex) => [1, 3, 5].map((i) => parseInt(hex.slice(i, i + 2), 16)));
   const table = new Uint8ClampedArray(256 * 3);
   for (let v = 0; v < 256; v++) {
-    const at = (v / 255) * (stops.length - 1), k = Math.min(Math.floor(at), stops.length - 2);
+    // a little dark: what is soft is mostly haze
+    const at = (v / 255) ** 1.4 * (stops.length - 1), k = Math.min(Math.floor(at), stops.length - 2);
     for (let c = 0; c < 3; c++) table[3 * v + c] = stops[k][c] + (at - k) * (stops[k + 1][c] - stops[k][c]);
   }
   return (palettes[name] = table);
@@ -194,7 +195,7 @@ export function curve(canvas, rows, minutes) {
     pen.fillText(`${w} %`, left - 8, y(w));
   }
   pen.textAlign = "center";
-  for (let k = 0; k <= 4; k++) pen.fillText(`${+((minutes * k) / 4).toFixed(1)} min`, Math.min(x((minutes * k) / 4), right - 18), height - 10);
+  for (let k = 0; k <= 4; k++) pen.fillText(minutes < 2 ? `${Math.round(15 * minutes * k)} s` : `${+((minutes * k) / 4).toFixed(1)} min`, Math.min(x((minutes * k) / 4), right - 18), height - 10);
   if (!rows.length) { pen.fillText("the first score comes after a while", (left + right) / 2, (top + bottom) / 2); return; }
   pen.strokeStyle = pen.fillStyle = colour("--accent");
   pen.lineWidth = 2.5;
