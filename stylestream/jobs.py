@@ -8,6 +8,7 @@ Conventions: ids are unguessable, and who has one may use it. A job's state goes
 
 from __future__ import annotations
 
+import ctypes
 import json
 import math
 import os
@@ -469,13 +470,14 @@ class Desk:
         self.work_seconds: dict[str, float] = {"transfer": 0.0, "train": 0.0}
         self.music_seconds = 0.0
         self.decoding = threading.BoundedSemaphore(2)
+        self._unheard: deque[Song] = deque()
         self._waiting: dict[str, deque[Job]] = {"transfer": deque(), "train": deque()}
         self._running: list[Job] = []
         self._changed = threading.Condition()
         self._open = True
         self._threads = [threading.Thread(target=self._serve, args=("transfer",), daemon=True) for _ in range(slots)]
         self._threads += [threading.Thread(target=self._serve, args=("train",), daemon=True)]
-        self._threads += [threading.Thread(target=self._sweep, daemon=True)]
+        self._threads += [threading.Thread(target=work, daemon=True) for work in (self._sweep, self._listen)]
         for thread in self._threads:
             thread.start()
 
@@ -500,8 +502,14 @@ class Desk:
         self.counts["decode", "done"] += 1
         sound = Sound(upload.parent / ".decoded", about["sample_rate"], about["channels"])
         song = Song(upload.parent.name, upload.name, upload.parent, upload, sound, about["kind"], about["warnings"], address)
-        self.songs[song.id] = song
+        self._take_in(song)
         return song
+
+    def _take_in(self, song: Song) -> None:
+        self.songs[song.id] = song
+        with self._changed:
+            self._unheard.append(song)
+            self._changed.notify_all()
 
     def bundled_song(self) -> Song:
         """The song that comes with the package."""
@@ -513,7 +521,7 @@ class Desk:
             shutil.copyfile(BUNDLED_SONG, upload)
             about = decode(upload, folder / ".decoded", self.limits)
             sound = Sound(folder / ".decoded", about["sample_rate"], about["channels"])
-            self.songs["lamplight"] = Song("lamplight", upload.name, folder, upload, sound, about["kind"], [])
+            self._take_in(Song("lamplight", upload.name, folder, upload, sound, about["kind"], []))
         return self.songs["lamplight"]
 
     def song(self, id: str) -> Song:
@@ -613,6 +621,20 @@ class Desk:
                 self._number()
                 self._changed.notify_all()
 
+    def _listen(self) -> None:
+        """Hear songs through as they come, while their visitors choose a style: then the first sound comes sooner."""
+        offered = self.styles.offered()
+        with suppress(Exception):  # whoever wants to use a style that cannot be loaded is told so
+            style = self.styles.load(offered[0])
+        while True:
+            with self._changed:
+                self._changed.wait_for(lambda: self._unheard or not self._open)
+                if not self._open:
+                    return
+                song = self._unheard.popleft()
+            with suppress(Exception):  # a job that needs it says what is wrong
+                song.hearing(style, peak=False)
+
     def _do(self, job: Job) -> None:
         job.began = time.monotonic()
         job.tell(state="running", position=0, wait_seconds=0.0)
@@ -632,6 +654,8 @@ class Desk:
         job.used = time.monotonic()
         self._account(job, str(ended["state"]), seconds)
         job.tell(**ended, seconds=seconds)
+        if len(self._running) == 1:
+            give_back_memory()
 
     def _account(self, job: Job, state: str, seconds: float) -> None:
         self.counts[job.kind, state] += 1
@@ -665,6 +689,7 @@ class Desk:
         for song in list(self.songs.values()):
             if song.id not in busy and song.id != "lamplight" and now - song.used > keep:
                 self.remove_song(song)
+        give_back_memory()
 
     def remove_song(self, song: Song) -> None:
         """Remove an upload and all that was decoded of it."""
@@ -688,6 +713,12 @@ class Desk:
         for thread in self._threads:
             thread.join(10)
         shutil.rmtree(self.folder, ignore_errors=True)
+
+
+def give_back_memory() -> None:
+    """Ask the allocator to return to the system what is free; glibc keeps it for each thread there ever was."""
+    with suppress(OSError, AttributeError):
+        ctypes.CDLL(None).malloc_trim(0)
 
 
 def songs_of(job: Job) -> list[Song]:
