@@ -1,5 +1,6 @@
 # docker build -t stylestream . && docker run --rm -v "$PWD/out:/music" stylestream                    the demo, into ./out/demo
 # docker run --rm -v "$PWD:/music" stylestream transfer song.mp3 -s rock -o song-rock.mp3
+# docker run --rm -p 7860:7860 stylestream serve --host 0.0.0.0                                        the page, at http://localhost:7860
 FROM python:3.12-slim
 
 RUN apt-get update \
@@ -13,7 +14,7 @@ COPY constraints.txt ./
 RUN pip install --no-cache-dir --extra-index-url "$TORCH_INDEX" -c constraints.txt torch
 COPY pyproject.toml README.md LICENSE ./
 COPY stylestream stylestream
-RUN pip install --no-cache-dir -c constraints.txt '.[midi]'
+RUN pip install --no-cache-dir -c constraints.txt '.[midi,serve]'
 
 RUN useradd --create-home --uid 1000 musician && mkdir /music && chown musician /music
 USER musician

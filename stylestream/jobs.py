@@ -336,6 +336,7 @@ class TrainJob(Job):
         self.lines: list[str] = []
         self.style: Style | None = None
         self.excerpts: list[tuple[str, bytes]] = []
+        self._previews: set[str] = set()
 
     def estimate_seconds(self, speed: float) -> float:
         """As `Job.estimate_seconds`."""
@@ -396,6 +397,7 @@ class TrainJob(Job):
         for line in child.stdout:
             with suppress(ValueError, KeyError, TypeError):
                 error = self._heard(json.loads(line)) or error
+            self._take_previews(out.with_name(out.name + ".ckpt") / "preview")
         code = child.wait()
         child.stdout.close()
         self.check()
@@ -424,6 +426,18 @@ class TrainJob(Job):
             self.lines.append(str(message["line"])[:300])
             self.tell()
         return str(message.get("error", ""))
+
+    def _take_previews(self, folder: Path) -> None:
+        """What the training lets one hear on the way: of a held-out passage the song, the result, and what it should be."""
+        import soundfile
+
+        for path in sorted(folder.glob("step-*.ogg"), key=lambda path: path.stat().st_mtime):
+            if path.name not in self._previews:
+                self._previews.add(path.name)
+                y, sample_rate = soundfile.read(path, dtype="float32", always_2d=True)
+                title = f"after {path.stem.partition('-')[2]} steps: a song, the style so far, what it should be"
+                self.excerpts.append((title, flac(y.T, sample_rate)))
+                self.tell()
 
     def _play_excerpts(self) -> None:
         from stylestream import audio

@@ -128,7 +128,8 @@ class Gate:
             return _error(404, "there is nothing here")
         if scope["method"] not in ("GET", "HEAD"):
             origin = headers.get("origin")
-            if origin and origin != "null" and _authority(origin) != host and not self.settings.trust_proxy:
+            own = {host, headers.get("x-forwarded-host") if self.settings.trust_proxy else host}
+            if origin and _authority(origin) not in own:
                 return _error(403, "another site's page may not ask for this")
             if scope["method"] == "POST" and not self._may_ask(scope["state"]["address"]):
                 return _error(429, "too many requests from your address; wait a minute", {"Retry-After": "60"})

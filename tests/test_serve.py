@@ -346,7 +346,12 @@ def test_other_sites_reach_nothing(app):
     assert client.get("/", headers={"host": "evil.example"}).status_code == 421
     sent = {"song": "lamplight", "style": "tiny"}
     assert client.post("/jobs", json=sent, headers={"origin": "http://evil.example"}).status_code == 403
+    assert client.post("/jobs", json=sent, headers={"origin": "null"}).status_code == 403
+    assert client.post("/jobs", json={}, headers={"origin": "http://testserver"}).status_code == 422  # the page's own
     assert client.get("/styles", headers={"origin": "http://evil.example"}).headers.get("access-control-allow-origin") is None
+    proxied = {"origin": "https://music.example", "x-forwarded-host": "music.example"}
+    assert client.post("/jobs", json={}, headers=proxied).status_code == 403
+    assert app(trust_proxy=True).post("/jobs", json={}, headers=proxied).status_code == 422
     assert app(host="0.0.0.0").get("/", headers={"host": "music.example"}).status_code == 200
 
 

@@ -540,7 +540,8 @@ function drawCurve() {
   const job = state.trained;
   if (!job || $("page-own").hidden || $("train-work").hidden) return;
   const rows = (job.rows ?? []).filter((row) => "score/way" in row).map((row) => ({ minutes: row.seconds / 60, way: row["score/way"] }));
-  curve($("curve"), rows, Math.max(job.minutes ?? 1, ...rows.map((row) => row.minutes)));
+  const ceiling = (job.rows ?? []).map((row) => row["score/ceiling"]).filter(Number.isFinite).pop();
+  curve($("curve"), rows, ceiling, Math.max(job.minutes ?? 1, ...rows.map((row) => row.minutes)));
 }
 
 $("train-use").onclick = () => {

@@ -180,9 +180,9 @@ export class Painting {
 }
 
 // rows: [{minutes, way}], ways in 0 … 1
-export function curve(canvas, rows, minutes) {
+export function curve(canvas, rows, ceiling, minutes) {
   const [pen, width, height] = fitted(canvas), left = 46, bottom = height - 26, top = 12, right = width - 12;
-  const ways = rows.map((row) => 100 * row.way), low = Math.min(0, ...ways), high = Math.max(20, ...ways) * 1.1;
+  const ways = rows.map((row) => 100 * row.way), low = Math.min(0, ...ways), high = Math.max(20, 100 * (ceiling ?? 0), ...ways) * 1.1;
   const x = (m) => left + (m / Math.max(minutes, 0.01)) * (right - left), y = (w) => bottom - ((w - low) / (high - low)) * (bottom - top);
   pen.font = "12px system-ui, sans-serif";
   pen.textBaseline = "middle";
@@ -197,6 +197,16 @@ export function curve(canvas, rows, minutes) {
   pen.textAlign = "center";
   for (let k = 0; k <= 4; k++) pen.fillText(minutes < 2 ? `${Math.round(15 * minutes * k)} s` : `${+((minutes * k) / 4).toFixed(1)} min`, Math.min(x((minutes * k) / 4), right - 18), height - 10);
   if (!rows.length) { pen.fillText("the first score comes after a while", (left + right) / 2, (top + bottom) / 2); return; }
+  if (ceiling !== undefined) {
+    pen.fillText("as good as frames can sound", (left + right) / 2, y(100 * ceiling) - 9);
+    pen.strokeStyle = colour("--soft");
+    pen.setLineDash([4, 5]);
+    pen.beginPath();
+    pen.moveTo(left, y(100 * ceiling));
+    pen.lineTo(right, y(100 * ceiling));
+    pen.stroke();
+    pen.setLineDash([]);
+  }
   pen.strokeStyle = pen.fillStyle = colour("--accent");
   pen.lineWidth = 2.5;
   pen.lineJoin = "round";
