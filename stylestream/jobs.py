@@ -485,6 +485,7 @@ class Desk:
         self.music_seconds = 0.0
         self.decoding = threading.BoundedSemaphore(2)
         self._unheard: deque[Song] = deque()
+        self._bundling = threading.Lock()
         self._waiting: dict[str, deque[Job]] = {"transfer": deque(), "train": deque()}
         self._running: list[Job] = []
         self._changed = threading.Condition()
@@ -527,15 +528,15 @@ class Desk:
 
     def bundled_song(self) -> Song:
         """The song that comes with the package."""
-        if "lamplight" not in self.songs:
-            folder = self.folder / "lamplight"
-            with self._changed:
+        with self._bundling:
+            if "lamplight" not in self.songs:
+                folder = self.folder / "lamplight"
                 folder.mkdir(mode=0o700, exist_ok=True)
-            upload = folder / f"{BUNDLED_TITLE}.ogg"
-            shutil.copyfile(BUNDLED_SONG, upload)
-            about = decode(upload, folder / ".decoded", self.limits)
-            sound = Sound(folder / ".decoded", about["sample_rate"], about["channels"])
-            self._take_in(Song("lamplight", upload.name, folder, upload, sound, about["kind"], []))
+                upload = folder / f"{BUNDLED_TITLE}.ogg"
+                shutil.copyfile(BUNDLED_SONG, upload)
+                about = decode(upload, folder / ".decoded", self.limits)
+                sound = Sound(folder / ".decoded", about["sample_rate"], about["channels"])
+                self._take_in(Song("lamplight", upload.name, folder, upload, sound, about["kind"], []))
         return self.songs["lamplight"]
 
     def song(self, id: str) -> Song:

@@ -735,8 +735,12 @@ def _with_gradio(app: fastapi.FastAPI, desk: Desk, settings: Settings, exchange:
         shutil.copyfile(path, upload)
         return upload
 
-    def added(file: Any) -> Song:
-        return desk.add_song(taken(file), "gradio")
+    def added(file: Any, address: str) -> Song:
+        return desk.add_song(taken(file), address)
+
+    def address_of(request: Any) -> str:
+        """As the gate saw it; Gradio hands the request on inside its own."""
+        return str(getattr(getattr(getattr(request, "request", None), "state", None), "address", "gradio_client"))
 
     def given(path: Path) -> Any:
         """Lay a result where Gradio hands it out."""
@@ -757,6 +761,7 @@ def _with_gradio(app: fastapi.FastAPI, desk: Desk, settings: Settings, exchange:
         return [style.view() for style in desk.styles.offered()]
 
     async def transfer(
+        request: gradio.Request,
         song: gradio.FileData,
         style: str,
         strength: float = 1.0,
@@ -774,17 +779,19 @@ def _with_gradio(app: fastapi.FastAPI, desk: Desk, settings: Settings, exchange:
             asked = {"style": style, "strength": strength, "dream": dream, "grain": grain, "seed": seed}
             TransferRequest(song="", **asked)  # type: ignore[arg-type]
             desk.styles.get(style)
-            sent = await run_in_threadpool(added, song)
-            request = TransferRequest(song=sent.id, **asked)  # type: ignore[arg-type]
-            job = await run_in_threadpool(app.state.submit, request, "gradio")
+            sent = await run_in_threadpool(added, song, address_of(request))
+            wanted = TransferRequest(song=sent.id, **asked)  # type: ignore[arg-type]
+            job = await run_in_threadpool(app.state.submit, wanted, address_of(request))
             return await run_in_threadpool(given, await _result(job, desk, format))
 
-    async def train(songs: list[gradio.FileData], title: str = "my style", minutes: float = 2.0) -> gradio.FileData:
+    async def train(
+        request: gradio.Request, songs: list[gradio.FileData], title: str = "my style", minutes: float = 2.0
+    ) -> gradio.FileData:
         """Make a style of songs, in so many minutes. Gives the style file, for `stylestream transfer -s FILE`."""
         with told():
-            sent = [await run_in_threadpool(added, file) for file in songs]
-            request = TrainRequest(songs=[song.id for song in sent], title=title, minutes=minutes)
-            job = await run_in_threadpool(app.state.submit_training, request, "gradio")
+            sent = [await run_in_threadpool(added, file, address_of(request)) for file in songs]
+            wanted = TrainRequest(songs=[song.id for song in sent], title=title, minutes=minutes)
+            job = await run_in_threadpool(app.state.submit_training, wanted, address_of(request))
             try:
                 while not job.finished:
                     await asyncio.sleep(0.2)
@@ -797,7 +804,7 @@ def _with_gradio(app: fastapi.FastAPI, desk: Desk, settings: Settings, exchange:
 
     def resolved(function: Any) -> Any:
         """Annotations as types: Gradio reads them, and cannot see this function's names."""
-        kinds = {"gradio.FileData": gradio.FileData, "list[gradio.FileData]": list[gradio.FileData]}
+        kinds = {"gradio.FileData": gradio.FileData, "list[gradio.FileData]": list[gradio.FileData], "gradio.Request": gradio.Request}
         function.__annotations__ = {name: kinds.get(kind, _TYPES.get(kind, kind)) for name, kind in function.__annotations__.items()}
         return function
 
