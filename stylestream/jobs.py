@@ -22,7 +22,7 @@ import time
 from collections import Counter, OrderedDict, deque
 from collections.abc import Iterator
 from contextlib import closing, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -73,7 +73,6 @@ class Style:
     own: bool = False
     sample: bytes | None = None
     picture: bytes | None = None
-    lock: threading.Lock = field(default_factory=threading.Lock)
 
     def view(self) -> dict[str, Any]:
         """What the page is told; no path."""
@@ -89,7 +88,7 @@ class Styles:
         from stylestream.style import list_styles
 
         self.device = device
-        self._lock = threading.Lock()
+        self._lock, self._sampling = threading.Lock(), threading.Lock()
         self._loaded: OrderedDict[str, StyleTransfer] = OrderedDict()
         self.known = {e.name: Style(e.name, e.path, e.card, e.bundled) for e in list_styles() if e.card is not None}
 
@@ -133,7 +132,7 @@ class Styles:
 
     def sample(self, style: Style) -> tuple[bytes, bytes]:
         """Some seconds of "Lamplight" in the style as FLAC, and their spectrogram as PNG; made once."""
-        with style.lock:
+        with self._sampling:  # one at a time: a page asks for all of them at once
             if style.sample is None or style.picture is None:
                 from stylestream import audio
 
@@ -141,6 +140,12 @@ class Styles:
                 made = self.load(style).transfer(y, sample_rate)
                 style.sample, style.picture = flac(made, sample_rate), png(excerpt_picture(made, sample_rate))
             return style.sample, style.picture
+
+    def sample_all(self) -> None:
+        """Make the samples of all styles on offer, before somebody asks."""
+        for style in self.offered():
+            with suppress(ValueError, OSError):  # whoever asks for this one is told why
+                self.sample(style)
 
 
 # ---------------------------------------------------------------------------------------------------------------- jobs

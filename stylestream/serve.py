@@ -21,6 +21,7 @@ import secrets
 import shutil
 import socket
 import tempfile
+import threading
 import time
 from collections import Counter, deque
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, MutableMapping
@@ -917,6 +918,7 @@ def run(settings: Settings, *, ready: Callable[[str], None] = lambda address: No
         host = "127.0.0.1" if settings.host in ("0.0.0.0", "::") else settings.host
         ready(f"http://{f'[{host}]' if ':' in host else host}:{port}")
 
+    threading.Thread(target=app.state.desk.styles.sample_all, daemon=True).start()
     server.startup = startup  # type: ignore[method-assign]
     try:
         server.run([bound])
