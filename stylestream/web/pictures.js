@@ -84,7 +84,7 @@ export class Spectrogram {
 function names(pen, width, height) {
   pen.font = "11px system-ui, sans-serif";
   pen.textBaseline = "middle";
-  for (const octave of NOTES) {
+  for (const octave of NOTES.filter((k) => height > 170 || k % 2)) {
     const y = height * (1 - ((octave - 1) * ROWS_AN_OCTAVE + 0.5) / ROWS);
     pen.fillStyle = theme() === "light" ? "#0001" : "#ffffff1c";
     pen.fillRect(0, y, width, 1);
