@@ -263,7 +263,7 @@ def test_a_style_of_ones_own_is_trained_heard_and_used(visit, tmp_path, tone):
     page.get_by_label("What to call it").fill("Ann's <b>band</b>")
     page.get_by_role("button", name="Train on 1:13 of music").click()
     expect(page.locator("#train-text")).to_contain_text(re.compile("training|step|gathering|rendering", re.IGNORECASE))
-    expect(page.locator("#train-done")).to_be_visible(timeout=300_000)
+    expect(page.locator("#train-done")).to_be_visible(timeout=600_000)
     expect(page.locator("#excerpts")).to_contain_text("“Lamplight” in your style")
     expect(page.locator("#excerpts audio").nth(1)).to_be_visible()
     shot(page, "5-own-style-dark")
