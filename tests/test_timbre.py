@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 from pathlib import Path
 
@@ -108,6 +109,10 @@ def test_the_file_is_small_and_its_card_says_what_was_heard_and_how_often_it_is_
     assert all(dataset.licence_allowed(source.licence) for source in card.sources)
     assert card.metrics["test"]["accuracy"] > 0.8
     assert {"test", "test-rearranged", "test-musescore", "test-recording"} <= set(card.metrics)
+
+
+def test_the_module_names_the_weights_that_lie_beside_it() -> None:
+    assert hashlib.sha256(timbre.timbre_file().read_bytes()).hexdigest()[:16] == timbre.WEIGHTS
 
 
 @pytest.fixture(scope="module")

@@ -275,6 +275,7 @@ def main() -> None:
     about = card(options, options.steps, (time.monotonic() - began) / 60, scores)
     config = {"model": "timbre", **asdict(model.config)}
     save_style(options.out, model.state_dict(), model_config=config, feature_config={}, card=about)
+    print(f'for timbre.py: WEIGHTS = "{hashlib.sha256(options.out.read_bytes()).hexdigest()[:16]}"')
 
 
 if __name__ == "__main__":
