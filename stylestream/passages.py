@@ -324,8 +324,19 @@ def song_score(target: Any, content: bytes, recipe: StyleRecipe) -> Any:
     from stylestream import midi
 
     if recipe.source == "piano":
-        return midi.piano_reduction(target)
+        return midi.piano_reduction(_without_unisons(target) if recipe.layers else target)
     return midi.random_orchestration(target, np.random.default_rng(list(hashlib.sha256(content).digest())))
+
+
+def _without_unisons(score: Any) -> Any:
+    """Layers in unison are one note of the song, not louder ones."""
+    single, heard = score.copy(), set()
+    for track in single.tracks:
+        notes = [(note.time, note.duration, note.pitch) for note in track.notes]
+        new = [note not in heard for note in notes]
+        track.notes = type(track.notes)([note for note, is_new in zip(track.notes, new, strict=True) if is_new])
+        heard.update(notes)
+    return single
 
 
 # --- their sound, cached -----------------------------------------------------------------------------------------------------------

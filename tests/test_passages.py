@@ -242,3 +242,18 @@ def test_a_render_is_kept_and_is_the_same_again(scores: Path, fonts: None, tmp_p
     other = Excerpt(excerpt.piece, excerpt.content, excerpt.start_seconds + 0.5, excerpt.seconds)
     with pytest.raises(AssertionError, match="rendered again"):
         passages.Renderer(tmp_path).render(score, "fluidr3", other)
+
+
+def test_layers_in_unison_are_one_note_of_the_song():
+    symusic = pytest.importorskip("symusic")
+    from stylestream import recipes
+
+    score, track = symusic.Score(480), symusic.Track(program=5)
+    for i, pitch in enumerate((40, 55, 55, 75)):
+        track.notes.append(symusic.Note(480 * i, 480, pitch, 90))
+    score.tracks.append(track)
+    recipe = recipes.STYLE_RECIPES["jazz"]
+    target = recipes.target_score(score, recipe)
+    assert sum(len(part.notes) for part in target.tracks) == 6
+    song = passages.song_score(target, b"", recipe)
+    assert sorted(note.pitch for part in song.tracks for note in part.notes) == [40, 55, 55, 75]
