@@ -322,7 +322,7 @@ class Judge:
         self.protocol, self.keep, self.wanted = protocol, keep, rows
         self.renderer, self.store = Renderer(cache), Store(cache / "scores")
         self.rows_of = functools.cache(functools.partial(rows_of, seed=protocol.seed))
-        self.code = source_hash(MADE_BY["scores"])
+        self.code = key_of(source_hash(MADE_BY["scores"]), timbre.timbre_file().read_bytes())
 
     def score(self, task: Task) -> dict[str, Any]:
         """Tables (row → metric → value), ``errors`` of some rows, ``curves``, ``cost`` in seconds by row, ``warnings``."""
