@@ -390,7 +390,7 @@ def score_findings(score: Score) -> Iterator[Finding]:
     if score.drum_notes == score.notes:
         yield Finding("only-drums", "warning", "it has drums and nothing else", "leave it out of a style: styles are made of tones")
     if score.stuck_notes:
-        text = f"{score.stuck_notes} note{'s' if score.stuck_notes > 1 else ''} never end"
+        text = "a note never ends" if score.stuck_notes == 1 else f"{score.stuck_notes} notes never end"
         yield Finding("stuck", "warning", text, "save it again from a notation program; they sound until the end")
     elif score.longest_note_seconds > DRONE_SECONDS:
         yield Finding("drone", "note", f"a note lasts {score.longest_note_seconds:.0f} s", "look whether it should")
