@@ -238,7 +238,7 @@ def plot_lines(panels: Sequence[tuple[str, Sequence[str], Mapping[str, Curve]]],
     if zero:
         every[0].set_ylim(bottom=0)
     if len(panels[0][2]) > 1:
-        every[-1].legend(frameon=False, fontsize=8)
+        every[-1].legend(frameon=False, fontsize=8, loc="center left", bbox_to_anchor=(1.01, 0.5))  # beside, not over, the curves
     return _svg(figure)
 
 
