@@ -110,7 +110,8 @@ def keep_last(options: argparse.Namespace, run: str) -> None:
     rows = [json.loads(path.read_text()) for path in kept.glob("*.json")]
     way = data.card.metrics["held-out frames"]["way"]
     row = {"name": "last", "minutes": data.card.training_minutes, "step": data.card.training_steps, "way": way}
-    row["cpu_minutes"] = max(row["cpu_minutes"] * data.card.training_minutes / row["minutes"] for row in rows)
+    latest = max(rows, key=lambda row: row["minutes"])
+    row["cpu_minutes"] = latest["cpu_minutes"] * data.card.training_minutes / latest["minutes"]
     save_file(data.weights, kept / "last.safetensors")
     (kept / "last.json").write_text(json.dumps(row))
 
