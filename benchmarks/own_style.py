@@ -127,12 +127,10 @@ def score(options: argparse.Namespace) -> None:
     for run in RUNS:
         keep_last(options, run)
     protocol = evaluate.Protocol(pieces=options.pieces, seconds=options.seconds)
-    paths = sorted(
-        options.work.glob("*/kept/*.safetensors"), key=lambda path: -json.loads(path.with_suffix(".json").read_text())["minutes"]
-    )
-    for path in paths:
-        row_path = path.with_suffix(".json")
-        row = json.loads(row_path.read_text())
+    rows = {path: json.loads(path.read_text()) for path in options.work.glob("*/kept/*.json")}
+    longest = {run: max((row["minutes"] for path, row in rows.items() if path.parts[-3] == run), default=1.0) for run in RUNS}
+    for row_path, row in sorted(rows.items(), key=lambda pair: -pair[1]["minutes"] / longest[pair[0].parts[-3]]):
+        path = row_path.with_suffix(".safetensors")
         if row.get("protocol") == asdict(protocol):
             continue
         settings = json.loads((path.parent.parent / "model.json").read_text())
