@@ -148,7 +148,8 @@ def page(options: argparse.Namespace) -> str:
         f"Written by `python benchmarks/own_style.py DATA --threads {options.threads} --pieces {options.pieces} tune scratch score page`."
     )
     what = (
-        "Ten minutes of string quartets as audio; the way from song to truth, of the averaged weights with the best held-out score so far."
+        "Ten minutes of string quartets as audio; the way from song to truth of the weights that were best by then. Both runs\n"
+        "shared a machine, hence the minutes of the processor. The base has string quartets, rendered from scores, among its styles."
     )
     lines = ["| run | minutes | of the processor | steps | way, held-out frames | way, held-out pieces |", "|---|---|---|---|---|---|"]
     best = {}
