@@ -233,15 +233,20 @@ def test_two_jobs_build_what_one_does(built, music, tmp_path):
     assert bytes_below(tmp_path / "two") == bytes_below(built[0])
 
 
-def test_a_cluster_builds_what_one_machine_does(built, music, tmp_path, monkeypatch):
+def test_a_cluster_of_two_nodes_builds_what_one_machine_does(built, music, tmp_path, monkeypatch):
     ray = pytest.importorskip("ray", reason="the engine ray needs Ray: pip install 'stylestream[scale]'")
-    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    from ray.cluster_utils import Cluster
+
     root = str(Path(builder.__file__).parent.parent)
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join([root, os.environ.get("PYTHONPATH", "")]))
+    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False})
     try:
-        build([music], tmp_path / "ray", config=SHORT, jobs=1, engine="ray")
+        cluster.add_node(num_cpus=1)
+        monkeypatch.setenv("RAY_ADDRESS", cluster.address)
+        build([music], tmp_path / "ray", config=SHORT, engine="ray")
     finally:
         ray.shutdown()
+        cluster.shutdown()
     assert bytes_below(tmp_path / "ray") == bytes_below(built[0])
 
 
