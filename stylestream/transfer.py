@@ -108,6 +108,7 @@ class StyleTransfer:
 
     Examples
     --------
+    >>> from stylestream.draw import DrawConfig
     >>> style = StyleTransfer(Draw(DrawConfig(steps=1, view_blocks=1, texture_channels=0)))
     >>> style.transfer(np.zeros((2, 1000), np.float32), 48000).shape
     (2, 1000)

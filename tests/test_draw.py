@@ -386,7 +386,7 @@ def test_half_precision_is_the_same_painting():
 def test_training_and_transfer_paint_the_same(monkeypatch):
     # at the posterior's mean, grain 0 and no dream, the canvas of the loss is the canvas of the transfer: two ways through the gates
     net, view = network(replace(SMALL, texture_channels=0)), frames(2, 36, 16)
-    monkeypatch.setattr(draw, "sample", lambda gaussian: gaussian[0])
+    monkeypatch.setattr(draw, "sample", lambda gaussian, *noise: gaussian[0])
     out = net(view, view, torch.zeros(2, dtype=torch.long), beats(2, 16))
     torch.testing.assert_close(out["canvas"].detach(), dials(net, view, grain=0.0), atol=1e-5, rtol=0)
 

@@ -3,8 +3,8 @@
     python tools/make_styles.py all --data DATA --work WORK --out stylestream/styles
 
 The settings are those of stylestream/configs/STYLE.toml: [train] for the base, [tune] for each style; options replace them. Each step
-resumes when run again. The shipped weights: --per-style 240 --views 4 --seconds 20 --batch 256 --rate 1.5e-3 --base-minutes 14
---style-minutes 0.97 --plain-minutes 2.7 on an H100.
+resumes when run again. The base, electronic and jazz as shipped: --per-style 240 --views 4 --seconds 20 --batch 256 --rate 1.5e-3
+--base-minutes 14 --style-minutes 0.97 --plain-minutes 2.7 on an H100.
 """
 
 from __future__ import annotations
