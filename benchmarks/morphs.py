@@ -223,7 +223,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True)
     options = parser.parse_args()
     options.way = options.way or list(WAYS)
-    pairs = [tuple(pair.split(":", 1)) for pair in options.pair or ("rock:strings", "piano:choir", "chiptune:electronic")]
+    pairs = [tuple(pair.split(":", 1)) for pair in options.pair or ("rock:strings", "piano:choir", "electronic:jazz")]
     text = TEXT.format(arguments=" ".join(sys.argv[2:]), songs=options.songs, seconds=options.seconds)
     options.out.write_text(text + tables(options, pairs), encoding="utf-8")  # type: ignore[arg-type]
 
