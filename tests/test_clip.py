@@ -113,8 +113,13 @@ def test_two_clips_of_one_sound_are_nearer_than_clips_of_two(tmp_path, bright):
 
 
 def test_a_clip_is_one_style_without_an_ear_and_can_be_blended_with_another(bright):
-    clip, mixed, rock = clip_style(bright), load_blend(f"{bright}:0.25,rock:0.75"), load_blend("rock")
+    clip, mixed, jazz = clip_style(bright), load_blend(f"{bright}:0.25,jazz:0.75"), load_blend("jazz")
     assert clip.weights["style"].shape[0] == clip.model_config["styles"] == 1
     assert not [name for name in clip.weights if name.startswith("clip.")]
-    torch.testing.assert_close(mixed.weights["style"], 0.25 * clip.weights["style"] + 0.75 * rock.weights["style"])
-    assert mixed.card.title == "25 % bright + 75 % rock"
+    torch.testing.assert_close(mixed.weights["style"], 0.25 * clip.weights["style"] + 0.75 * jazz.weights["style"])
+    assert mixed.card.title == "25 % bright + 75 % jazz"
+
+
+def test_a_clip_and_a_style_of_another_base_are_not_blended(bright):
+    with pytest.raises(ValueError, match="cannot be blended.*train both from the same base"):
+        load_blend(f"{bright}:0.5,rock:0.5")
