@@ -903,7 +903,7 @@ class _AacSink:
         self._container.close()
 
 
-def _tags_of(path: Path) -> Tags:
+def tags_of(path: Path) -> Tags:
     """Tags and pictures of a song file; where there are none, WAV's INFO list and its like."""
     tags = read_tags(path)
     if not tags:
@@ -940,6 +940,10 @@ class Writer:
         As :func:`output_format` gives them; default is by the suffix. ``Writer(path, **vars(output_format(…)))``.
     tags_from : str or Path, optional
         A song whose tags and cover are copied.
+    tags : Tags, optional
+        Tags that were read already, instead.
+    comment : str, optional
+        Added to the comments there are.
 
     Attributes
     ----------
@@ -965,12 +969,16 @@ class Writer:
         format: str | None = None,
         subtype: str | None = None,
         tags_from: str | Path | None = None,
+        tags: Tags | None = None,
+        comment: str = "",
     ) -> None:
         self.path = Path(path)
         self.warnings: list[str] = []
         self.samples_written = 0
         self.output = _checked_output(self.path, sample_rate, channels, format, subtype)
-        self._tags = self._read_tags(tags_from)
+        self._tags = self._read_tags(tags_from) if tags is None else tags
+        if comment:
+            self._tags.note(comment)
         self._temporary = self.path.with_name(f".stylestream-{secrets.token_hex(6)}.part")
         self._open = False
         _check_target(self.path)
@@ -983,7 +991,7 @@ class Writer:
         if tags_from is None:
             return Tags()
         try:
-            return _tags_of(Path(tags_from))
+            return tags_of(Path(tags_from))
         except Exception as error:  # hostile or unknown tags are no reason to lose the song
             self.warnings.append(f"the tags of {_quoted(tags_from)} cannot be read ({type(error).__name__}) and are not kept")
             return Tags()

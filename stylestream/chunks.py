@@ -11,7 +11,7 @@ from __future__ import annotations
 import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, TypeVar
@@ -38,7 +38,9 @@ class Chunk:
     last: bool
 
 
-def cut_into_chunks(blocks: Iterable[Array], chunk_frames: int, overlap_frames: int, inner_frames: int, hop_length: int) -> Iterator[Chunk]:
+def cut_into_chunks(
+    blocks: Iterable[Array], chunk_frames: int, overlap_frames: int, inner_frames: int, hop_length: int, *, first_frames: int | None = None
+) -> Iterator[Chunk]:
     """Cut a stream of blocks (C, any) into chunks with their surroundings, holding one chunk at a time.
 
     Parameters
@@ -49,8 +51,10 @@ def cut_into_chunks(blocks: Iterable[Array], chunk_frames: int, overlap_frames: 
         What the chunk has on each side, as far as the song goes.
     inner_frames : int
         What of the overlap belongs to ``Chunk.inner``.
+    first_frames : int, optional
+        Length of the first chunk's part, where somebody waits for it.
     """
-    chunk, overlap = chunk_frames * hop_length, overlap_frames * hop_length
+    chunk, overlap = (first_frames or chunk_frames) * hop_length, overlap_frames * hop_length
     held: list[Array] = []
     first, count, begin = 0, 0, 0  # where `held` starts, how much it is, and where the next chunk's own part begins
     for block in blocks:
@@ -60,7 +64,7 @@ def cut_into_chunks(blocks: Iterable[Array], chunk_frames: int, overlap_frames: 
             y = np.concatenate(held, axis=1)
             end = begin + chunk + overlap - first
             yield _chunk(y[:, :end], first, begin, begin + chunk, inner_frames, hop_length, last=False)
-            begin += chunk
+            begin, chunk = begin + chunk, chunk_frames * hop_length
             start = max(begin - overlap, 0)
             held, count, first = [y[:, start - first :].copy()], first + count - start, start
     if first + count > begin:
@@ -75,8 +79,11 @@ def _chunk(y: Array, first: int, begin: int, end: int, inner_frames: int, hop_le
     return Chunk(np.ascontiguousarray(y), first // hop_length, slice(start, stop), slice(offset, offset + end - begin), last)
 
 
-def in_order(function: Callable[[Chunk], T], chunks: Iterable[Chunk], *, workers: int) -> Iterator[T]:
-    """Map with a few threads: results in order, a bounded number of chunks in memory, nothing running after the last."""
+def in_order(function: Callable[[Chunk], T], chunks: Iterable[Chunk], *, workers: int, first_alone: bool = False) -> Iterator[T]:
+    """Map with a few threads: results in order, a bounded number of chunks in memory, nothing running after the last.
+
+    ``first_alone``: no other is begun before the first is done, so that whoever waits for it gets all of the machine.
+    """
     if workers <= 1:
         yield from map(function, chunks)
         return
@@ -85,6 +92,9 @@ def in_order(function: Callable[[Chunk], T], chunks: Iterable[Chunk], *, workers
         try:
             for chunk in chunks:
                 pending.append(pool.submit(function, chunk))
+                if first_alone:
+                    wait(pending)
+                    first_alone = False
                 if len(pending) > workers:  # one waits, so that no worker does
                     yield pending.popleft().result()
             while pending:

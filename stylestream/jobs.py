@@ -314,7 +314,7 @@ class TransferJob(Job):
         return path
 
     def _write(self, path: Path, audio: Any) -> None:
-        from stylestream.transfer import LOSSY, LOSSY_MARGIN_DB, MAX_TRUE_PEAK_DB
+        from stylestream.transfer import LOSSY, LOSSY_MARGIN_DB, MAX_TRUE_PEAK_DB, Dials, how_it_was_made
 
         sound = self.made
         output = audio.output_format(audio.SongInfo(sound.sample_rate, sound.channels, sound.samples, "", "", sound.seconds), path)
@@ -322,7 +322,9 @@ class TransferJob(Job):
         over_db = peak_db - (MAX_TRUE_PEAK_DB - LOSSY_MARGIN_DB) if output.subtype in LOSSY else 0.0
         margin = np.float32(10 ** (-max(over_db, 0.0) / 20))
         resampler = audio.Resampler(sound.sample_rate, output.sample_rate, sound.channels)
-        with audio.Writer(path, **vars(output)) as out:
+        # a Writer may change them; and they are plain here, for only the child has read the upload
+        tags, comment = self.song.tags(), how_it_was_made(self.style.card, Dials(**self.dials))
+        with audio.Writer(path, **vars(output), tags=tags, comment=comment) as out:
             for y in sound.blocks():
                 out.write(resampler.push(y * margin))
             out.write(resampler.flush())
@@ -521,7 +523,7 @@ class Desk:
             raise
         self.counts["decode", "done"] += 1
         sound = Sound(upload.parent / ".decoded", about["sample_rate"], about["channels"])
-        song = Song(upload.parent.name, upload.name, upload.parent, upload, sound, about["kind"], about["warnings"], address)
+        song = Song(upload.parent.name, upload.name, upload.parent, upload, sound, about["kind"], about["warnings"], about["tags"], address)
         self._take_in(song)
         return song
 
@@ -541,7 +543,7 @@ class Desk:
                 shutil.copyfile(BUNDLED_SONG, upload)
                 about = decode(upload, folder / ".decoded", self.limits)
                 sound = Sound(folder / ".decoded", about["sample_rate"], about["channels"])
-                self._take_in(Song("lamplight", upload.name, folder, upload, sound, about["kind"], []))
+                self._take_in(Song("lamplight", upload.name, folder, upload, sound, about["kind"], [], about["tags"]))
         return self.songs["lamplight"]
 
     def song(self, id: str) -> Song:
@@ -643,9 +645,8 @@ class Desk:
 
     def _listen(self) -> None:
         """Hear songs through as they come, while their visitors choose a style: then the first sound comes sooner."""
-        offered = self.styles.offered()
         with suppress(Exception):  # whoever wants to use a style that cannot be loaded is told so
-            style = self.styles.load(offered[0])
+            self.styles.load(self.styles.offered()[0])
         while True:
             with self._changed:
                 self._changed.wait_for(lambda: self._unheard or not self._open)
@@ -653,7 +654,14 @@ class Desk:
                     return
                 song = self._unheard.popleft()
             with suppress(Exception):  # a job that needs it says what is wrong
-                song.hearing(style, peak=False)
+                self.picture(song)
+
+    def picture(self, song: Song) -> bytes:
+        """A song's spectrogram as PNG: what its first hearing sees."""
+        if song.picture is None:
+            song.hearing(self.styles.load(self.styles.offered()[0]), peak=False)
+        assert song.picture is not None
+        return song.picture
 
     def _do(self, job: Job) -> None:
         job.began = time.monotonic()

@@ -505,7 +505,7 @@ def _add_songs(app: fastapi.FastAPI, desk: Desk) -> None:
     @app.get("/songs/{song}/picture.png", response_class=Response, responses={200: {"content": {"image/png": {}}}, **_answers(404, 422)})
     def song_picture(song: str) -> Response:
         """The song's spectrogram: grey, a row for each third of a semitone, C1 at the bottom."""
-        return Response(_picture(desk.song(song).sound), media_type="image/png")
+        return Response(desk.picture(desk.song(song)), media_type="image/png")
 
     @app.delete("/songs/{song}", responses=_answers(404, 409, 422))
     def forget_song(song: str) -> dict[str, bool]:

@@ -53,6 +53,40 @@ class Tags:
         if texts and not _stale(name):
             self.fields.setdefault(name.lower(), []).extend(texts)
 
+    def note(self, text: str) -> None:
+        """Add a comment to those that are there."""
+        from mutagen.id3 import COMM
+
+        self.add("comment", text)
+        if self.id3:
+            own = next((frame for frame in self.id3 if frame.FrameID == "COMM" and not frame.desc), COMM(lang="XXX", text=[]))
+            self.id3 = [frame for frame in self.id3 if frame is not own]
+            self.id3.append(COMM(encoding=3, lang=own.lang, desc="", text=[*own.text, text]))
+
+    def plain(self) -> dict[str, Any]:
+        """Texts and pictures as what JSON holds; of an ID3 tag, what other kinds of file have too."""
+        pictures = [[p.type, p.mime, p.desc, base64.b64encode(p.data).decode("ascii")] for p in self.pictures]
+        return {"fields": self.fields, "pictures": pictures}
+
+    @classmethod
+    def of_plain(cls, plain: dict[str, Any]) -> Tags:
+        """What `plain` gave.
+
+        Raises
+        ------
+        ValueError
+            If it is not of that shape.
+        """
+        tags = cls()
+        try:
+            for name, texts in plain["fields"].items():
+                tags.add(str(name), *map(str, texts))
+            for kind, mime, description, data in plain["pictures"]:
+                tags.pictures.append(picture(int(kind), str(mime), str(description), base64.b64decode(data, validate=True)))
+        except (KeyError, TypeError, AttributeError, ValueError) as error:
+            raise ValueError(f"these are no tags ({type(error).__name__})") from None
+        return tags
+
     def __bool__(self) -> bool:
         return bool(self.fields or self.pictures)
 

@@ -44,6 +44,7 @@ T = TypeVar("T")
 
 CHUNK_SECONDS = 24.0  # longer is a little faster, the overlap being less of it, and takes more memory: 14 MB a second
 STREAM_SECONDS = 8.0  # where one listens while it is made: the first sound comes after a third of the time, the last a tenth later
+FIRST_SECONDS = 4.5  # and its first chunk: what a player fetches at once, four seconds, with something to spare
 LISTEN_SECONDS = 6.0  # of the first passes, which have hardly any overlap
 SECONDS_IN_WORK = 48.0  # of all chunks together: on many cores they are shorter
 BLOCK_SAMPLES = 65_536
@@ -251,8 +252,9 @@ class StyleTransfer:
         *,
         peak: bool = True,
         progress: Callable[[int], None] = lambda samples: None,
+        seen: Callable[[Array], None] = lambda x: None,
     ) -> Hearing:
-        """First passes: loudness and peak (the true one, if asked), then beats."""
+        """First passes: loudness and peak (the true one, if asked), then beats; ``seen`` gets the frames (F, any) they are found in."""
         hearing = _measure(blocks, sample_rate, channels, self.config, peak=peak, progress=progress)
         tracker = BeatTracker(frames_per_second=self.config.frames_per_second, bins_per_octave=self.config.bins_per_octave)
         mids = (b.mean(0, keepdims=True) * np.float32(hearing.gain) for b in _working(blocks, hearing, self.config, channels=1))
@@ -260,6 +262,7 @@ class StyleTransfer:
         chunks = cut_into_chunks(mids, self._chunk_frames(LISTEN_SECONDS), margin, 0, self.config.hop_length)
         for x in in_order(self._frames_of, chunks, workers=self._workers()):
             tracker.push(x)
+            seen(x)
         beats = tracker.beats()
         return replace(hearing, beats=beats if beats.reliable else replace(NO_BEATS, confidence=beats.confidence))
 
@@ -276,11 +279,13 @@ class StyleTransfer:
         dials: Dials,
         *,
         chunk_seconds: float | None = None,
+        first_seconds: float | None = None,
         progress: Callable[[int], None] = lambda samples: None,
     ) -> Generator[Array, None, None]:
         """Second pass: blocks of the song in the style, at the song's rate, as many samples as the song; not yet levelled.
 
         What lies above the working rate's band is the song's, and goes with it: at strength 0 the song is all there.
+        ``first_seconds``: a shorter first chunk, made before any other is begun.
         """
         own = 1 - np.float32(dials.strength)
         back = audio.Resampler(self.config.sample_rate, song.sample_rate, song.channels)
@@ -296,7 +301,7 @@ class StyleTransfer:
             progress(queue.pulled)
             return difference[:, : y.shape[1]] + own * y
 
-        for styled, y in self._chunks(remembered, song, dials, chunk_seconds):
+        for styled, y in self._chunks(remembered, song, dials, chunk_seconds, first_seconds):
             yield mixed(back.push((styled - own * y) / np.float32(song.gain)))
         yield mixed(back.flush())
 
@@ -307,6 +312,7 @@ class StyleTransfer:
         dials: Dials,
         *,
         chunk_seconds: float = STREAM_SECONDS,
+        first_seconds: float = FIRST_SECONDS,
         keep: Callable[[Array], None] = lambda y: None,
     ) -> Generator[Array, None, None]:
         """As `render`, to be heard while it is made: levelled by what has been heard so far of song and result.
@@ -330,7 +336,7 @@ class StyleTransfer:
                 queue.push(y)
                 yield y
 
-        with closing(self.render(remembered, song, dials, chunk_seconds=chunk_seconds)) as made:
+        with closing(self.render(remembered, song, dials, chunk_seconds=chunk_seconds, first_seconds=first_seconds)) as made:
             for y in made:
                 keep(y)
                 yield gain.push(queue.pull(y.shape[1]), y)
@@ -353,13 +359,24 @@ class StyleTransfer:
             painted = self.draw.transfer(x[None], style=self.style, dream=dream, grain=grain, seed=seed, canvases=True)
         return torch.cat([x[None], painted[:, 0].float()]).clamp(0, 1)
 
-    def _chunks(self, blocks: Pass, song: Hearing, dials: Dials, chunk_seconds: float | None) -> Iterator[tuple[Array, Array]]:
+    def _chunks(
+        self, blocks: Pass, song: Hearing, dials: Dials, chunk_seconds: float | None, first_seconds: float | None
+    ) -> Iterator[tuple[Array, Array]]:
         """Pairs (styled, song) of equally many samples, at the working rate and loudness, in order."""
         working = (y * np.float32(song.gain) for y in _working(blocks, song, self.config, channels=song.channels))
         chunks = cut_into_chunks(
-            working, self._chunk_frames(chunk_seconds, song), self.overlap_frames, self.vocoder_frames, self.config.hop_length
+            working,
+            self._chunk_frames(chunk_seconds, song),
+            self.overlap_frames,
+            self.vocoder_frames,
+            self.config.hop_length,
+            first_frames=self._chunk_frames(first_seconds) if first_seconds else None,
         )
-        return in_order(lambda chunk: self._transfer_chunk(chunk, song.beats, dials), chunks, workers=self._workers())
+
+        def transferred(chunk: Chunk) -> tuple[Array, Array]:
+            return self._transfer_chunk(chunk, song.beats, dials)
+
+        return in_order(transferred, chunks, workers=self._workers(), first_alone=first_seconds is not None)
 
     @torch.inference_mode()
     def _transfer_chunk(self, chunk: Chunk, beats: Beats, dials: Dials) -> tuple[Array, Array]:
@@ -637,7 +654,8 @@ def transfer_file(
     dials.check(style.draw.config.steps)
     output = audio.output_format(audio.info(song_path), out_path, subtype)
     # the writer first: a result that cannot be written is known before it is made
-    with audio.Writer(out_path, **vars(output), tags_from=song_path) as out, ExitStack() as stack:
+    comment = how_it_was_made(style.card, dials)
+    with audio.Writer(out_path, **vars(output), tags_from=song_path, comment=comment) as out, ExitStack() as stack:
         file, spool = _SongFile(song_path, folder, stack), stack.enter_context(_Spool(folder, output.channels))
         report = _Progress(progress, round((file.info.seconds or 0) * file.info.sample_rate))
         song = style.listen(file.blocks, file.info.sample_rate, file.info.channels, peak=strength < PEAK_RAMP, progress=report.listening)
@@ -651,6 +669,16 @@ def transfer_file(
     report.done()
     gain_db, seconds = _db(gain), song.samples / song.sample_rate
     return Transferred(Path(out_path), seconds, loudness_lufs + gain_db, true_peak_db + gain_db, song.beats, file.warnings + out.warnings)
+
+
+def how_it_was_made(card: Card | None, dials: Dials) -> str:
+    """What a result says of itself among its tags: the style, and how the dials stood.
+
+    >>> how_it_was_made(Card("Rock Band"), Dials(strength=0.9))
+    'StyleStream: as Rock Band (strength 0.9, dream 0, grain 0.5, seed 0)'
+    """
+    said = ", ".join(f"{name} {value:g}" if isinstance(value, float) else f"{name} {value}" for name, value in vars(dials).items())
+    return f"StyleStream: as {card.title if card else 'a style'} ({said})"
 
 
 def _spooled(spool: _Spool, made: Iterable[Array], song: Hearing, sample_rate: int) -> tuple[float, float]:

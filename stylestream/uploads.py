@@ -28,6 +28,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 if TYPE_CHECKING:
+    from stylestream.tags import Tags
     from stylestream.transfer import Hearing, StyleTransfer
 
 Array = np.ndarray[Any, Any]
@@ -37,6 +38,7 @@ PART_SECONDS = 4.0
 BLOCK_SAMPLES = 65_536
 PICTURE_COLUMNS = 1600  # of a song's spectrogram: as wide as screens are
 PEAK_COLUMNS = 800
+MAX_PICTURE_BYTES = 4_000_000  # of a cover; a larger one is left out
 
 
 @dataclass(frozen=True)
@@ -130,7 +132,8 @@ class Sound:
         with open(self.path, "rb") as file:
             file.seek(start * self.channels * 4)
             data = np.fromfile(file, np.float32, count)
-        return data.reshape(-1, self.channels).T * np.float32(self.gain)
+        y = np.ascontiguousarray(data.reshape(-1, self.channels).T)  # a channel in a row: what follows is several times faster on it
+        return y if self.gain == 1 else y * np.float32(self.gain)
 
     def blocks(self) -> Iterator[Array]:
         """All of it from the start, block by block."""
@@ -163,41 +166,60 @@ def flac(y: Array, sample_rate: int) -> bytes:
     return buffer.getvalue()
 
 
-def spectrogram(sound: Sound) -> Array:
-    """Frames as a grey picture, (F, columns) in 0 … 255, low notes at the bottom row; 255 is the loudest cell, 0 is 80 dB below.
+class Columns:
+    """Frames pooled into a picture of at most `PICTURE_COLUMNS` columns: the loudest frame of each, so that attacks stay visible.
 
-    Long sounds are pooled to `PICTURE_COLUMNS`, keeping the loudest frame of each column, so that attacks stay visible.
+    Parameters
+    ----------
+    frames : int
+        How many will come, about.
     """
+
+    def __init__(self, frames: int) -> None:
+        self.pool = max(-(-frames // PICTURE_COLUMNS), 1)
+        self._columns: list[Array] = []
+        self._held: Array | None = None
+
+    def push(self, x: Array) -> None:
+        """Take the next frames (F, any), in [0, 1]."""
+        x = x if self._held is None else np.concatenate([self._held, x], axis=1)
+        whole = x.shape[1] // self.pool * self.pool
+        self._columns.append(x[:, :whole].reshape(x.shape[0], -1, self.pool).max(-1))
+        self._held = x[:, whole:]
+
+    def picture(self, floor_db: float) -> Array:
+        """As `grey` of all columns."""
+        rest = [] if self._held is None or not self._held.shape[1] else [self._held.max(1, keepdims=True)]
+        columns = [*self._columns, *rest]
+        return grey(np.concatenate(columns, axis=1) if columns else np.zeros((1, 1), np.float32), floor_db)
+
+
+def spectrogram(sound: Sound) -> Array:
+    """Frames as a grey picture, (F, columns) in 0 … 255, low notes at the bottom row; 255 is the loudest cell, 0 is 80 dB below."""
     import torch
 
     from stylestream import audio
     from stylestream.features import FeatureConfig, LogFrequency
 
     config = FeatureConfig()
-    front = LogFrequency(config)
-    resampler = audio.Resampler(sound.sample_rate, config.sample_rate, 1)
-    whole = math.ceil(sound.seconds * config.frames_per_second)
-    pool = max(-(-whole // PICTURE_COLUMNS), 1)
-    piece = pool * config.hop_length * max(round(20 * config.frames_per_second / pool), 1)
-    columns, held = [], np.zeros((1, 0), np.float32)
+    front, resampler = LogFrequency(config), audio.Resampler(sound.sample_rate, config.sample_rate, 1)
+    columns = Columns(math.ceil(sound.seconds * config.frames_per_second))
+    piece, held = config.hop_length * round(20 * config.frames_per_second), np.zeros((1, 0), np.float32)
 
-    def frames(y: Array) -> Array:
+    def see(y: Array) -> None:
         with torch.inference_mode():
             x = front(torch.from_numpy(np.ascontiguousarray(y)))[0].numpy()  # (F, T)
-        x = x[:, : max(y.shape[1] // config.hop_length, 1)]
-        padded = np.pad(x, ((0, 0), (0, -x.shape[1] % pool)))
-        return np.asarray(padded.reshape(x.shape[0], -1, pool).max(-1))
+        columns.push(x[:, : max(y.shape[1] // config.hop_length, 1)])
 
     for block in sound.blocks():
         held = np.concatenate([held, resampler.push(block.mean(0, keepdims=True))], axis=1)
         while held.shape[1] >= piece:
-            columns.append(frames(held[:, :piece]))
+            see(held[:, :piece])
             held = held[:, piece:]
     held = np.concatenate([held, resampler.flush()], axis=1)
     if held.shape[1]:
-        columns.append(frames(held))
-    x = np.concatenate(columns, axis=1) if columns else np.zeros((config.n_bins, 1), np.float32)
-    return grey(x, config.floor_db)
+        see(held)
+    return columns.picture(config.floor_db)
 
 
 def excerpt_picture(y: Array, sample_rate: int) -> Array:
@@ -242,9 +264,11 @@ class Song:
     sound: Sound
     kind: str
     warnings: list[str]
+    plain_tags: dict[str, Any]
     address: str = ""
     used: float = field(default_factory=time.monotonic)
     hearings: dict[Any, Hearing] = field(default_factory=dict)
+    picture: bytes | None = None
     lock: threading.Lock = field(default_factory=threading.Lock)
 
     def view(self) -> dict[str, Any]:
@@ -261,14 +285,25 @@ class Song:
             "warnings": self.warnings,
         }
 
+    def tags(self) -> Tags:
+        """What the file says of itself to people: title, artist, cover, …"""
+        from stylestream.tags import Tags
+
+        try:
+            return Tags.of_plain(self.plain_tags)
+        except ValueError:
+            return Tags()
+
     def hearing(self, style: StyleTransfer, *, peak: bool, progress: Callable[[int], None] = lambda samples: None) -> Hearing:
-        """The first passes over the song; they are the same for every style with this front end, and done once."""
-        key = (style.config, peak)
+        """The first passes over the song, the same for every style with this front end; done once. They see its picture, too."""
+        key, sound = (style.config, peak), self.sound
         with self.lock:
             if key not in self.hearings:
+                columns = Columns(math.ceil(sound.seconds * style.config.frames_per_second))
                 self.hearings[key] = style.listen(
-                    self.sound.blocks, self.sound.sample_rate, self.sound.channels, peak=peak, progress=progress
+                    sound.blocks, sound.sample_rate, sound.channels, peak=peak, progress=progress, seen=columns.push
                 )
+                self.picture = self.picture or png(columns.picture(style.config.floor_db))
             return self.hearings[key]
 
 
@@ -278,7 +313,7 @@ def decode(upload: Path, target: Path, limits: Limits) -> dict[str, Any]:
     Returns
     -------
     dict
-        ``sample_rate``, ``channels``, ``samples``, ``kind``, ``warnings``.
+        ``sample_rate``, ``channels``, ``samples``, ``kind``, ``warnings``, ``tags`` (`Tags.plain`).
 
     Raises
     ------
@@ -355,6 +390,7 @@ def _decode_child(upload: str, target: str, song_seconds: float, cpu_seconds: fl
             "samples": song.samples_read,
             "kind": song.format,
             "warnings": [*song.warnings],
+            "tags": _tags_in(upload),
         }
     except OSError as error:
         if error.errno is None or error.filename == upload:
@@ -366,6 +402,20 @@ def _decode_child(upload: str, target: str, song_seconds: float, cpu_seconds: fl
         return {"error": " ".join(str(error).split())}
     except ModuleNotFoundError as error:
         return {"error": f"{error.name} is missing on this server: pip install 'stylestream[midi]'"}
+
+
+def _tags_in(upload: str) -> dict[str, Any]:
+    """Its tags, as far as they are of a usual size; whatever is wrong with them, the song is a song."""
+    from stylestream.audio import tags_of
+    from stylestream.tags import Tags
+
+    try:
+        tags = tags_of(Path(upload))
+        tags.fields = {name[:80]: [text[:2000] for text in texts[:20]] for name, texts in [*tags.fields.items()][:100]}
+        tags.pictures = [p for p in tags.pictures[:4] if len(p.data) <= MAX_PICTURE_BYTES and re.fullmatch(r"image/[\w.+-]{1,40}", p.mime)]
+        return tags.plain()
+    except Exception:  # mutagen and libsndfile have many words for it
+        return Tags().plain()
 
 
 def _too_long(name: str, seconds: float | None, longest: float) -> str:

@@ -31,6 +31,8 @@ from starlette.testclient import TestClient
 from stylestream import audio, cli, jobs, uploads
 from stylestream import serve as page
 from stylestream.serve import Settings, create_app
+from stylestream.tags import Tags
+from stylestream.tags import picture as tags_picture
 from stylestream.transfer import load_style, transfer_file
 from stylestream.uploads import Limits, Refused, clean_name, decode
 
@@ -96,6 +98,39 @@ def test_a_result_can_be_had_in_every_format(api, tone, format):
     y, sample_rate = soundfile.read(io.BytesIO(answer.content))
     assert (sample_rate, y.shape[1]) == (48000, 2)
     assert abs(len(y) - 48000) <= (0 if format != "mp3" else 2400)
+
+
+PNG = base64.b64decode("iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5ErkJggg==")
+
+
+@pytest.mark.parametrize("format", ["wav", "flac", "mp3"])
+def test_a_result_carries_the_songs_tags_and_cover_and_says_how_it_was_made(api, tone, tmp_path, format):
+    import mutagen
+
+    tags = Tags({"title": ["Waltz"], "artist": ["Ann"], "comment": ["first take"]}, [tags_picture(3, "image/png", "front", PNG)])
+    with audio.Writer(tmp_path / "waltz.mp3", sample_rate=44100, channels=2, tags=tags) as song:
+        song.write(tone(1.0))
+    asked = {"style": "tiny", "format": format, "strength": 0.9, "name": "waltz.mp3"}
+    answer = api.post("/transfer", params=asked, content=(tmp_path / "waltz.mp3").read_bytes())
+    (tmp_path / f"made.{format}").write_bytes(answer.content)
+    file = mutagen.File(tmp_path / f"made.{format}")
+    told = file.tags.pprint()
+    for text in ("Waltz", "Ann", "first take", "StyleStream: as Tiny (strength 0.9, dream 0, grain 0.5, seed 0)"):
+        assert text in told
+    covers = file.pictures if format == "flac" else file.tags.getall("APIC")
+    assert [cover.data for cover in covers] == [PNG]
+
+
+def test_a_cover_too_large_to_carry_costs_the_cover_alone(api, tone, tmp_path):
+    import mutagen
+
+    tags = Tags({"title": ["Waltz"]}, [tags_picture(3, "image/png", "", bytes(uploads.MAX_PICTURE_BYTES + 1))])
+    with audio.Writer(tmp_path / "waltz.flac", sample_rate=44100, channels=2, tags=tags) as song:
+        song.write(tone(1.0))
+    answer = api.post("/transfer", params={"style": "tiny", "format": "flac"}, content=(tmp_path / "waltz.flac").read_bytes())
+    (tmp_path / "made.flac").write_bytes(answer.content)
+    made = mutagen.File(tmp_path / "made.flac")
+    assert (made.tags["title"], made.pictures) == (["Waltz"], [])
 
 
 def test_the_parts_one_hears_are_the_file_one_downloads(api, tone):

@@ -16,7 +16,7 @@ import soundfile
 import torch
 
 from stylestream import audio, transfer
-from stylestream.chunks import cut_into_chunks
+from stylestream.chunks import cut_into_chunks, in_order
 from stylestream.draw import Draw, DrawConfig
 from stylestream.features import FeatureConfig
 from stylestream.rhythm import NO_BEATS
@@ -117,6 +117,22 @@ def test_chunks_tile_the_song_whatever_blocks_it_comes_in(samples, chunk, overla
             inner_y = c.y[:, c.inner.start * hop : None if c.last else (c.inner.stop - 1) * hop]
             parts.append(inner_y[:, c.keep])
         np.testing.assert_array_equal(np.concatenate(parts, axis=1), y)
+
+
+def test_a_first_chunk_may_be_shorter_and_nothing_else_is_begun_before_it_is_done():
+    y = np.arange(4000, dtype=np.float32)[None]
+    chunks = [*cut_into_chunks(iter([y]), 16, 4, 0, 16, first_frames=8)]
+    assert [(c.keep.stop - c.keep.start) // 16 for c in chunks[:3]] == [8, 16, 16]
+    np.testing.assert_array_equal(np.concatenate([c.y[:, c.inner.start * 16 :][:, c.keep] for c in chunks], axis=1), y)
+    done: list[int] = []
+
+    def cut():
+        for number, chunk in enumerate(chunks):
+            assert number == 0 or done
+            yield chunk
+
+    seen = in_order(lambda chunk: done.append(chunk.first_frame), cut(), workers=2, first_alone=True)
+    assert len([*seen]) == len(done) == len(chunks)
 
 
 def test_memory_holds_a_few_chunks_and_not_the_song(style):
@@ -533,6 +549,22 @@ def test_a_stream_is_the_result_levelled_as_it_goes(tiny_style, tone):
     heard = np.concatenate([*style.stream(lambda: iter([y]), song, Dials(), keep=kept.append)], axis=1)
     whole = np.concatenate([*style.render(lambda: iter([y]), song, Dials())], axis=1)
     np.testing.assert_allclose(np.concatenate(kept, axis=1), whole, atol=1e-2 * np.abs(whole).max())
+    first = next(style.stream(lambda: iter([y]), song, Dials()))
+    assert 4.0 <= first.shape[1] / 44100 < 5.0  # what a player fetches at once, and not much more
     assert heard.shape == y.shape
     assert audio.loudness(heard, 44100) == pytest.approx(audio.loudness(y, 44100), abs=1.0)
     assert np.abs(heard).max() <= 1
+
+
+def test_a_result_keeps_the_songs_tags_and_says_how_it_was_made(style_file, tmp_path):
+    from mutagen.mp3 import MP3
+
+    from stylestream.tags import Tags
+
+    with audio.Writer(tmp_path / "song.mp3", sample_rate=44100, channels=2, tags=Tags({"title": ["Waltz"], "comment": ["a take"]})) as song:
+        song.write(music(1.0))
+    transfer_file(style_file, tmp_path / "song.mp3", tmp_path / "out.mp3", strength=0.75, seed=7)
+    told = MP3(tmp_path / "out.mp3").tags
+    (comment,) = told.getall("COMM")
+    assert told["TIT2"].text == ["Waltz"]
+    assert comment.text == ["a take", f"StyleStream: as {load_style(style_file).card.title} (strength 0.75, dream 0, grain 0.5, seed 7)"]
