@@ -59,7 +59,7 @@ class Tags:
 
         self.add("comment", text)
         if self.id3:
-            own = next((frame for frame in self.id3 if frame.FrameID == "COMM" and not frame.desc), COMM(lang="XXX", text=[]))
+            own: Any = next((frame for frame in self.id3 if frame.FrameID == "COMM" and not frame.desc), COMM(lang="XXX", text=[]))
             self.id3 = [frame for frame in self.id3 if frame is not own]
             self.id3.append(COMM(encoding=3, lang=own.lang, desc="", text=[*own.text, text]))
 
