@@ -61,6 +61,7 @@ MIN_SAMPLE_RATE, MAX_SAMPLE_RATE = 8_000, 192_000
 MAX_SECONDS = 24 * 3600.0  # a small file can decode to years of silence; a day is longer than any song
 MAX_LOAD_BYTES = 4 * 1024**3  # of a song held in memory at once; streaming has no such limit
 _DECODE_SAMPLES = 4_096  # libsndfile drops the whole read in which a damaged file breaks off: so read little at a time
+_UNPACKED = ("WAV", "AIFF")  # plain samples: nothing to drop, and every read has its price
 
 # ----------------------------------------------------------------------------------------------------------------------
 # What a song is
@@ -159,11 +160,12 @@ class _SoundFileSource:
         self.info = SongInfo(rate, self._file.channels, samples, self._file.format, self._file.subtype, samples / rate)
         self._order = _OGG_ORDER.get(self._file.channels) if self._file.format == "OGG" else None
         self._error: str | None = None
+        self._chunk_samples = BLOCK_SAMPLES if self._file.format in _UNPACKED else _DECODE_SAMPLES
 
     def chunks(self) -> Iterator[Array]:
         while True:
             try:
-                y = self._file.read(_DECODE_SAMPLES, dtype="float32", always_2d=True)
+                y = self._file.read(self._chunk_samples, dtype="float32", always_2d=True)
             except soundfile.LibsndfileError as error:
                 self._error = str(error).strip() or "damaged data"
                 return

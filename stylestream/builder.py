@@ -108,11 +108,11 @@ class Studio:
             warnings.simplefilter("always")
             is_score = isinstance(task.content, bytes) and _is_midi(task.content)
             sounds, about = self._play(task) if is_score else self._decode(task)
-            mono = [y.mean(axis=0) for y in sounds]
+            mono = [y.mean(axis=0) if len(y) > 1 else y[0] for y in sounds]
             levels = [self.levels(y) for y in mono]
         if about["kind"] == "audio":
             about |= self._beats(levels[0][0])
-        about["loudness_lufs"], about["peak"] = levels[0][1], float(np.abs(mono[0]).max())
+        about["loudness_lufs"], about["peak"] = levels[0][1], float(max(mono[0].max(), -mono[0].min()))
         about["warning"] = "; ".join(sorted({" ".join(str(warning.message).split()) for warning in caught}))
         kept = keep(sounds[0], self.features.config.sample_rate, self.config.keep_audio) if self.config.keep_audio else b""
         return Heard(shards.encode(task.song_id, [own for own, _ in levels]), about, kept)
@@ -162,7 +162,9 @@ class Studio:
         """Beats of a recording, of its stored frames (T, F); none where they are not sure."""
         config = self.features.config
         tracker = rhythm.BeatTracker(frames_per_second=config.frames_per_second, bins_per_octave=config.bins_per_octave)
-        tracker.push(levels.T * np.float32(STEP_DB / -config.floor_db))
+        table = rhythm.loudness(np.arange(256, dtype=np.float32) * np.float32(STEP_DB / -config.floor_db))
+        for first in range(0, len(levels), 4 * BLOCK_FRAMES):
+            tracker.push_loudness(table[levels[first : first + 4 * BLOCK_FRAMES]].T)
         beats = tracker.beats()
         known = beats if beats.reliable else rhythm.NO_BEATS
         return {"beats": known.beat_seconds, "downbeats": known.downbeat_seconds}
@@ -174,17 +176,17 @@ class Studio:
         if not loudness > SILENT_LUFS:
             raise ValueError("it is silent" if np.abs(y).max(initial=0) < 1e-3 else f"it is too soft ({loudness:.0f} LUFS)")
         gain = np.float32(10 ** ((config.loudness_lufs - loudness) / 20))
-        return np.concatenate(list(self._levels(y * gain))), loudness
+        return np.concatenate(list(self._levels(y, gain))), loudness
 
-    def _levels(self, y: Array) -> Iterator[Array]:
-        """Stored frames (n, F) of a waveform, block by block."""
+    def _levels(self, y: Array, gain: np.float32) -> Iterator[Array]:
+        """Stored frames (n, F) of a waveform times a gain, block by block."""
         import torch
 
         config = self.features.config
         hop, total = config.hop_length, 1 + len(y) // config.hop_length
         for first in range(0, total, BLOCK_FRAMES):
             start, count = max(first - MARGIN_FRAMES, 0), min(BLOCK_FRAMES, total - first)
-            block = torch.from_numpy(y[start * hop : (first + count + MARGIN_FRAMES) * hop])
+            block = torch.from_numpy(y[start * hop : (first + count + MARGIN_FRAMES) * hop] * gain)
             x = self.features(block)[:, first - start : first - start + count].mT  # (n, F)
             yield (x * (-config.floor_db / STEP_DB)).round_().clamp_(0, 255).to(torch.uint8).numpy()
 

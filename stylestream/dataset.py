@@ -361,11 +361,11 @@ class Dataset:
         if count == 0:
             return np.zeros((0, self.features.n_bins), np.uint8)
         a, b = first // CHUNK_FRAMES, shards.chunks_of(first + count)
-        levels = self._chunks(row, view * shards.chunks_of(total) + a, b - a)
-        return levels[first - a * CHUNK_FRAMES :][:count]
+        levels = self._chunks(row, view * shards.chunks_of(total) + a, b - a, first + count - a * CHUNK_FRAMES)
+        return levels[first - a * CHUNK_FRAMES :]
 
-    def _chunks(self, row: int, first: int, count: int) -> shards.Array:
-        """So many members of a song from the given one on, read at once."""
+    def _chunks(self, row: int, first: int, count: int, frames: int) -> shards.Array:
+        """The first frames of so many members of a song from the given one on, read at once."""
         base = self._first_size[row]
         begin = self._begin[base + first] - self._begin[base]
         size = self._begin[base + first + count] - self._begin[base + first]
@@ -373,7 +373,7 @@ class Dataset:
         data = self.files.read_range(name, int(self._offset[row] + begin), int(size))
         try:
             sizes = self._size[base + first : base + first + count].tolist()
-            return shards.decode(data, sizes, bins=self.features.n_bins)
+            return shards.decode(data, sizes, bins=self.features.n_bins, frames=frames)
         except ValueError as error:
             song = self.songs["song_id"][row].as_py()
             raise ValueError(f"{self.location}: {name}, song {song}: {error}; see `stylestream dataset verify`") from None

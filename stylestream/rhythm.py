@@ -85,14 +85,18 @@ class BeatTracker:
 
     def push(self, x: Array) -> None:
         """Take the next frames (F, T), as of ``features.LogFrequency``, at the working loudness."""
-        if not x.shape[-1]:
+        self.push_loudness(loudness(np.asarray(x, dtype=np.float32)))
+
+    def push_loudness(self, loud: Array) -> None:
+        """Take the `loudness` of the next frames (F, T): whoever has frames in steps looks it up in a table, a sixth of the time."""
+        if not loud.shape[-1]:
             return
-        loud = _loudness(np.asarray(x, dtype=np.float32))
         before = np.repeat(loud[:, :1], RISE_FRAMES, axis=1) if self._last is None else self._last
         both = np.concatenate([before, loud], axis=1)
         self._last = both[:, -RISE_FRAMES:]
         # a neighbour's level counts as the row's own past, so that vibrato and glides are no onsets (Böck and Widmer)
-        rise = np.maximum(loud - maximum_filter1d(both[:, :-RISE_FRAMES], 3, axis=0), 0)
+        rise = loud - _highest_of_neighbours(both[:, :-RISE_FRAMES])
+        np.maximum(rise, 0, out=rise)
         self._onset.append(rise.mean(0))
         self._bass.append(rise[: 2 * self.bins_per_octave].mean(0))
         self._chroma.append(_chroma(loud, self.bins_per_octave).astype(np.float16).T)
@@ -105,15 +109,24 @@ class BeatTracker:
         return track_beats(onset, self.frames_per_second, bass=bass, chroma=np.concatenate(self._chroma).T)
 
 
-def _loudness(x: Array) -> Array:
+def loudness(x: Array) -> Array:
+    """How loud each row of frames is to the ear, about [0, 1]: what onsets are looked for in."""
     # Dry decibels rise as soon as the foot of the window touches an attack; over a soft floor at -60 dB they rise with it.
     return np.log1p(10.0 ** ((x - 1) * 4.5 + 3.0)) / np.float32(np.log(10) * 3)
 
 
+def _highest_of_neighbours(a: Array) -> Array:
+    """The highest of each row and the rows above and below it."""
+    top = a.copy(order="K")
+    np.maximum(top[1:], a[:-1], out=top[1:])
+    np.maximum(top[:-1], a[1:], out=top[:-1])
+    return top
+
+
 def _chroma(loud: Array, bins_per_octave: int) -> Array:
-    per_class = bins_per_octave // 12
-    octaves = len(loud) // bins_per_octave
-    return loud[: octaves * bins_per_octave].reshape(octaves, 12, per_class, -1).sum((0, 2))
+    rows = np.arange(len(loud) // bins_per_octave * bins_per_octave)
+    of_class = rows % bins_per_octave // (bins_per_octave // 12) == np.arange(12)[:, None]
+    return np.asarray(of_class.astype(np.float32) @ loud[: len(rows)])
 
 
 def track_beats(onset: Array, frames_per_second: float, *, bass: Array | None = None, chroma: Array | None = None) -> Beats:
@@ -212,20 +225,19 @@ def _follow(curve: Array, lags: Seconds) -> NDArray[np.int64]:
     """Ellis's recursion: the best score of a beat here is the onset here plus the best of the beats about one lag before."""
     score, back = curve.astype(np.float64), np.full(len(curve), -1)
     penalties: dict[int, tuple[int, Seconds]] = {}
-    for t in range(len(curve)):
-        key = round(float(lags[t]) * 4)
+    for t, key in enumerate(np.rint(lags * 4).astype(int).tolist()):
         if key not in penalties:
             steps = np.arange(max(round(key / 8), 1), round(key / 2) + 1)  # half a beat to two beats ago
             penalties[key] = (int(steps[-1]), -TIGHTNESS * np.log(steps[::-1] * 4 / key) ** 2 / 10)
         longest, penalty = penalties[key]
-        start = t - longest
-        past = score[max(start, 0) : start + len(penalty)] if start + len(penalty) > 0 else score[:0]
-        if len(past):
-            total = past + penalty[len(penalty) - len(past) :]
-            i = int(total.argmax())
-            if total[i] > 0:
-                score[t] += total[i]
-                back[t] = max(start, 0) + i
+        start, end = t - longest, t - longest + len(penalty)
+        if end <= 0:
+            continue
+        total = score[max(start, 0) : end] + penalty[max(-start, 0) :]
+        i = int(total.argmax())
+        if total[i] > 0:
+            score[t] += total[i]
+            back[t] = max(start, 0) + i
     tail = max(len(curve) - int(lags[-1]), 0)
     t = tail + int(score[tail:].argmax())
     path = []
@@ -285,16 +297,17 @@ def _count(accents: Seconds, beats_per_bar: int) -> tuple[NDArray[np.int64], flo
     Counting may slip (a bar of two, a missed beat) where several bars are the better for it.
     """
     slip = 8.0
-    best, back = np.zeros(beats_per_bar), []
-    for accent in accents:
-        stay, jump = np.roll(best, 1), best.max() - slip
-        came = np.where(stay >= jump, np.roll(np.arange(beats_per_bar), 1), best.argmax())
-        best = np.maximum(stay, jump)
+    best, back = [0.0] * beats_per_bar, []  # lists: of four numbers, arrays are the slower
+    for accent in accents.tolist():
+        highest = max(best)
+        jump, from_highest = highest - slip, best.index(highest)
+        stay = best[-1:] + best[:-1]
+        back.append([(place - 1) % beats_per_bar if stay[place] >= jump else from_highest for place in range(beats_per_bar)])
+        best = [max(each, jump) for each in stay]
         best[0] += accent
-        back.append(came)
-    position = [int(best.argmax())]
+    position = [best.index(max(best))]
     for came in reversed(back[1:]):
-        position.append(int(came[position[-1]]))
+        position.append(came[position[-1]])
     down = np.flatnonzero(np.array(position[::-1]) == 0)
     return down, float(accents[down].sum() / np.sqrt(max(len(down), 1)))
 

@@ -174,7 +174,7 @@ def _end(count: int, start: int, size: int) -> bytes:
     return wide + locator + struct.pack("<4s4H2LH", b"PK\5\6", 0, 0, few, few, min(size, _UINT32), min(start, _UINT32), 0)
 
 
-def decode(data: bytes, sizes: Sequence[int], *, bins: int) -> Array:
+def decode(data: bytes, sizes: Sequence[int], *, bins: int, frames: int | None = None) -> Array:
     """Frames of consecutive members, without the zip around them.
 
     Parameters
@@ -183,6 +183,8 @@ def decode(data: bytes, sizes: Sequence[int], *, bins: int) -> Array:
         From the first member's local header to the last one's end.
     sizes : sequence of int
         Of the members' compressed bytes.
+    frames : int, optional
+        Wanted; what the last member has beyond them is not unpacked. All, if not given.
 
     Returns
     -------
@@ -193,23 +195,27 @@ def decode(data: bytes, sizes: Sequence[int], *, bins: int) -> Array:
     ValueError
         If the bytes are not such members.
     """
+    left = len(sizes) * CHUNK_FRAMES if frames is None else frames
     parts, start = [], 0
     for size in sizes:
         start += MEMBER_OVERHEAD
-        parts.append(_decode_member(data[start : start + size], size, bins))
-        start += size
+        parts.append(_decode_member(data[start : start + size], size, bins, None if left >= CHUNK_FRAMES else left))
+        start, left = start + size, left - CHUNK_FRAMES
     return parts[0] if len(parts) == 1 else np.concatenate(parts)
 
 
-def _decode_member(data: bytes, size: int, bins: int) -> Array:
-    limit = CHUNK_FRAMES * bins + 256  # of what may come out: a damaged member is no reason to fill the memory
+def _decode_member(data: bytes, size: int, bins: int, frames: int | None = None) -> Array:
+    """All frames of a member, or its first ones."""
+    limit = (CHUNK_FRAMES if frames is None else frames) * bins + 256  # of what may come out: a damaged member must not fill the memory
     try:
         inflate = zlib.decompressobj(-15)
         raw = inflate.decompress(data, limit)
     except zlib.error as error:
         raise ValueError(f"its bytes are damaged ({error})") from None
     header = 10 + int.from_bytes(raw[8:10], "little")
-    if len(data) < size or not inflate.eof or raw[:6] != b"\x93NUMPY" or (len(raw) - header) % bins:
+    rows, rest = divmod(len(raw) - header, bins)
+    whole = inflate.eof and not rest if frames is None else rows >= frames
+    if len(data) < size or not whole or raw[:6] != b"\x93NUMPY":
         raise ValueError("its bytes are cut short or damaged")
-    steps = np.frombuffer(raw, np.uint8, offset=header).reshape(-1, bins)
+    steps = np.frombuffer(raw, np.uint8, offset=header, count=(rows if frames is None else frames) * bins).reshape(-1, bins)
     return np.add.accumulate(steps, axis=0, dtype=np.uint8)

@@ -108,6 +108,14 @@ def test_decimation_is_scipys_polyphase_filter(features, rng):
     assert np.abs(features.decimate(y).numpy() - theirs).max() < 1e-6
 
 
+@pytest.mark.parametrize("samples", [1, 8, 9, 127, 128, 129, 1025])
+def test_decimation_of_any_length_of_any_shape_is_a_convolution(features, rng, samples):
+    y = noise(rng, 2, 3, samples)
+    slow = torch.nn.functional.conv1d(torch.nn.functional.pad(y.reshape(6, 1, -1), (128, 128)), decimation_filter(8)[None, None], stride=8)
+    assert features.decimate(y).shape == (2, 3, -(-samples // 8))
+    assert float((features.decimate(y).reshape(6, 1, -1) - slow).abs().max()) < 1e-6
+
+
 # two ways, one result
 
 

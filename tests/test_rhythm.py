@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from stylestream.features import LogFrequency
-from stylestream.rhythm import Beats, BeatTracker, phase, track_beats
+from stylestream.rhythm import Beats, BeatTracker, loudness, phase, track_beats
 
 SAMPLE_RATE = 44100
 FPS = SAMPLE_RATE / 512
@@ -140,6 +140,18 @@ def test_beats_do_not_depend_on_the_blocks_they_came_in(frames):
     whole, blocks = listen(frames, y, block=10**6), listen(frames, y, block=37)
     np.testing.assert_array_equal(whole.beat_seconds, blocks.beat_seconds)
     np.testing.assert_array_equal(whole.downbeat_seconds, blocks.downbeat_seconds)
+
+
+def test_frames_in_steps_of_a_decibel_may_be_looked_up(frames):
+    levels = np.rint(90 * frames(torch.from_numpy(clicks(np.arange(0.3, 12, 0.5), 12.5))).numpy()).clip(0, 255).astype(np.uint8)
+    table = loudness(np.arange(256, dtype=np.float32) / 90)
+    one, other = BeatTracker(frames_per_second=FPS), BeatTracker(frames_per_second=FPS)
+    one.push(levels.astype(np.float32) / 90)
+    for start in range(0, levels.shape[1], 100):
+        other.push_loudness(table[levels[:, start : start + 100]])
+    np.testing.assert_array_equal(one.beats().beat_seconds, other.beats().beat_seconds)
+    np.testing.assert_array_equal(one.beats().downbeat_seconds, other.beats().downbeat_seconds)
+    assert one.beats().reliable
 
 
 def test_a_tracker_that_heard_nothing_has_no_beats():

@@ -110,6 +110,17 @@ def test_bytes_that_are_cut_short_or_changed_are_said_to_be(rng, cut):
         shards.decode(bytes(len(encoded.data)), encoded.sizes, bins=BINS)
 
 
+def test_the_first_frames_of_members_are_unpacked_alone(rng):
+    levels = some_levels(rng, 150)
+    _, [(_, encoded)] = shard_of(("0123456789abcdef", levels))
+    for frames in (1, 63, 64, 65, 127, 129, 150):
+        members = shards.chunks_of(frames)
+        first = shards.decode(encoded.data, encoded.sizes[:members], bins=BINS, frames=frames)
+        assert np.array_equal(first, levels[0][:frames])
+    with pytest.raises(ValueError, match="cut short"):
+        shards.decode(encoded.data, encoded.sizes, bins=BINS, frames=151)  # the last member has 22 frames
+
+
 # --- the reader ------------------------------------------------------------------------------------------------------------------------
 
 
