@@ -1058,8 +1058,10 @@ def _show_reports(reports: list[dict[str, Any]], page: Path, *, as_json: bool) -
 
 @app.command()
 def serve(
-    host: Annotated[str, typer.Option(help="0.0.0.0 lets other machines in; behind a public name, use a proxy with TLS.")] = "127.0.0.1",
-    port: Annotated[int, typer.Option(help="0: any that is free.", min=0, max=65535)] = 7860,
+    host: Annotated[
+        str, typer.Option(envvar="GRADIO_SERVER_NAME", help="0.0.0.0 lets other machines in; behind a public name, use a proxy with TLS.")
+    ] = "127.0.0.1",
+    port: Annotated[int, typer.Option(envvar="GRADIO_SERVER_PORT", help="0: any that is free.", min=0, max=65535)] = 7860,
     auth: Annotated[str | None, typer.Option(metavar="USER:PASSWORD", help="Ask every visitor for it. Or set STYLESTREAM_AUTH.")] = None,
     open_: Annotated[bool, typer.Option("--open", help="Open the page in your browser.")] = False,
     device: Device = "cpu",
@@ -1067,6 +1069,9 @@ def serve(
     trust_proxy: Annotated[
         bool, typer.Option("--trust-proxy", help="The visitor's address is the last of X-Forwarded-For: only behind a proxy that sets it.")
     ] = False,
+    root_path: Annotated[
+        str, typer.Option(envvar="GRADIO_ROOT_PATH", metavar="PATH", help="Below which a proxy shows the page, as /music.")
+    ] = "",
     upload_mb: Annotated[float, typer.Option(help="Largest file taken.", min=0.001)] = 200,
     song_seconds: Annotated[float, typer.Option(help="Longest song taken.", min=0.1)] = 900,
     decode_seconds: Annotated[float, typer.Option(help="Processor time for decoding one file.", min=1)] = 60,
@@ -1081,10 +1086,6 @@ def serve(
 ) -> int:
     """Open the page: drop a song, choose a style, hear both. With an API for programs."""
     auth = auth or os.environ.get("STYLESTREAM_AUTH")
-    user, colon, password = (auth or "").partition(":")
-    if auth and not (user and colon and password):
-        raise WrongUsage("--auth takes USER:PASSWORD, both at least one character")
-
     from stylestream import serve as page
     from stylestream.parallel import cores
     from stylestream.transfer import check_device
@@ -1106,13 +1107,18 @@ def serve(
             store_mb=store_mb,
         )
         limits.check()
+    try:
+        known = page.auth_of(auth) if auth else None
+    except ValueError as error:
+        raise WrongUsage(f"--auth: {error}") from None
     settings = page.Settings(
         host=host,
         port=port,
-        auth=(user, password) if auth else None,
+        auth=known,
         trust_proxy=trust_proxy,
         device=device,
         slots=slots or max(cores() // 4, 1),
+        root_path=root_path,
         limits=limits,
     )
 

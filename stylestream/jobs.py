@@ -593,8 +593,11 @@ class Desk:
         """Find a job; an unknown one is `Refused`."""
         if id not in self.jobs:
             raise Refused("that result is no longer here; make it again", 404)
-        self.jobs[id].used = time.monotonic()
-        return self.jobs[id]
+        job = self.jobs[id]
+        job.used = time.monotonic()
+        for song in songs_of(job) if isinstance(job, TransferJob) else []:
+            song.used = job.used  # who hears a result compares it with its song
+        return job
 
     def cancel(self, job: Job) -> None:
         """End a job: at once if it waits, within about a second if it is in work."""

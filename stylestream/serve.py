@@ -33,7 +33,7 @@ from typing import Annotated, Any, Literal
 import fastapi
 from fastapi.concurrency import run_in_threadpool
 from fastapi.exceptions import RequestValidationError
-from fastapi.responses import FileResponse, JSONResponse, PlainTextResponse, Response, StreamingResponse
+from fastapi.responses import FileResponse, JSONResponse, PlainTextResponse, RedirectResponse, Response, StreamingResponse
 from pydantic import BaseModel, ConfigDict, Field
 from starlette.exceptions import HTTPException
 
@@ -68,7 +68,32 @@ class Settings:
     trust_proxy: bool = False  # the visitor's address is the last of X-Forwarded-For
     device: str = "cpu"
     slots: int = 1
+    root_path: str = ""  # below which a proxy shows it, as "/music"; the proxy may take it off, or not
     limits: Limits = field(default_factory=Limits)
+
+    @classmethod
+    def of_environment(cls, **otherwise: Any) -> Settings:
+        """What a host of Gradio applications says: GRADIO_SERVER_NAME, GRADIO_SERVER_PORT, GRADIO_ROOT_PATH; and STYLESTREAM_AUTH.
+
+        Raises
+        ------
+        ValueError
+            If the port is no number.
+        """
+        port, auth = os.environ.get("GRADIO_SERVER_PORT", ""), os.environ.get("STYLESTREAM_AUTH", "")
+        if port and not port.isdecimal():
+            raise ValueError(f"GRADIO_SERVER_PORT is {port!r}; it must be a number")
+        said = {"host": os.environ.get("GRADIO_SERVER_NAME"), "root_path": os.environ.get("GRADIO_ROOT_PATH")}
+        said |= {"port": int(port) if port else None, "auth": auth_of(auth) if auth else None}
+        return cls(**otherwise | {name: value for name, value in said.items() if value})
+
+
+def auth_of(text: str) -> tuple[str, str]:
+    """User and password of ``USER:PASSWORD``; ValueError if one is missing."""
+    user, _, password = text.partition(":")
+    if not (user and password):
+        raise ValueError("it takes USER:PASSWORD, both at least one character")
+    return user, password
 
 
 # ---------------------------------------------------------------------------------------------------------------- the gate
@@ -95,6 +120,7 @@ class Gate:
                 await self.app(scope, receive, send)
             return
         headers = {name.decode("latin-1").lower(): value.decode("latin-1") for name, value in scope["headers"]}
+        scope = self._below_root(scope)
         scope["state"] = {**scope.get("state", {}), "address": self._address(scope, headers)}
         refused = self._refusal(scope, headers)
         send = self._guarded(scope, send)
@@ -119,12 +145,23 @@ class Gate:
             return headers["x-forwarded-for"].split(",")[-1].strip()[:64]
         return str((scope.get("client") or ("unknown",))[0])
 
+    def _below_root(self, scope: Scope) -> Scope:
+        """The path as the application knows it, where the proxy has left its own part on."""
+        root, path = "/" + self.settings.root_path.strip("/"), scope["path"]
+        if root == "/" or not (path == root or path.startswith(root + "/")):
+            return {**scope}
+        path = path[len(root) :]
+        return {**scope, "path": path, "raw_path": path.encode()}
+
     def _refusal(self, scope: Scope, headers: dict[str, str]) -> Response | None:
         path, host = scope["path"], headers.get("host", "")
-        if self.settings.host in ("127.0.0.1", "localhost", "::1") and _name(host) not in ("127.0.0.1", "localhost", "[::1]", "testserver"):
+        alone = self.settings.host in ("127.0.0.1", "localhost", "::1") and not self.settings.trust_proxy
+        if alone and _name(host) not in ("127.0.0.1", "localhost", "[::1]", "testserver"):
             return _error(421, "this page answers only to its own machine's name")  # another site's name that points here (DNS rebinding)
         if not self._known(headers.get("authorization", ""), path):
             return _error(401, "user and password, please", {"WWW-Authenticate": 'Basic realm="StyleStream", charset="UTF-8"'})
+        if not path:  # what the page asks for is named from below its own folder
+            return RedirectResponse(f"/{self.settings.root_path.strip('/')}/")
         if not (OWN.fullmatch(path) or GRADIO.fullmatch(path)):
             return _error(404, "there is nothing here")
         if scope["method"] not in ("GET", "HEAD"):
@@ -599,10 +636,12 @@ def _add_jobs(app: fastapi.FastAPI, desk: Desk, settings: Settings) -> None:
         return desk.job(job).view()
 
     @app.delete("/jobs/{job}", responses=_answers(404, 422))
-    def cancel(job: str) -> dict[str, Any]:
-        """Cancel a job."""
+    def cancel(job: str, forget: bool = False) -> dict[str, Any]:
+        """Cancel a job. `forget`: if it is finished, remove all that was made."""
         found = desk.job(job)
         desk.cancel(found)
+        if forget and found.finished:
+            desk.remove_job(found)
         return found.view()
 
     @app.get(
@@ -824,7 +863,14 @@ def _with_gradio(app: fastapi.FastAPI, desk: Desk, settings: Settings, exchange:
 
     desk.sweep = sweep_all  # type: ignore[method-assign]
     return gradio.mount_gradio_app(
-        app, blocks, path="/", show_error=False, ssr_mode=False, max_file_size=int(settings.limits.upload_mb * 1e6), pwa=False
+        app,
+        blocks,
+        path="/",
+        root_path=f"/{root}" if (root := settings.root_path.strip("/")) else None,
+        show_error=False,
+        ssr_mode=False,
+        max_file_size=int(settings.limits.upload_mb * 1e6),
+        pwa=False,
     )
 
 

@@ -9,6 +9,7 @@ import json
 import os
 import re
 import shutil
+import socket
 import stat
 import subprocess
 import sys
@@ -505,6 +506,129 @@ def test_the_documented_python_gets_a_song(server, waltz, name, capsys):
         assert soundfile.info(io.BytesIO(names["first_seconds"])).format == "FLAC"
 
 
+# ------------------------------------------------------------------------------------------------------------- behind a proxy
+
+PROXY = """
+import sys, httpx, uvicorn
+target, shown, strip = sys.argv[1], sys.argv[2], sys.argv[3] == "strip"
+client = httpx.AsyncClient(timeout=120)
+async def app(scope, receive, send):
+    if scope["type"] != "http":
+        return
+    body, more = b"", True
+    while more:
+        message = await receive()
+        body, more = body + message.get("body", b""), message.get("more_body", False)
+    path = scope["raw_path"].decode() + ("?" + scope["query_string"].decode() if scope["query_string"] else "")
+    if not path.startswith(shown):
+        await send({"type": "http.response.start", "status": 502, "headers": []})
+        await send({"type": "http.response.body", "body": b"outside"})
+        return
+    headers = [(n, v) for n, v in scope["headers"] if n != b"content-length"]
+    headers += [(b"x-forwarded-for", b"203.0.113.9"), (b"x-forwarded-host", dict(headers)[b"host"]), (b"x-forwarded-proto", b"http")]
+    asked = client.build_request(scope["method"], target + (path[len(shown):] if strip else path), headers=headers, content=body)
+    answer = await client.send(asked, stream=True)
+    kept = [(n, v) for n, v in answer.headers.raw if n.lower() not in (b"transfer-encoding", b"connection")]
+    await send({"type": "http.response.start", "status": answer.status_code, "headers": kept})
+    async for part in answer.aiter_raw():
+        await send({"type": "http.response.body", "body": part, "more_body": True})
+    await send({"type": "http.response.body", "body": b""})
+class Server(uvicorn.Server):
+    async def startup(self, sockets=None):
+        await super().startup(sockets)
+        print(self.servers[0].sockets[0].getsockname()[1], flush=True)
+Server(uvicorn.Config(app, port=0, log_level="error", lifespan="off")).run()
+"""
+
+
+@pytest.fixture
+def proxy():
+    """``proxy(address, shown, strip)``: the address of a proxy that shows what is at an address below a path."""
+    running = []
+
+    def start(address: str, shown: str, *, strip: bool) -> str:
+        command = [sys.executable, "-c", PROXY, address, shown, "strip" if strip else "leave"]
+        running.append(subprocess.Popen(command, stdout=subprocess.PIPE, text=True))
+        return f"http://127.0.0.1:{running[-1].stdout.readline().strip()}{shown}"
+
+    yield start
+    for child in running:
+        child.terminate()
+        child.wait(20)
+        child.stdout.close()
+
+
+SPACE = Path(__file__).parent.parent / "examples" / "space" / "app.py"
+
+
+@pytest.fixture(scope="module")
+def space(tmp_path_factory, tiny_style):
+    """A hosted demo as its host starts it, told by Gradio's variables where it is."""
+    environment = {"GRADIO_SERVER_NAME": "127.0.0.1", "GRADIO_SERVER_PORT": str(free_port()), "GRADIO_ROOT_PATH": "/music/page"}
+    environment |= {"STYLESTREAM_STYLES": str(tiny_style.parent), "TMPDIR": str(tmp_path_factory.mktemp("space")), "PYTHONUNBUFFERED": "1"}
+    child = subprocess.Popen([sys.executable, str(SPACE)], env={**os.environ, **environment}, stdout=subprocess.PIPE, text=True)
+    assert child.stdout.readline() == f"StyleStream is at http://127.0.0.1:{environment['GRADIO_SERVER_PORT']}\n"
+    yield f"http://127.0.0.1:{environment['GRADIO_SERVER_PORT']}"
+    child.terminate()
+    child.wait(30)
+    child.stdout.close()
+
+
+def free_port() -> int:
+    with socket.socket() as found:
+        found.bind(("127.0.0.1", 0))
+        return found.getsockname()[1]
+
+
+@pytest.mark.parametrize("strip", [True, False])
+def test_a_hosted_demo_shows_below_a_path_of_its_proxy(proxy, space, tmp_path, tone, strip):
+    from gradio_client import Client, handle_file
+
+    shown = proxy(space, "/music/page", strip=strip)
+    with httpx.Client(base_url=f"{shown}/", timeout=120) as client:
+        html = client.get("").text
+        for name in re.findall(r'(?:src|href)="([^"#]+)"', html):
+            assert client.get(name).status_code == 200, name  # what the page asks for, as it asks
+        assert client.get("health").json()["status"] == "ok"
+        right = {"origin": shown.removesuffix("/music/page")}
+        assert client.post("jobs", json={"song": "lamplight", "style": "none"}, headers=right).status_code == 404
+        if not strip:
+            assert httpx.get(shown, follow_redirects=False).headers["location"] == "/music/page/"
+    (tmp_path / "waltz.wav").write_bytes(wav(tone(1.5)))
+    gradio = Client(f"{shown}/", verbose=False, download_files=str(tmp_path / "got"))
+    got = gradio.predict(handle_file(str(tmp_path / "waltz.wav")), "tiny", format="flac", api_name="/transfer")
+    assert soundfile.info(got).frames == round(1.5 * 44100)
+
+
+def test_what_the_host_says_is_done_and_nonsense_is_not(monkeypatch):
+    for name in ("GRADIO_SERVER_NAME", "GRADIO_SERVER_PORT", "GRADIO_ROOT_PATH", "STYLESTREAM_AUTH"):
+        monkeypatch.delenv(name, raising=False)
+    assert Settings.of_environment(host="0.0.0.0") == Settings(host="0.0.0.0")
+    monkeypatch.setenv("GRADIO_SERVER_PORT", "8123")
+    monkeypatch.setenv("STYLESTREAM_AUTH", "ann:a:b")
+    assert Settings.of_environment() == Settings(port=8123, auth=("ann", "a:b"))
+    monkeypatch.setenv("GRADIO_SERVER_PORT", "eighty")
+    with pytest.raises(ValueError, match="GRADIO_SERVER_PORT is 'eighty'"):
+        Settings.of_environment()
+
+
+def test_the_command_hears_the_host_too(monkeypatch):
+    asked: list[Settings] = []
+    monkeypatch.setattr(page, "run", lambda settings, **_: asked.append(settings))
+    monkeypatch.setenv("GRADIO_SERVER_NAME", "0.0.0.0")
+    monkeypatch.setenv("GRADIO_SERVER_PORT", "8123")
+    monkeypatch.setenv("GRADIO_ROOT_PATH", "/music")
+    with pytest.raises(SystemExit):
+        cli.main(["serve"])
+    with pytest.raises(SystemExit):
+        cli.main(["serve", "--port", "9000"])  # what is said comes first
+    assert [(s.host, s.port, s.root_path) for s in asked] == [("0.0.0.0", 8123, "/music"), ("0.0.0.0", 9000, "/music")]
+
+
+def test_a_proxy_on_the_same_machine_may_pass_its_name_on(app):
+    assert app(trust_proxy=True).get("/styles", headers={"host": "music.example"}).status_code == 200
+
+
 # ------------------------------------------------------------------------------------------------------------- any request at all
 
 
@@ -564,7 +688,7 @@ def test_a_port_that_is_taken_is_one_line(server, capsys):
     assert capsys.readouterr().err.startswith(f"stylestream: cannot serve at 127.0.0.1:{port} (Address already in use)")
 
 
-WRONG = [(["--auth", "ann"], "--auth takes USER:PASSWORD"), (["-d", "toaster"], "device 'toaster' cannot be used")]
+WRONG = [(["--auth", "ann"], "--auth: it takes USER:PASSWORD"), (["-d", "toaster"], "device 'toaster' cannot be used")]
 WRONG += [(["--upload-mb", "nan"], "Invalid value for '--upload-mb'")]
 
 

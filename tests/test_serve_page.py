@@ -5,10 +5,13 @@ Every test ends with a look at the browser's own log: no request left the machin
 
 from __future__ import annotations
 
+import io
 import re
 import shutil
+import time
 from pathlib import Path
 
+import httpx
 import numpy as np
 import pytest
 import soundfile
@@ -32,9 +35,11 @@ pytestmark = [
 
 
 @pytest.fixture(scope="module")
-def browser():
+def browser(tmp_path_factory, tone):
+    spoken = tmp_path_factory.mktemp("microphone") / "spoken.wav"  # what the microphone hears, over and over
+    soundfile.write(spoken, tone(4.0, hz=523.25, sample_rate=48000).T, 48000)
     flags = ["--no-sandbox", "--autoplay-policy=no-user-gesture-required", "--mute-audio"]
-    flags += ["--use-fake-device-for-media-stream", "--use-fake-ui-for-media-stream"]
+    flags += ["--use-fake-device-for-media-stream", "--use-fake-ui-for-media-stream", f"--use-file-for-fake-audio-capture={spoken}"]
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=CHROMIUM, args=flags)
         yield browser
@@ -87,6 +92,35 @@ def send(page: Page, path: Path) -> None:
 def loudness_in_the_browser(page: Page) -> float:
     """The loudest bar of what sounds."""
     return page.evaluate("Math.max(...stylestream.player.bars(48))")
+
+
+def until(page: Page, true: str) -> None:
+    """Wait until an expression is true in the page; Playwright's own way needs `eval`, which the page forbids."""
+    ends = time.monotonic() + PATIENCE / 1000
+    while not page.evaluate(true):
+        assert time.monotonic() < ends, true
+        page.wait_for_timeout(50)
+
+
+LEVEL = """async seconds => {
+    const { player } = stylestream, data = new Float32Array(player.analyser.fftSize);
+    let power = 0, count = 0;
+    for (const ends = performance.now() + 1000 * seconds; performance.now() < ends; count++) {
+        player.analyser.getFloatTimeDomainData(data);
+        power += data.reduce((sum, v) => sum + v * v, 0) / data.length;
+        await new Promise((done) => setTimeout(done, 150));
+    }
+    return 10 * Math.log10(power / count + 1e-12); }"""
+
+
+def level_db(page: Page, *, start: float, seconds: float = 3.0) -> float:
+    """What comes out of the browser for some seconds from a place in the song, dB re full scale."""
+    page.evaluate("start => { stylestream.player.seek(start); return stylestream.player.play(); }", start)
+    until(page, "stylestream.player.playing && !stylestream.player.waiting")
+    page.wait_for_timeout(300)  # the analyser's window is full
+    level = page.evaluate(LEVEL, seconds)
+    page.evaluate("stylestream.player.pause()")
+    return level
 
 
 def is_painted(page: Page, canvas: str) -> bool:
@@ -150,8 +184,17 @@ def test_a_visitor_hears_a_song_in_a_style_while_it_is_made_and_takes_it_home(vi
     page.keyboard.press("ArrowRight")
     expect(page.locator("#stroke")).to_have_text("stroke 1 of 8")
     assert is_painted(page, "canvas")
+    page.get_by_role("button", name="Paint again").click()
+    for told in ("your song", "stroke 4 of 8", "stroke 8 of 8", "with its texture"):  # all of them, one after the other
+        expect(page.locator("#stroke")).to_have_text(told)
     page.get_by_label("Mix").fill("0.5")
     expect(page.get_by_label("Mix")).to_have_attribute("aria-valuetext", "50 percent result")
+    levels = []
+    for which in ("hear-song", "hear-result"):
+        page.locator(f"#{which}").click()
+        levels.append(level_db(page, start=8.0))
+    assert levels[0] == pytest.approx(levels[1], abs=4)  # over three seconds; over the whole song it is within one
+    assert levels[0] > -40
 
 
 def test_a_real_song_goes_the_same_way(visit, collection):
@@ -194,12 +237,19 @@ def test_both_sounds_run_together_to_the_sample(visit):
 
 
 def test_a_song_that_is_cancelled_stops_and_the_next_one_plays(visit, tmp_path, tone):
-    soundfile.write(tmp_path / "long.flac", tone(200.0).T, 44100)
+    soundfile.write(tmp_path / "long.flac", tone(90.0).T, 44100)
     page = visit()
+    page.route("**/songs?name=*", lambda route: None)  # it never arrives
+    page.set_input_files("#file", tmp_path / "long.flac")
+    page.get_by_role("button", name="Cancel", exact=True).click()
+    expect(page.locator("#sending")).to_be_hidden()
+    expect(page.locator("#song-error")).to_be_hidden()
+    expect(page.get_by_role("button", name="Record")).to_be_visible()
+    page.unroute("**/songs?name=*")
     send(page, tmp_path / "long.flac")
     choose(page, "strings")
     page.get_by_role("button", name="Play it as").click()
-    page.get_by_role("button", name="Cancel").click()
+    page.get_by_role("button", name="Cancel", exact=True).click()
     expect(page.locator("#work")).to_be_hidden()
     expect(page.locator("#hear-result")).to_be_disabled()
     expect(page.locator("#go")).to_be_enabled()
@@ -242,14 +292,69 @@ def test_two_visitors_at_once_both_get_their_song(visit, tmp_path, tone):
         assert soundfile.info(download.value.path()).frames == (12 + number) * 44100
 
 
-def test_a_song_is_recorded(visit):
+def test_what_the_microphone_hears_is_the_song(visit, server):
     page = visit()
     page.get_by_role("button", name="Record").click()
-    expect(page.locator("#record")).to_have_text("Stop")
-    page.wait_for_timeout(1500)
+    expect(page.locator("#record")).to_have_text("Stop (0:02)")
     page.get_by_role("button", name="Stop").click()
     expect(page.locator("#song-name")).to_have_text("recording.webm")
-    assert page.evaluate("stylestream.player.seconds") > 0.5
+    assert page.evaluate("stylestream.player.seconds") > 1.5
+    heard, sample_rate = soundfile.read(io.BytesIO(httpx.get(page.url + page.evaluate("stylestream.player.tracks[0].url(0)")).content))
+    spectrum = np.abs(np.fft.rfft(heard[:, 0] if heard.ndim == 2 else heard))
+    assert np.argmax(spectrum) * sample_rate / len(heard) == pytest.approx(523.25, rel=0.02)
+
+
+def test_the_bars_dance_to_what_sounds(visit, tmp_path, tone):
+    """A tone of 440 Hz is highest at the bar of 440 Hz; the picture stands still when nothing sounds."""
+    soundfile.write(tmp_path / "a.wav", tone(6.0).T, 44100)
+    page = visit()
+    send(page, tmp_path / "a.wav")
+    lit = """(() => { const c = document.getElementById('visual'), d = c.getContext('2d').getImageData(0, 0, c.width, c.height / 2).data;
+        return d.reduce((sum, v, i) => sum + (i % 4 === 3 && v > 0), 0); })()"""  # pixels in the upper half
+    assert page.evaluate(lit) == 0
+    page.get_by_role("button", name="Play", exact=True).click()
+    until(page, "Math.max(...stylestream.player.bars(96)) > 0.3")
+    bars = np.array(page.evaluate("[...stylestream.player.bars(96)]"))
+    assert 33 * 480 ** (int(bars.argmax()) / 96) <= 440 * 1.07
+    assert 33 * 480 ** ((int(bars.argmax()) + 1) / 96) >= 440 / 1.07
+    until(page, f"{lit} > 0")
+    page.get_by_role("button", name="Pause").click()
+    until(page, f"{lit} === 0")
+
+
+def test_a_reload_loses_nothing_and_what_is_forgotten_is_gone(visit, server, tmp_path, tone):
+    page = visit()
+    page.get_by_role("button", name="Take “Lamplight”").click()
+    choose(page, "tiny")
+    page.get_by_label("How far to go").fill("0.7")
+    page.get_by_role("button", name="Play it as tiny").click()
+    expect(page.locator("#downloads")).to_be_visible()
+    page.reload()
+    expect(page.locator("#downloads")).to_be_visible()
+    expect(page.locator("#history li")).to_contain_text("strength 0.7")
+    expect(page.locator("#hear-result")).to_have_attribute("aria-checked", "true")
+    expect(page.locator("input[value=tiny]")).to_be_checked()
+    expect(page.get_by_label("How far to go")).to_have_value("0.7")
+    result = page.url + page.locator("#get-wav").get_attribute("href")
+    assert httpx.get(result).status_code == 200
+    page.get_by_role("button", name="Another song").click()
+    soundfile.write(tmp_path / "long.flac", tone(90.0).T, 44100)
+    send(page, tmp_path / "long.flac")
+    choose(page, "strings")
+    page.get_by_role("button", name="Play it as").click()
+    expect(page.get_by_role("button", name="Cancel long as string quartet")).to_be_visible()
+    page.reload()  # in the middle of the work
+    expect(page.locator("#history li")).to_have_count(2)
+    page.get_by_role("button", name="Cancel long as string quartet").click()
+    expect(page.locator("#history li")).to_have_count(1)
+    other = visit()
+    expect(other.locator("#history-card")).to_be_hidden()  # nobody sees another's visit
+    page.get_by_role("button", name="Forget Lamplight as tiny").click()
+    expect(page.locator("#history-card")).to_be_hidden()
+    assert httpx.get(result).status_code == 404
+    page.reload()
+    expect(page.locator("#song-name")).to_have_text("long.flac")
+    expect(page.locator("#history-card")).to_be_hidden()
 
 
 def test_a_style_of_ones_own_is_trained_heard_and_used(visit, tmp_path, tone):
@@ -336,11 +441,48 @@ def test_everything_can_be_read_in_the_dark_and_in_the_light(visit, scheme):
     assert page.evaluate("document.documentElement.dataset.theme") != scheme  # a choice is remembered
 
 
+def test_the_whole_way_without_a_mouse(visit):
+    page = visit()
+
+    def tab_to(id: str) -> None:
+        for _ in range(60):
+            page.keyboard.press("Tab")
+            if page.evaluate("[document.activeElement.id, document.activeElement.value]").count(id):
+                return
+        raise AssertionError(f"no way to {id} by Tab")
+
+    tab_to("lamplight")
+    page.keyboard.press("Enter")
+    expect(page.locator("#player")).to_be_visible()
+    page.locator("#song-remove").focus()  # where the button that was pressed gave way
+    tab_to("strings")
+    for _ in range(20):
+        if page.evaluate("document.activeElement.value") == "tiny":
+            break
+        page.keyboard.press("ArrowDown")
+    tab_to("strength")
+    for _ in range(10):
+        page.keyboard.press("ArrowLeft")
+    expect(page.locator("#strength-out")).to_have_text("90 %")
+    tab_to("go")
+    page.keyboard.press("Enter")
+    expect(page.locator("#downloads")).to_be_visible()
+    tab_to("hear-result")
+    page.keyboard.press("ArrowLeft")
+    expect(page.locator("#hear-song")).to_be_focused()
+    expect(page.locator("#hear-song")).to_have_attribute("aria-checked", "true")
+    tab_to("get-mp3")
+    with page.expect_download() as download:
+        page.keyboard.press("Enter")
+    assert download.value.suggested_filename == "Lamplight-tiny.mp3"
+
+
 def test_everything_has_a_name_and_can_be_reached_by_keyboard(visit):
     page = visit()
     page.get_by_role("button", name="Take “Lamplight”").click()
     expect(page.locator("#player")).to_be_visible()
-    nameless = """[...document.querySelectorAll('button, input, a, [role=slider]')]
+    nameless = """[...document.querySelectorAll('button, input, a, [role=slider], canvas, progress, audio, [role=radiogroup]')]
+        .filter((e) => !e.closest('[aria-hidden=true]') && !e.getAttribute('aria-labelledby'))
         .filter((e) => ![e.ariaLabel, e.labels?.[0]?.textContent, e.textContent, e.closest('label')?.textContent].some((t) => t?.trim()))
         .map((e) => e.outerHTML)"""
     assert page.evaluate(nameless) == []
@@ -364,6 +506,9 @@ def test_everything_has_a_name_and_can_be_reached_by_keyboard(visit):
         "hear-song",
         "seek",
     } <= reached
+    page.locator("#hear-song").focus()
+    page.keyboard.press("ArrowRight")  # no result yet: nothing to switch to
+    expect(page.locator("#hear-song")).to_have_attribute("aria-checked", "true")
     page.get_by_role("tab", name="Play").focus()
     page.keyboard.press("ArrowRight")
     expect(page.get_by_role("tab", name="Own style")).to_have_attribute("aria-selected", "true")

@@ -1,7 +1,7 @@
 // The page: what is on it, and what it asks of the server. `player.js` plays, `pictures.js` draws.
 
 import { Player } from "./player.js";
-import { Painting, Spectrogram, Visual, curve, grey, thumbnail, wave } from "./pictures.js";
+import { Painting, Spectrogram, Visual, curve, grey, strip, theme, thumbnail, wave } from "./pictures.js";
 
 const $ = (id) => document.getElementById(id);
 const settings = JSON.parse($("settings").textContent);
@@ -82,7 +82,7 @@ $("theme").onclick = () => setTheme(document.documentElement.dataset.theme === "
 // ------------------------------------------------------------------------------------------------------------ sending songs
 
 // XMLHttpRequest, because fetch does not tell how far an upload is
-function send(file, name, progress = () => {}) {
+function send(file, name, progress = () => {}, started = () => {}) {
   if (file.size > settings.upload_mb * 1e6) {
     return Promise.reject(new Error(`“${name}” is ${Math.round(file.size / 1e6)} MB; at most ${settings.upload_mb} MB are taken here`));
   }
@@ -91,6 +91,8 @@ function send(file, name, progress = () => {}) {
     request.open("POST", `songs?name=${encodeURIComponent(name.slice(-150))}`);
     request.upload.onprogress = (event) => progress(event.loaded / Math.max(event.total, 1));
     request.onerror = () => fail(new Error("the upload broke off; is the server still running?"));
+    request.onabort = () => fail(new Error(""));
+    started(() => request.abort());
     request.onload = () => {
       let told = {};
       try { told = JSON.parse(request.responseText); } catch { /* not ours */ }
@@ -103,30 +105,43 @@ function send(file, name, progress = () => {}) {
 
 async function take(file, name) {
   complain("song-error", "");
-  const bar = $("upload");
-  bar.hidden = false;
+  const bar = $("upload"), chosen = $("drop").querySelector(".row");
+  $("sending").hidden = false;
+  chosen.hidden = true;
   bar.value = 0;
+  $("sending-text").textContent = `Sending “${name}”`;
+  const progress = (share) => {
+    if (share < 1) bar.value = share;
+    else { bar.removeAttribute("value"); $("sending-text").textContent = `Reading “${name}”`; }
+  };
   try {
-    useSong(await send(file, name, (share) => { if (share < 1) bar.value = share; else bar.removeAttribute("value"); }));
+    useSong(await send(file, name, progress, (abort) => { $("sending-cancel").onclick = abort; }));
   } catch (error) {
     complain("song-error", error.message);
   } finally {
-    bar.hidden = true;
+    $("sending").hidden = true;
+    chosen.hidden = false;
   }
 }
 
 function useSong(song) {
-  state.song = song;
   state.job = null;
+  showSong(song);
+  player.at = 0;
+  listenTo(song, null);
+  readyToGo();
+  showHistory();
+  keepVisit();
+}
+
+function showSong(song) {
+  state.song = song;
   $("drop").hidden = true;
   $("song-info").hidden = false;
   $("song-name").textContent = song.name;
   $("song-about").textContent = `${clock(song.seconds)} · ${song.channels === 1 ? "mono" : song.channels === 2 ? "stereo" : `${song.channels} channels`} · ${song.sample_rate / 1000} kHz`;
   $("song-warning").hidden = !song.warnings.length;
   $("song-warning").textContent = song.warnings.join("; ");
-  player.at = 0;
-  listenTo(song, null);
-  readyToGo();
 }
 
 $("song-remove").onclick = () => {
@@ -135,7 +150,10 @@ $("song-remove").onclick = () => {
   state.song = null;
   player.pause();
   $("player").hidden = true;
+  state.job = null;
   readyToGo();
+  showHistory();
+  keepVisit();
   $("file").focus();
 };
 
@@ -179,8 +197,10 @@ $("record").onclick = async () => {
       take(new Blob(parts), `recording.${kind}`);
     };
     recorder.start();
+    const began = performance.now(), label = $("record").querySelector("span");
+    const tell = () => { if (recorder) { label.textContent = `Stop (${clock((performance.now() - began) / 1000)})`; setTimeout(tell, 250); } };
     $("record").classList.add("recording");
-    $("record").querySelector("span").textContent = "Stop";
+    tell();
   } catch (error) {
     recorder = null;
     complain("song-error", error.name === "NotAllowedError" ? "the browser does not let this page use the microphone; allow it beside the address" : "no microphone was found");
@@ -221,7 +241,8 @@ function styleCard(style) {
   sample.dataset.label = `Play a sample of ${style.title}`;
   sample.setAttribute("aria-label", sample.dataset.label);
   sample.onclick = (event) => { event.preventDefault(); playSample(sample, style); };
-  const text = make("span", { className: "text" }, make("strong", { textContent: style.title }), make("span", { textContent: style.description || (style.own ? "trained by you" : "") }));
+  const told = style.description || (style.own ? "trained by you" : "");
+  const text = make("span", { className: "text" }, make("strong", { textContent: style.title }), make("span", { textContent: told && told[0].toUpperCase() + told.slice(1) }));
   const tick = make("span", { className: "tick", textContent: "✓" });
   tick.setAttribute("aria-hidden", "true");
   const card = make("label", { className: "style", title: `${style.licence} · ${style.hours} h of music${style.notes ? ` · ${style.notes}` : ""}` }, radio, picture, text, sample, tick);
@@ -253,7 +274,8 @@ function dials() {
 }
 for (const name of [...Object.keys(words), "train-minutes"]) $(name).oninput = dials;
 
-const busy = () => state.job && ["waiting", "running"].includes(state.job.state);
+const unfinished = (job) => ["waiting", "running"].includes(job.state);
+const busy = () => state.job && unfinished(state.job);
 function readyToGo() {
   const button = $("go");
   button.disabled = !state.song || !state.style || busy();
@@ -278,6 +300,11 @@ $("cancel").onclick = () => state.job && ask(`jobs/${state.job.id}`, { method: "
 
 // ------------------------------------------------------------------------------------------------------------ a job
 
+let leaving = false; // a page that is left closes its connections, which is no trouble
+addEventListener("beforeunload", () => { leaving = true; setTimeout(() => { leaving = false; }, 3000); });
+addEventListener("pagehide", () => { leaving = true; });
+addEventListener("pageshow", () => { leaving = false; });
+
 function follow(job, tell) {
   const events = new EventSource(`jobs/${job.id}/events`);
   let misses = 0;
@@ -288,24 +315,26 @@ function follow(job, tell) {
     tell(view);
   };
   events.onerror = () => {
-    if (events.readyState === EventSource.CLOSED || ++misses > 5) {
+    if (!leaving && (events.readyState === EventSource.CLOSED || ++misses > 5)) {
       events.close();
       tell({ ...job, state: "failed", error: "the connection to the server is lost; try again" });
     }
   };
 }
 
-function watch(job) {
+function watch(job, play = true) {
   state.job = job;
-  let heard = false;
+  let heard = !play; // after a reload no browser plays before it is clicked on
   $("work").hidden = false;
   $("spec-veil").hidden = false;
   $("downloads").hidden = $("painting").hidden = true;
   spectrograms.result.show(null);
   listenTo(job.song, job);
+  remember(job);
   readyToGo();
   follow(job, (view) => {
     const mine = state.job?.id === view.id;
+    remember(view);
     if (mine) {
       if (view.samples && !state.job.samples) enableResult();
       Object.assign(state.job, view);
@@ -314,7 +343,7 @@ function watch(job) {
       if (!heard && player.there(player.tracks[1], 0)) { heard = true; hear("result"); player.play().catch(() => {}); }
       if (view.painted && $("painting").hidden) paint(view.id);
     }
-    if (view.state === "done") finished(view, mine);
+    if (view.state === "done" && mine) finished(view);
     if (mine && !busy()) readyToGo();
   });
 }
@@ -330,10 +359,7 @@ function showWork(view) {
   if (view.state === "cancelled") { complain("go-error", ""); $("spec-veil").textContent = "cancelled"; if (player.playing) player.pause(); disableResult(); state.job = null; listenTo(state.song, null); readyToGo(); }
 }
 
-async function finished(view, mine) {
-  if (!state.history.some((old) => old.id === view.id)) state.history.unshift(view);
-  showHistory();
-  if (!mine) return;
+async function finished(view) {
   for (const kind of ["wav", "flac", "mp3"]) $(`get-${kind}`).href = `jobs/${view.id}/result.${kind}`;
   $("downloads").hidden = false;
   try {
@@ -394,6 +420,13 @@ function setMix(mix) {
 }
 $("hear-song").onclick = () => hear("song");
 $("hear-result").onclick = () => hear("result");
+$("hear-song").parentElement.onkeydown = (event) => { // as radio buttons do
+  if (!event.key.startsWith("Arrow")) return;
+  event.preventDefault();
+  event.stopPropagation();
+  hear(player.mix < 0.5 ? "result" : "song");
+  $(player.mix < 0.5 ? "hear-song" : "hear-result").focus();
+};
 $("mix").oninput = () => setMix(+$("mix").value);
 $("volume").oninput = () => player.setVolume(+$("volume").value);
 const toggle = () => { stopSample(); if (player.playing) player.pause(); else player.play().catch(() => complain("player-error", "this browser plays no sound; download the result instead")); };
@@ -408,7 +441,7 @@ player.addEventListener("change", () => {
 
 const seekTo = (event) => { const box = event.currentTarget.getBoundingClientRect(); player.seek(((event.clientX - box.left) / box.width) * player.seconds); };
 $("seek").onclick = seekTo;
-for (const id of ["spec-card", "spec-song", "spec-result"]) $(id).onclick = seekTo;
+for (const id of ["wave-card", "spec-card", "spec-song", "spec-result"]) $(id).onclick = seekTo;
 addEventListener("keydown", (event) => {
   if (event.ctrlKey || event.metaKey || event.altKey || $("player").hidden || $("page-play").hidden) return;
   const tag = event.target.tagName, own = tag === "INPUT" || tag === "SELECT" || tag === "TEXTAREA";
@@ -439,30 +472,112 @@ $("strokes").oninput = () => painting.go(+$("strokes").value);
 
 // ------------------------------------------------------------------------------------------------------------ this visit
 
-function showHistory() {
-  $("history-card").hidden = !state.history.length;
-  $("history").replaceChildren(...state.history.map((job) => {
-    const button = make("button", { type: "button", textContent: "Listen" });
-    button.setAttribute("aria-label", `Listen to ${job.song.name} as ${job.style.title}`);
-    button.onclick = () => recall(job);
-    const turned = [job.dials.strength !== 1 && `strength ${job.dials.strength}`, job.dials.dream && `dream ${job.dials.dream}`, job.dials.grain !== 0.5 && `texture ${job.dials.grain}`].filter(Boolean);
-    return make("li", { className: state.job?.id === job.id ? "current" : "" }, make("strong", { textContent: job.song.name.replace(/\.\w+$/, "") }), make("span", { textContent: `as ${job.style.title.toLowerCase()}` }), make("span", { className: "muted small", textContent: turned.join(" · ") }), button);
-  }));
+// What was made, and what is being made. The browser keeps the addresses for as long as this tab is open, so that a reload loses nothing.
+
+function keepVisit() {
+  const kept = { jobs: state.history.map((job) => job.id), shown: state.job?.id, song: state.song?.id, training: state.trained?.id, records: state.trainSongs.map((song) => song.id).filter(Boolean) };
+  try { sessionStorage.setItem("visit", JSON.stringify(kept)); } catch { /* a private window keeps nothing */ }
 }
 
-async function recall(job) {
-  if (busy()) { complain("go-error", "wait until the song in work is done, or cancel it"); return; }
-  state.job = { ...job };
-  state.song = job.song;
-  $("drop").hidden = true;
-  $("song-info").hidden = false;
-  $("song-name").textContent = job.song.name;
-  await listenTo(job.song, state.job);
-  hear("result");
-  await finished(job, true);
-  if (job.painted) paint(job.id);
+function remember(view) {
+  const old = state.history.findIndex((job) => job.id === view.id);
+  if (["failed", "cancelled"].includes(view.state)) { if (old >= 0) state.history.splice(old, 1); }
+  else if (old < 0) state.history.unshift(view);
+  else {
+    const changed = state.history[old].state !== view.state;
+    state.history[old] = view;
+    if (!changed) { showShare(view); return; }
+  }
+  showHistory();
+  keepVisit();
+}
+
+const shareText = (job) => (job.state === "waiting" ? "waiting" : `${Math.round(100 * job.fraction)} %`);
+function showShare(job) {
+  const shown = document.querySelector(`[data-share="${job.id}"]`);
+  if (shown) shown.textContent = shareText(job);
+}
+
+function showHistory() {
+  $("history-card").hidden = !state.history.length;
+  $("forget").hidden = state.history.some(unfinished);
+  $("history").replaceChildren(...state.history.map(historyLine));
+}
+
+function historyLine(job) {
+  const name = job.song.name.replace(/\.\w+$/, ""), what = `${name} as ${job.style.title.toLowerCase()}`;
+  const turned = [job.dials.strength !== 1 && `strength ${job.dials.strength}`, job.dials.dream && `dream ${job.dials.dream}`, job.dials.grain !== 0.5 && `texture ${job.dials.grain}`, job.dials.seed && `chance ${job.dials.seed}`].filter(Boolean);
+  const button = (label, act) => {
+    const made = make("button", { type: "button", textContent: label, onclick: act });
+    made.setAttribute("aria-label", `${label} ${label === "Listen" ? "to " : ""}${what}`);
+    return made;
+  };
+  const share = make("span", { className: "muted", textContent: unfinished(job) ? shareText(job) : "" });
+  share.dataset.share = job.id;
+  const acts = unfinished(job)
+    ? [button("Cancel", () => ask(`jobs/${job.id}`, { method: "DELETE" }).catch(() => {}))]
+    : [button("Listen", () => recall(job)), button("Forget", () => forget([job]))];
+  const line = make("li", {}, make("strong", { textContent: name }), make("span", { textContent: `as ${job.style.title.toLowerCase()}` }), make("span", { className: "muted small", textContent: turned.join(" · ") }), share, make("span", { className: "acts" }, ...acts));
+  line.classList.toggle("current", state.job?.id === job.id);
+  return line;
+}
+
+async function forget(jobs) {
+  for (const job of jobs) {
+    await ask(`jobs/${job.id}?forget=true`, { method: "DELETE" }).catch(() => {});
+    state.history = state.history.filter((other) => other.id !== job.id);
+    if (state.job?.id === job.id) { state.job = null; if (state.song) listenTo(state.song, null); }
+  }
+  const needed = new Set([state.song?.id, ...state.history.map((job) => job.song.id)]);
+  for (const id of new Set(jobs.map((job) => job.song.id))) if (!needed.has(id) && id !== "lamplight") await ask(`songs/${id}`, { method: "DELETE" }).catch(() => {});
+  showHistory();
+  keepVisit();
   readyToGo();
-  $("player").scrollIntoView({ behavior: calm.matches ? "auto" : "smooth" });
+  ($("history").querySelector("button") ?? $("go")).focus(); // the button that was pressed is gone
+}
+$("forget").onclick = () => forget([...state.history]);
+
+// After a reload: what this tab had made, and the song that was chosen.
+async function takeUp() {
+  let kept = {};
+  try { kept = JSON.parse(sessionStorage.getItem("visit") ?? "{}"); } catch { /* as above */ }
+  const there = (url) => ask(url).catch(() => null); // what the server has removed meanwhile
+  if (kept.training) await takeUpTraining(await there(`jobs/${encodeURIComponent(kept.training)}`));
+  const jobs = (await Promise.all((kept.jobs ?? []).map((id) => there(`jobs/${encodeURIComponent(id)}`)))).filter((job) => job && (job.state === "done" || unfinished(job)));
+  state.history = jobs;
+  const shown = jobs.find((job) => job.id === kept.shown);
+  for (const job of jobs) if (unfinished(job) && job !== shown) follow(job, remember);
+  if (shown) {
+    state.styles.find((style) => style.name === shown.style.name)?.radio.click();
+    for (const name of ["strength", "dream", "grain", "seed"]) $(name).value = shown.dials[name];
+    dials();
+  }
+  if (shown && unfinished(shown)) { showSong(shown.song); watch(shown, false); }
+  else if (shown) await recall(shown, false);
+  else if (kept.song) {
+    const song = await there(`songs/${encodeURIComponent(kept.song)}`);
+    if (song) useSong(song);
+  }
+  state.trainSongs = (await Promise.all((kept.records ?? []).map((id) => there(`songs/${encodeURIComponent(id)}`)))).filter(Boolean);
+  trainReady();
+  showHistory();
+  keepVisit();
+}
+
+async function recall(job, scroll = true) {
+  complain("history-error", busy() ? "wait until the song in work is done, or cancel it" : "");
+  if (busy()) return;
+  showSong(job.song);
+  state.job = { ...job };
+  const listening = listenTo(job.song, state.job);
+  hear("result");
+  showHistory();
+  keepVisit();
+  readyToGo();
+  if (scroll) $("player").scrollIntoView({ behavior: calm.matches ? "auto" : "smooth" });
+  await listening;
+  await finished(job);
+  if (job.painted) paint(job.id);
 }
 
 // ------------------------------------------------------------------------------------------------------------ own style
@@ -474,7 +589,7 @@ function trainReady() {
   $("train-list").replaceChildren(...state.trainSongs.map((song) => {
     const remove = make("button", { type: "button", className: "ghost", textContent: "Remove" });
     remove.setAttribute("aria-label", `Remove ${song.name}`);
-    remove.onclick = () => { state.trainSongs.splice(state.trainSongs.indexOf(song), 1); trainReady(); };
+    remove.onclick = () => { state.trainSongs.splice(state.trainSongs.indexOf(song), 1); trainReady(); keepVisit(); };
     return make("li", { className: song.error ? "bad" : "" }, make("strong", { textContent: song.name }), make("span", { className: song.error ? "" : "muted", textContent: song.error || (song.pending ? "reading…" : clock(song.seconds)) }), remove);
   }));
 }
@@ -489,6 +604,7 @@ async function takeRecords(files) {
     try { Object.assign(song, await send(file, file.name)); } catch (error) { song.error = error.message; }
     song.pending = false;
     trainReady();
+    keepVisit();
   }
 }
 droppable($("train-drop"), takeRecords);
@@ -499,15 +615,25 @@ $("train-go").onclick = async () => {
   try {
     const minutes = +$("train-minutes").value;
     const job = await post("train?watched=true", { songs: state.trainSongs.filter((song) => song.id).map((song) => song.id), title: $("train-title").value || "my style", minutes });
-    state.training = job;
-    $("train-work").hidden = false;
-    $("train-done").hidden = true;
-    $("train-cancel").hidden = false;
-    $("excerpts").replaceChildren();
-    follow(job, showTraining);
+    watchTraining(job);
   } catch (error) { complain("train-error", error.message); }
   trainReady();
 };
+
+function watchTraining(job) {
+  state.training = state.trained = job;
+  $("train-work").hidden = false;
+  $("train-done").hidden = true;
+  $("train-cancel").hidden = false;
+  $("excerpts").replaceChildren();
+  keepVisit();
+  follow(job, showTraining);
+}
+
+async function takeUpTraining(job) {
+  if (job && unfinished(job)) watchTraining(job);
+  else if (job?.state === "done") { $("train-work").hidden = false; showTraining(job); }
+}
 $("train-cancel").onclick = () => state.training && ask(`jobs/${state.training.id}`, { method: "DELETE" }).catch(() => {});
 
 function showTraining(job) {
@@ -561,13 +687,18 @@ function drawPlace() {
   $("seek").setAttribute("aria-valuenow", Math.round(position));
   $("seek").setAttribute("aria-valuetext", `${clock(position)} of ${clock(player.seconds)}`);
   const made = state.job && player.song ? (state.job.samples ?? 0) / player.song.samples : 0;
-  wave($("wave"), { song: state.peaks.song, result: state.peaks.result, made, position: position / Math.max(player.seconds, 1e-3) });
   spectrograms.song.draw(position);
-  if (!$("song-info").hidden) spectrograms.card.draw(position);
   spectrograms.result.draw(position);
+  if (!$("song-info").hidden) spectrograms.card.draw(position);
+  const width = $("wave").clientWidth, now = [Math.round((2 * position * width) / Math.max(player.seconds, 1e-3)), width, made, state.peaks.song?.length, state.peaks.result?.length, theme(), $("song-info").hidden].join(" ");
+  if (now === drawPlace.shown) return; // not a pixel has changed
+  drawPlace.shown = now;
+  wave($("wave"), { song: state.peaks.song, result: state.peaks.result, made, position: position / Math.max(player.seconds, 1e-3) });
+  if (!$("song-info").hidden) strip($("wave-card"), state.peaks.song ?? [], position / Math.max(player.seconds, 1e-3));
 }
 
 function redraw() {
+  drawPlace.shown = null;
   for (const style of state.styles) if (style.picture && !$("page-play").hidden) thumbnail(style.canvas, style.picture);
   for (const kind of ["card", "song"]) spectrograms[kind].recolour();
   spectrograms.result.recolour();
@@ -619,7 +750,8 @@ async function start() {
   requestAnimationFrame(frame);
   try {
     for (const style of await ask("styles")) addStyle(style, false);
-    if (state.styles[0]) { const first = state.styles.find((style) => style.name === "strings") ?? state.styles[0]; first.radio.checked = true; first.radio.onchange(); }
+    await takeUp();
+    if (state.styles[0] && !state.style) { const first = state.styles.find((style) => style.name === "strings") ?? state.styles[0]; first.radio.checked = true; first.radio.onchange(); }
   } catch (error) { complain("style-error", error.message); }
 }
 start();

@@ -8,7 +8,8 @@ const NOTES = [1, 2, 3, 4, 5, 6, 7, 8, 9];
 const ROWS = 324, ROWS_AN_OCTAVE = 36;
 
 export const theme = () => (document.documentElement.dataset.theme === "light" ? "light" : "dark");
-const colour = (name) => getComputedStyle(document.documentElement).getPropertyValue(name).trim();
+const colours = {};
+const colour = (name) => (colours[theme() + name] ??= getComputedStyle(document.documentElement).getPropertyValue(name).trim());
 
 const palettes = {};
 function palette() {
@@ -68,16 +69,27 @@ export function thumbnail(canvas, picture) {
 
 export class Spectrogram {
   constructor(canvas) { this.canvas = canvas; this.picture = null; }
-  show(picture, seconds) { this.picture = picture; this.seconds = seconds; this.image = picture && coloured(picture); this.draw(0); }
+  show(picture, seconds) { this.picture = picture; this.seconds = seconds; this.image = picture && coloured(picture); this.shown = this.base = null; this.draw(0); }
   recolour() { if (this.picture) this.show(this.picture, this.seconds); }
   draw(position) {
+    const box = this.canvas.getBoundingClientRect();
+    const at = this.picture ? Math.round((2 * position * box.width) / this.seconds) : -1, now = `${at} ${box.width} ${box.height}`;
+    if (now === this.shown) return; // not a pixel has changed
+    this.shown = now;
     const [pen, width, height] = fitted(this.canvas);
     if (!this.picture) return;
-    pen.imageSmoothingEnabled = true;
+    if (this.base?.width !== this.canvas.width || this.base.height !== this.canvas.height) this.base = this.lasting(width, height);
+    pen.drawImage(this.base, 0, 0, width, height);
+    if (position > 0) { pen.fillStyle = colour("--ink"); pen.fillRect(at / 2 - 0.75, 0, 1.5, height); }
+  }
+  // all but the play head, at the screen's resolution
+  lasting(width, height) {
+    const base = new OffscreenCanvas(this.canvas.width, this.canvas.height), pen = base.getContext("2d");
+    pen.scale(base.width / width, base.height / height);
     pen.imageSmoothingQuality = "high";
     pen.drawImage(this.image, 0, 0, width, height);
     names(pen, width, height);
-    if (position > 0) { pen.fillStyle = colour("--ink"); pen.fillRect((position / this.seconds) * width - 0.75, 0, 1.5, height); }
+    return base;
   }
 }
 
@@ -93,6 +105,18 @@ function names(pen, width, height) {
     pen.fillRect(0, up - 7.5, wide, 15);
     pen.fillStyle = theme() === "light" ? "#241a2e" : "#f5f1fb";
     pen.fillText(label, 4, up + 0.5);
+  }
+}
+
+// one sound, above and below the middle
+export function strip(canvas, peaks, position) {
+  const [pen, width, height] = fitted(canvas), bars = Math.floor(width / 3), highest = Math.max(...peaks, 1);
+  const ahead = colour("--wave"), played = colour("--accent");
+  for (let k = 0; k < bars; k++) {
+    const a = Math.floor((k / bars) * peaks.length), b = Math.max(Math.floor(((k + 1) / bars) * peaks.length), a + 1);
+    const high = Math.max((Math.max(...peaks.slice(a, b)) / highest) * (height - 8), 2);
+    pen.fillStyle = k / bars < position ? played : ahead;
+    pen.fillRect(k * 3, (height - high) / 2, 2, high);
   }
 }
 
@@ -115,8 +139,8 @@ export function wave(canvas, { song, result, made, position }) {
     pen.fillStyle = colour("--raised");
     pen.fillRect(0, middle, width * (result ? 1 : made), middle);
   }
-  if (song) draw(song, colour("--line"), colour("--soft"));
-  if (result) draw(result, colour("--line"), colour("--accent"));
+  if (song) draw(song, colour("--wave"), colour("--ink"));
+  if (result) draw(result, colour("--wave"), colour("--accent"));
   pen.fillStyle = colour("--ink");
   pen.fillRect(Math.max(position * width - 1, 0), 0, 2, height);
 }
