@@ -83,7 +83,7 @@ class Settings:
         port, auth = os.environ.get("GRADIO_SERVER_PORT", ""), os.environ.get("STYLESTREAM_AUTH", "")
         if port and not port.isdecimal():
             raise ValueError(f"GRADIO_SERVER_PORT is {port!r}; it must be a number")
-        said = {"host": os.environ.get("GRADIO_SERVER_NAME"), "root_path": os.environ.get("GRADIO_ROOT_PATH")}
+        said: dict[str, Any] = {"host": os.environ.get("GRADIO_SERVER_NAME"), "root_path": os.environ.get("GRADIO_ROOT_PATH")}
         said |= {"port": int(port) if port else None, "auth": auth_of(auth) if auth else None}
         return cls(**otherwise | {name: value for name, value in said.items() if value})
 
