@@ -22,31 +22,17 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from stylestream import metrics, midi, passages, recipes
-from stylestream.blend import blend
-from stylestream.network import network_of
-from stylestream.style import bundled_folder, find_style, load_style_file
+from stylestream.blend import load_blend
+from stylestream.network import Together, network_of
+from stylestream.style import base_path, load_style_file
 from stylestream.transfer import StyleTransfer, load_style
-from stylestream.vocoder import Vocoder
 
 Array = NDArray[np.floating]
 SHARES = [round(0.1 * i, 1) for i in range(11)]
 
 
-class Canvases(nn.Module):
-    """The rival: both networks paint, and what they painted is mixed in dB. Costs a network for each style."""
-
-    def __init__(self, networks: list[nn.Module], shares: list[float]) -> None:
-        super().__init__()
-        self.networks, self.shares, self.config = nn.ModuleList(networks), shares, networks[0].config
-        self.context_frames = networks[0].context_frames
-
-    def transfer(self, view: Tensor, **dials: Any) -> Tensor:
-        """As `Draw.transfer`."""
-        return sum((share * n.transfer(view, **dials) for n, share in zip(self.networks, self.shares, strict=True)), torch.zeros(()))
-
-
 class Embeddings(nn.Module):
-    """The other rival: one network of many styles, the base, with a blend of its embeddings."""
+    """The rival: one network of many styles, the base, with a blend of its embeddings."""
 
     def __init__(self, network: nn.Module, mixture: Tensor) -> None:
         super().__init__()
@@ -57,29 +43,27 @@ class Embeddings(nn.Module):
         return self.network.transfer(view, **(dials | {"style": self.mixture.expand(view.shape[0], -1)}))
 
 
-def weights(a: str, b: str) -> Callable[[float], StyleTransfer]:
-    """What ships: `blend`."""
-    return lambda share: load_style(f"{a}:{1 - share},{b}:{share}")
+Between = Callable[[float], StyleTransfer]
 
 
-def canvases(a: str, b: str) -> Callable[[float], StyleTransfer]:
-    """`Canvases` of two styles; settings are blended as in `blend`, so that only the networks differ."""
-    data = [load_style_file(find_style(name)) for name in (a, b)]
+def weights(a: str, b: str) -> Between | None:
+    """One network of mean weights: what ships for styles of one family."""
+    return None if len(load_blend(f"{a},{b}").styles) > 1 else lambda share: load_style(f"{a}:{1 - share},{b}:{share}")
+
+
+def canvases(a: str, b: str) -> Between:
+    """Both networks paint, and what they painted is mixed in dB: what ships for styles of two families."""
+    one, other = (load_blend(name) for name in (a, b))
 
     def between(share: float) -> StyleTransfer:
-        shares = [1 - share, share]
-        settings = network_of(blend(data, shares, [a, b]), "").config
-        networks: list[nn.Module] = [network_of(d, "") for d in data]
-        for network in networks:
-            network.config = settings
-        return StyleTransfer(Canvases(networks, shares), vocoder=Vocoder(iterations=settings.phase_iterations))  # type: ignore[arg-type]
+        return StyleTransfer(Together([network_of(found.styles[0], "") for found in (one, other)], [1 - share, share]))
 
     return between
 
 
-def embeddings(a: str, b: str) -> Callable[[float], StyleTransfer] | None:
+def embeddings(a: str, b: str) -> Between | None:
     """`Embeddings` of two styles that the base knows by name."""
-    data = load_style_file(bundled_folder() / "base" / "base.safetensors")
+    data = load_style_file(base_path())
     known = data.card.description.removeprefix("A network of ").split(", to ")[0].split(", ")
     if a not in known or b not in known:
         return None
@@ -113,7 +97,7 @@ def songs(data: Path, styles: list[str], seconds: float) -> list[Song]:
     return out
 
 
-def path(between: Callable[[float], StyleTransfer], song: Song) -> dict[str, list[float]]:
+def path(between: Between, song: Song) -> dict[str, list[float]]:
     """Metric → value at each of SHARES."""
     made = [between(share).transfer(song.y, metrics.SAMPLE_RATE) for share in SHARES]
     heard, own = [metrics.prepare(y) for y in made], metrics.prepare(song.y)
@@ -163,6 +147,11 @@ HEADINGS = (
 WAYS = {"weights": weights, "canvases": canvases, "embeddings": embeddings}
 
 
+def shipped(a: str, b: str) -> str:
+    """Which way `-s a:0.5,b:0.5` goes."""
+    return "weights" if len(load_blend(f"{a},{b}").styles) == 1 else "canvases"
+
+
 def tables(options: argparse.Namespace, pairs: list[tuple[str, str]]) -> str:
     """Markdown."""
     heard = songs(options.data, sorted({name for pair in pairs for name in pair})[::2][: options.songs], options.seconds)
@@ -177,13 +166,13 @@ def tables(options: argparse.Namespace, pairs: list[tuple[str, str]]) -> str:
             p = {key: np.mean([f[key] for f in found], axis=0) for key in found[0]}
             lines.append(f"| {a}–{b} | {way} | " + " | ".join(summary(p)) + " |")
             print(lines[-1], flush=True)
-            if way == "weights":
+            if way == shipped(a, b):
                 curves.append(f"| {a}–{b} | " + " | ".join(f"{x:.2f}" for x in p["from_a"]) + " |")
                 curves.append("| | " + " | ".join(f"{x:.2f}" for x in p["from_b"]) + " |")
     head = ["| from a, from b | " + " | ".join(f"{s:.1f}" for s in SHARES) + " |", "|---" * (len(SHARES) + 1) + "|"]
     return (
         "\n".join(lines)
-        + "\n\n## The way, of weights\n\nLog-mel L1 from either end at each share of b, dB.\n\n"
+        + "\n\n## The way, as it ships\n\nLog-mel L1 from either end at each share of b, dB.\n\n"
         + "\n".join(head + curves)
         + "\n"
     )
@@ -196,11 +185,12 @@ the styles, which train nothing and are in no table of docs/quality.md.
 
 `-s rock:0.6,strings:0.4` plays a song in a style between two or more. Three ways to make one:
 
-- **weights** (what StyleStream does): one network whose weights are means of its styles'. The styles are fine-tunes of one base, so the
-  straight line between their weights leads through networks that work. Costs what one style costs.
-- **canvases**: every style paints, and the pictures are mixed in dB. Costs a network for each style.
+- **weights** (what StyleStream does with styles of one family): one network whose weights are means of its styles'. The styles are
+  fine-tunes of one base, so the straight line between their weights leads through networks that work. Costs what one style costs.
+- **canvases** (what it does with styles of several families, which have no weights in common): every family paints, and the pictures are
+  mixed in dB. Costs a network for each family.
 - **embeddings**: the base, which has all styles in one network, with a mean of their embeddings. It knows only its own styles, and none
-  of what fine-tuning adds: its ends are not the shipped styles.
+  of what fine-tuning adds: its ends are not the shipped styles, and another number of dB apart.
 
 *Monotone*: with the share of b, the distance from a (log-mel L1; MFCC) never falls and that from b never grows, by more than a
 hundredth of the way.
@@ -216,14 +206,18 @@ def main() -> None:
     """Measure and write."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("data", type=Path)
-    parser.add_argument("--pair", action="append", help="A:B; default: three pairs, which have all bundled styles")
+    parser.add_argument(
+        "--pair",
+        action="append",
+        help="A:B; default: four pairs, which have all bundled styles",
+    )
     parser.add_argument("--way", action="append", choices=sorted(WAYS), help="default: all")
     parser.add_argument("--songs", type=int, default=3)
     parser.add_argument("--seconds", type=float, default=8.0)
     parser.add_argument("--out", type=Path, required=True)
     options = parser.parse_args()
     options.way = options.way or list(WAYS)
-    pairs = [tuple(pair.split(":", 1)) for pair in options.pair or ("rock:strings", "piano:choir", "electronic:jazz")]
+    pairs = [tuple(pair.split(":", 1)) for pair in options.pair or ("rock:strings", "piano:choir", "electronic:jazz", "chiptune:jazz")]
     text = TEXT.format(arguments=" ".join(sys.argv[2:]), songs=options.songs, seconds=options.seconds)
     options.out.write_text(text + tables(options, pairs), encoding="utf-8")  # type: ignore[arg-type]
 

@@ -16,8 +16,10 @@ from __future__ import annotations
 
 import argparse
 import json
+import shutil
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -30,7 +32,7 @@ from stylestream import dataset, evaluate, midi, recipes, train, views, workshop
 from stylestream.cli import read_config
 from stylestream.features import FeatureConfig
 from stylestream.files import whole_file
-from stylestream.style import Card, bundled_folder, load_style_file, save_style
+from stylestream.style import Card, base_path, bundled_folder, load_style_file, save_style
 
 MARKS_MINUTES = (0.5, 1, 2, 3, 4, 5, 6, 8, 10, 15, 20, 25, 30, 40, 50, 60, 75, 90, 105, 120)
 RUNS = {"tune": ("base", "tune"), "scratch": ("none", "train")}  # what it starts from, and its table of the config
@@ -84,7 +86,7 @@ def corpus(options: argparse.Namespace) -> Path:
             if seconds >= 60 * options.minutes_of_music:
                 break
             seconds += min(midi.duration_seconds(score), 60.0)
-            audio.save(unfinished / f"{index:02}.wav", synthesizer.render(score, max_seconds=60.0), synthesizer.sample_rate, force=True)
+            audio.save(unfinished / f"{index:02}.wav", synthesizer.render(score, max_seconds=60.0), synthesizer.sample_rate)
     return unfinished.rename(folder)
 
 
@@ -105,11 +107,15 @@ def held_out(options: argparse.Namespace) -> Path:
 
 def pace(options: argparse.Namespace) -> None:
     """Seconds of a step in each stage of the two runs, with as many threads as are fastest, and of a score."""
-    frames, out = options.work / "pace-frames", {}
-    if not frames.exists():
-        dataset.prepare([str(next(corpus(options).glob("*.wav")))], frames, dataset.BuildConfig(), jobs=1)
-    store = dataset.FrameStore(frames, [dataset.OWN_STYLE])
-    for run, (base, table) in RUNS.items():
+    out: dict[str, Any] = {}
+    frames_of(options)
+    songs = sorted(corpus(options).glob("*.wav"))
+    with tempfile.TemporaryDirectory() as folder:
+        began = time.monotonic()
+        dataset.prepare([str(song) for song in songs[:2]], Path(folder), dataset.BuildConfig())
+        out["render"] = (time.monotonic() - began) * len(songs) / 2
+    store = dataset.FrameStore(options.work / "frames", [dataset.OWN_STYLE])
+    for run, (base, _) in RUNS.items():
         config, model = settings(options, run, base)
         stages = {"content": 0.0, "texture": config.texture_from, "critic": config.critic_from}
         rounds = {}
@@ -122,6 +128,16 @@ def pace(options: argparse.Namespace) -> None:
         out[run] = {"from": stages, "seconds": best, "score": time.monotonic() - began, "all": rounds}
         print(run, json.dumps(out[run]), flush=True)
     (options.work / "pace.json").write_text(json.dumps(out, indent=1))
+
+
+def frames_of(options: argparse.Namespace) -> dataset.Prepared:
+    """The music as frames, all of it: a busy machine would hear only what a share of the minutes is enough for."""
+    folder = options.work / "frames"
+    listed = folder / "songs.json"
+    if not listed.exists():
+        prepared = dataset.prepare([str(corpus(options))], folder, dataset.BuildConfig(), jobs=None)
+        listed.write_text(json.dumps(asdict(prepared)))
+    return dataset.Prepared(**json.loads(listed.read_text()))
 
 
 def step_seconds(state: train.State, store: dataset.FrameStore, config: train.TrainConfig, threads: int, progress: float) -> float:
@@ -199,6 +215,10 @@ def fit(options: argparse.Namespace, run: str) -> None:
     tables[table]["threads"] = options.threads
     checkpoints = out.with_name(out.name + ".ckpt")
     keeper = Keeper(options.work / run / "kept", checkpoints)
+    prepared, rendering = frames_of(options), json.loads((options.work / "pace.json").read_text())["render"]
+    if not (checkpoints / "songs.json").exists():
+        shutil.copytree(options.work / "frames", checkpoints / "frames", dirs_exist_ok=True)
+        (checkpoints / "songs.json").write_text(json.dumps(asdict(replace(prepared, seconds=rendering))))
     (out.parent / "model.json").write_text(json.dumps(asdict(settings(options, run, base)[1])))
     if options.replan:  # the same training, to be ended sooner
         (checkpoints / "plan.json").unlink(missing_ok=True)
@@ -228,12 +248,12 @@ def keep_base(options: argparse.Namespace) -> None:
     """What a tune begins with, as a keepsake of minute 0."""
     from safetensors.torch import save_file
 
-    kept, frames = options.work / "tune" / "kept", options.work / "base-frames"
+    kept = options.work / "tune" / "kept"
     if (kept / "000000.json").exists():
         return
-    dataset.prepare([str(corpus(options))], frames, dataset.BuildConfig(), jobs=1)
-    store = dataset.FrameStore(frames, [dataset.OWN_STYLE])
-    weights = train.start_weights(load_style_file(workshop.base_file()).weights, store.mean_frames()[0])
+    frames_of(options)
+    store = dataset.FrameStore(options.work / "frames", [dataset.OWN_STYLE])
+    weights = train.start_weights(load_style_file(base_path()).weights, store.mean_frames()[0])
     save_file({key: value.contiguous() for key, value in weights.items()}, kept / "000000.safetensors")
     (kept / "000000.json").write_text(json.dumps({"name": "000000", "minutes": 0.0, "step": 0}))
 
@@ -250,7 +270,7 @@ def score(options: argparse.Namespace) -> None:
     keep_base(options)
     rows = {path: json.loads(path.read_text()) for path in options.work.glob("*/kept/*.json")}
     longest = {run: max((row["minutes"] for path, row in rows.items() if path.parts[-3] == run), default=1.0) for run in RUNS}
-    for path, row in sorted(rows.items(), key=lambda pair: -pair[1]["minutes"] / longest[pair[0].parts[-3]]):
+    for path, _ in sorted(rows.items(), key=lambda pair: -pair[1]["minutes"] / longest[pair[0].parts[-3]]):
         network = json.loads((path.parent.parent / "model.json").read_text())
         style = options.work / "scored.safetensors"
         save_style(
@@ -286,15 +306,18 @@ def page(options: argparse.Namespace) -> str:
     """The two curves as a table, and what they say."""
     sound = SOUNDS[options.sound]
     kept = {run: of_run(options, run) for run in RUNS}
-    arguments = " ".join([f"--sound {options.sound}", f"--pieces {options.pieces}", "pace", *(run for run in RUNS if kept[run]), "score page"])
+    runs = [run for run in RUNS if kept[run]]
+    command = f"--sound {options.sound} --pieces {options.pieces} pace {' '.join(runs)} score page"
     head = [
-        f"Written by `python benchmarks/own_style.py DATA {arguments}`.",
-        f"Ten minutes of {sound.title} as audio; the way from song to truth, on frames of two held-out recordings and by the reduction",
-        f"protocol on {options.pieces} held-out pieces, of the weights that were best by then. Minutes are those of a quiet machine: of each step",
-        "what it takes there.",
+        f"Written by `python benchmarks/own_style.py DATA {command}`.",
+        f"Ten minutes of {sound.title} as audio; the way from song to truth, on frames of a held-out recording and by the reduction",
+        f"protocol on {options.pieces} held-out pieces, of the weights that were best by then. Minutes are those of a quiet machine:",
+        "of each step what it takes there.",
     ]
     lines = ["| run | minutes | steps | way, held-out frames | way, held-out pieces |", "|---|---|---|---|---|"]
-    lines += [f"| {run} | {row['minutes']:.1f} | {row['step']:.0f} | {percent(row.get('way'))} | {cell(row)} |" for run in RUNS for row in kept[run]]
+    for run in runs:
+        for row in kept[run]:
+            lines.append(f"| {run} | {row['minutes']:.1f} | {row['step']:.0f} | {percent(row.get('way'))} | {cell(row)} |")
     return "\n".join([*head, "", *said(options, kept), "", *lines])
 
 
@@ -320,7 +343,9 @@ def said(options: argparse.Namespace, kept: dict[str, list[dict[str, Any]]]) -> 
         lines.append(f"The song equalised to the ten minutes: {cell(tune, 'equalise')}.")
     path = options.work / "shipped.json"
     if path.exists():
-        lines.append(f"The style {SOUNDS[options.sound].shipped} that ships, of many hours of scores: {cell(json.loads(path.read_text()))}.")
+        lines.append(
+            f"The style {SOUNDS[options.sound].shipped} that ships, of many hours of scores: {cell(json.loads(path.read_text()))}."
+        )
     return lines
 
 

@@ -1,11 +1,12 @@
-"""What ``-s`` names → one style in memory; styles between styles: ``rock:0.6,strings:0.4``, at one style's cost.
+"""What ``-s`` names → one style in memory; styles between styles: ``rock:0.6,strings:0.4``.
 
 A name is a style's, a style file's path, or a recording's (``clip``).
 
-Bundled styles, and those that ``train`` makes, are fine-tunes of one base, and between such weights lies no barrier [1]_: a straight line
-from one network to another passes through networks that paint as well, in a style between. So a blend is one network, whose weights,
-mean spectrum and settings are means of its styles'. Measured against mixing what the styles paint, which costs a network for
-each, and against mixing embeddings inside the base: docs/morphs.md.
+Styles that ``train`` makes are fine-tunes of a base, and between such weights lies no barrier [1]_: a straight line from one network to
+another passes through networks that paint as well, in a style between. So a blend of one *family*, styles of one base, is one network,
+whose weights, mean spectrum and settings are means of its styles'; it costs what one style costs. Styles of several families cannot
+share weights: each family paints, and the pictures are mixed in dB (`network.Together`), at the cost of a network for each family. Both
+ways are smooth; measured, and against mixing embeddings inside the base: docs/morphs.md.
 
 Conventions: shares are positive and sum to 1; a blend of one style is that style, to the bit.
 
@@ -20,7 +21,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -131,7 +132,16 @@ def _find(name: str | Path) -> Path:
     return Path(name)
 
 
-def load_blend(style: str | Path) -> StyleData:
+@dataclass(frozen=True)
+class Blend:
+    """What is played: a style for each family, with its share, and the card of all."""
+
+    styles: tuple[StyleData, ...]  # one, where all are of one family
+    shares: tuple[float, ...]  # sum to 1
+    card: Card
+
+
+def load_blend(style: str | Path) -> Blend:
     """What ``-s`` names, in memory: a style, a recording as one, or a blend of several.
 
     Raises as `parse`, `style.load_style_file`, `clip.clip_style` and `blend`.
@@ -157,8 +167,8 @@ def _shares_of(style: str | Path) -> Sequence[tuple[str | Path, float]]:
     return parse(style) if isinstance(style, str) else ((style, 1.0),)
 
 
-def blend(styles: Sequence[StyleData], shares: Sequence[float], names: Sequence[str]) -> StyleData:
-    """One style between several.
+def blend(styles: Sequence[StyleData], shares: Sequence[float], names: Sequence[str]) -> Blend:
+    """One style between several for each family among them.
 
     Parameters
     ----------
@@ -168,25 +178,33 @@ def blend(styles: Sequence[StyleData], shares: Sequence[float], names: Sequence[
     names : sequence of str
         For messages and the card.
 
-    Returns
-    -------
-    StyleData
-        Its songs are those of all; its card says what it is a blend of.
-
     Raises
     ------
     ValueError
-        If two styles have networks or frames of different shape, or do not come from one base.
+        If two styles have frames of different kind.
     """
+    found: list[list[int]] = []
+    for index, style in enumerate(styles):
+        _check_frames(styles[0], style, f"{names[0]} and {names[index]} cannot be blended")
+        own = next((family for family in found if related(styles[family[0]], style)), None)
+        if own is None:
+            found.append([index])
+        else:
+            own.append(index)
+    card = styles[0].card if len(styles) == 1 else _card([style.card for style in styles], shares, names)
+    totals = [math.fsum(shares[i] for i in family) for family in found]
+    means = [blend_family([styles[i] for i in f], [shares[i] / total for i in f]) for f, total in zip(found, totals, strict=True)]
+    return Blend(tuple(means), tuple(totals), card)
+
+
+def blend_family(styles: Sequence[StyleData], shares: Sequence[float]) -> StyleData:
+    """One style between several of one family; its songs are those of all, its card is the first one's."""
     if len(styles) == 1:
         return styles[0]
-    for style, name in zip(styles[1:], names[1:], strict=True):
-        _check_alike(styles[0], style, f"{names[0]} and {name} cannot be blended")
     weights = {key: _mean([style.weights[key] for style in styles], shares) for key in styles[0].weights}
     settings = {key: sum(share * s.model_config[key] for s, share in zip(styles, shares, strict=True)) for key in _shared(styles)}
     heard = {song: hashes for style in styles for song, hashes in style.fingerprints.items()}
-    model_config = {**styles[0].model_config, **settings}
-    return replace(styles[0], weights=weights, model_config=model_config, card=_card(styles, shares, names), fingerprints=heard)
+    return replace(styles[0], weights=weights, model_config={**styles[0].model_config, **settings}, fingerprints=heard)
 
 
 def _shared(styles: Sequence[StyleData]) -> list[str]:
@@ -200,15 +218,19 @@ def _mean(tensors: Sequence[Tensor], shares: Sequence[float]) -> Tensor:
     return total
 
 
-def _check_alike(a: StyleData, b: StyleData, what: str) -> None:
-    remedy = "train both from the same base"
-    for kind, one, other in (("networks", a.model_config, b.model_config), ("frames", a.feature_config, b.feature_config)):
-        different = [key for key in sorted({*one, *other}) if key not in BLENDED_SETTINGS and one.get(key) != other.get(key)]
-        if different:
-            values = f"{one.get(different[0])!r} and {other.get(different[0])!r}"
-            raise ValueError(f"{what}: their {kind} differ ({different[0]} is {values}); {remedy}")
-    if distance(a.weights, b.weights) > FURTHEST:
-        raise ValueError(f"{what}: they do not come from one base; {remedy} (`stylestream train --from base`)")
+def related(a: StyleData, b: StyleData) -> bool:
+    """Whether two styles are of one family: networks of one shape, trained from one base."""
+    return not _different(a.model_config, b.model_config) and distance(a.weights, b.weights) <= FURTHEST
+
+
+def _different(a: Mapping[str, Any], b: Mapping[str, Any]) -> list[str]:
+    return [key for key in sorted({*a, *b}) if key not in BLENDED_SETTINGS and a.get(key) != b.get(key)]
+
+
+def _check_frames(a: StyleData, b: StyleData, what: str) -> None:
+    for key in _different(a.feature_config, b.feature_config):
+        values = f"{a.feature_config.get(key)!r} and {b.feature_config.get(key)!r}"
+        raise ValueError(f"{what}: their frames differ ({key} is {values}); train both with one version of StyleStream")
 
 
 def distance(a: Mapping[str, Tensor], b: Mapping[str, Tensor]) -> float:
@@ -221,8 +243,8 @@ def distance(a: Mapping[str, Tensor], b: Mapping[str, Tensor]) -> float:
     return math.sqrt(apart / size) if size else 0.0
 
 
-def _card(styles: Sequence[StyleData], shares: Sequence[float], names: Sequence[str]) -> Card:
-    cards = [style.card for style in styles]
+def _card(cards: Sequence[Card], shares: Sequence[float], names: Sequence[str]) -> Card:
+    """The card of a blend: what it is made of, with the sources and licences of all."""
     percent = [f"{100 * share:.3g} % {_stem(name)}" for share, name in zip(shares, names, strict=True)]
     one: dict[str, Any] = {key: _agreed([getattr(card, key) for card in cards]) for key in ("author", "licence", "training_device")}
     return Card(title=" + ".join(percent), description="A blend of " + ", ".join(percent) + ".", sources=_sources(cards), **one)

@@ -14,7 +14,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from stylestream.style import Card, Source, StyleData, bundled_folder, load_style_file
+from stylestream.style import Card, Source, StyleData, base_path, load_style_file
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -24,14 +24,6 @@ if TYPE_CHECKING:
 
 MAX_SECONDS = 30.0  # of a clip: more of it tells little more
 MIN_SECONDS = 3.0  # as long as the clips that the encoder was trained on
-
-
-def base_path() -> Path:
-    """The bundled base. Raises ValueError if this installation has none."""
-    path = bundled_folder() / "base" / "base.safetensors"
-    if not path.is_file():
-        raise ValueError("no base is bundled with this installation, and a recording as a style needs it; install a release")
-    return path
 
 
 def clip_style(path: str | Path) -> StyleData:

@@ -1,4 +1,4 @@
-"""A style in memory → its network: settings checked, weights fitted.
+"""A style in memory → its network: settings checked, weights fitted; several networks as one.
 
 A style file may be a stranger's. Names and types of its settings are checked before anything is made of them, and a network is given its
 size before it is given memory, so that a file that asks for a terabyte gets one line.
@@ -6,11 +6,13 @@ size before it is given memory, so that a file that asks for a terabyte gets one
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import fields
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import fields, replace
 from typing import Any, TypeVar
 
 import torch
+from torch import Tensor, nn
 
 from stylestream.draw import Draw, DrawConfig
 from stylestream.features import FeatureConfig
@@ -76,3 +78,41 @@ def _from_table(kind: type[Config], table: Mapping[str, Any], where: str) -> Con
         return kind(**table)
     except (ValueError, ZeroDivisionError) as error:
         raise ValueError(f"{where}: {error}; get the style file again") from None
+
+
+class Together(nn.Module):
+    """Networks of different families, which cannot share weights, as one: each paints, and the canvases are mixed in dB.
+
+    It has what `transfer.StyleTransfer` asks of a `Draw`. Its cost is that of all of them.
+
+    Parameters
+    ----------
+    networks : sequence of Draw
+        Of frames of one kind.
+    shares : sequence of float
+        Sum to 1.
+    """
+
+    def __init__(self, networks: Sequence[Draw], shares: Sequence[float]) -> None:
+        super().__init__()
+        self.networks, self.shares = nn.ModuleList(networks), tuple(shares)
+        self.context_frames = max(network.context_frames for network in networks)
+        # chunks begin where a cell of every network does
+        grid = math.lcm(*(network.config.grid_frames for network in networks))
+        rounds = math.fsum(share * network.config.phase_iterations for network, share in zip(networks, shares, strict=True))
+        most = max(network.config.steps for network in networks)
+        self.config = replace(networks[0].config, steps=most, attention="conv", patch_frames=grid, phase_iterations=rounds)
+
+    def transfer(self, view: Tensor, *, dream: float = 0.0, canvases: bool = False, **rest: Any) -> Tensor:
+        """As `Draw.transfer`. The dream goes over all steps of each network, however many those are."""
+        painted = torch.zeros(())
+        for network, share in zip(self.networks, self.shares, strict=True):
+            assert isinstance(network, Draw)
+            own = network.transfer(view, dream=dream * network.config.steps / self.config.steps, canvases=canvases, **rest)
+            painted = painted.to(own) + share * (self._aligned(own, network.config.steps) if canvases else own)
+        return painted
+
+    def _aligned(self, canvases: Tensor, steps: int) -> Tensor:
+        """The canvases of a network of fewer steps, some of them shown twice; the textured one is the last, where there is one."""
+        shown = [min(k * steps // self.config.steps, steps - 1) for k in range(self.config.steps)]
+        return torch.cat([canvases[shown], canvases[-1:]])

@@ -371,6 +371,14 @@ def bundled_folder() -> Path:
     return Path(__file__).parent / "styles"
 
 
+def base_path() -> Path:
+    """The bundled base: a network of many styles, to start a new one from. Raises ValueError if this installation has none."""
+    path = bundled_folder() / "base" / "base.safetensors"
+    if not path.is_file():
+        raise ValueError("no base is bundled with this installation; a recording as a style, and `train` but for --from none, need it")
+    return path
+
+
 def user_folder() -> Path:
     """Return the user's style folder: ``$STYLESTREAM_STYLES``, else the platform's folder for application data. It may not exist."""
     if os.environ.get("STYLESTREAM_STYLES"):

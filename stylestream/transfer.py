@@ -33,7 +33,7 @@ from stylestream.blend import load_blend
 from stylestream.chunks import THREADS, Chunk, Queue, cut_into_chunks, in_order
 from stylestream.draw import Draw
 from stylestream.features import FeatureConfig, LogFrequency
-from stylestream.network import features_of, network_of
+from stylestream.network import Together, features_of, network_of
 from stylestream.rhythm import NO_BEATS, Beats, BeatTracker, phase
 from stylestream.style import Card
 from stylestream.vocoder import Analysis, Vocoder
@@ -93,8 +93,8 @@ class StyleTransfer:
 
     Parameters
     ----------
-    draw : Draw
-        The network, with its weights.
+    draw : Draw or Together
+        The network, with its weights; or several.
     features : LogFrequency, optional
         The front end it was trained with.
     vocoder : Vocoder, optional
@@ -117,7 +117,7 @@ class StyleTransfer:
 
     def __init__(
         self,
-        draw: Draw,
+        draw: Draw | Together,
         *,
         features: LogFrequency | None = None,
         vocoder: Vocoder | None = None,
@@ -716,15 +716,17 @@ def load_style(style: str | Path, *, device: str = "cpu", half: bool | None = No
     Raises
     ------
     ValueError
-        If there is no such style, its file is not one, a recording is too short or silent, styles cannot be blended, or the device is
-        not there.
+        If there is no such style, its file is not one, a recording is too short or silent, styles have frames of different kind, or
+        the device is not there.
     OSError
         If a file cannot be read.
     """
-    data = load_blend(style)
+    found = load_blend(style)
     check_device(device)
-    draw = network_of(data, str(style))
-    return StyleTransfer(draw, features=LogFrequency(features_of(data, str(style))), card=data.card, device=device, half=half)
+    networks = [network_of(data, str(style)) for data in found.styles]
+    draw = networks[0] if len(networks) == 1 else Together(networks, found.shares)
+    features = LogFrequency(features_of(found.styles[0], str(style)))
+    return StyleTransfer(draw, features=features, card=found.card, device=device, half=half)
 
 
 def check_device(device: str) -> None:

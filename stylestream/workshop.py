@@ -218,21 +218,14 @@ def make_plan(
 # -- what to start from ----------------------------------------------------------------------------------------------------
 
 
-def base_file() -> Path:
-    """The bundled base: a network of many styles, to start a new one from. No style of its own."""
-    from stylestream.style import bundled_folder
-
-    return bundled_folder() / "base" / "base.safetensors"
-
-
 def _start(base: str | Path | None, wanted: Mapping[str, Any]) -> StyleData | None:
     """The style to start from; None: from nothing."""
     from stylestream.features import FeatureConfig
-    from stylestream.style import find_style, load_style_file
+    from stylestream.style import base_path, find_style, load_style_file
 
     if base == "none":
         return None
-    path = base_file() if base in (None, "base") else find_style(base or "")
+    path = base_path() if base in (None, "base") else find_style(base or "")
     data = load_style_file(path)
     if "model" in data.model_config or data.feature_config != asdict(FeatureConfig()):
         raise ValueError(f"--from {base}: not a network that can be trained on; choose another style, or --from none")

@@ -86,7 +86,7 @@ def test_a_recording_that_is_not_there_is_no_unknown_style(tmp_path):
 
 
 def test_without_a_base_the_line_says_so(monkeypatch, tmp_path, bright):
-    monkeypatch.setattr("stylestream.clip.bundled_folder", lambda: tmp_path)
+    monkeypatch.setattr("stylestream.style.bundled_folder", lambda: tmp_path)
     with pytest.raises(ValueError, match="no base is bundled with this installation"):
         load_style(bright)
 
@@ -116,10 +116,12 @@ def test_a_clip_is_one_style_without_an_ear_and_can_be_blended_with_another(brig
     clip, mixed, jazz = clip_style(bright), load_blend(f"{bright}:0.25,jazz:0.75"), load_blend("jazz")
     assert clip.weights["style"].shape[0] == clip.model_config["styles"] == 1
     assert not [name for name in clip.weights if name.startswith("clip.")]
-    torch.testing.assert_close(mixed.weights["style"], 0.25 * clip.weights["style"] + 0.75 * jazz.weights["style"])
+    (network,), (other,) = mixed.styles, jazz.styles
+    torch.testing.assert_close(network.weights["style"], 0.25 * clip.weights["style"] + 0.75 * other.weights["style"])
     assert mixed.card.title == "25 % bright + 75 % jazz"
 
 
-def test_a_clip_and_a_style_of_another_base_are_not_blended(bright):
-    with pytest.raises(ValueError, match="cannot be blended.*train both from the same base"):
-        load_blend(f"{bright}:0.5,rock:0.5")
+def test_a_clip_and_a_style_of_another_base_are_blended_on_the_canvas(bright):
+    mixed = load_blend(f"{bright}:0.5,rock:0.5")
+    assert [style.weights["style"].shape[0] for style in mixed.styles] == [1, 1]
+    assert mixed.shares == (0.5, 0.5)

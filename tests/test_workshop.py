@@ -23,7 +23,7 @@ from stylestream.baselines import load_lstm2017
 from stylestream.dataset import BuildConfig, FrameStore
 from stylestream.draw import Draw, DrawConfig
 from stylestream.evaluate import Contenders
-from stylestream.style import load_style_file
+from stylestream.style import base_path, load_style_file
 from stylestream.train import TrainConfig
 from stylestream.transfer import load_style
 from stylestream.workshop import make_plan
@@ -212,7 +212,7 @@ def test_a_style_is_made_from_recordings_and_the_base(recordings, tmp_path):
     assert any("only 10 s of music to train on" in line for line in said)
     assert {"rendering", "training"} == set(phases)
     assert done.failures == {}
-    data, base = load_style_file(done.path), load_style_file(workshop.base_file())
+    data, base = load_style_file(done.path), load_style_file(base_path())
     assert data.weights["style"].shape == (1, 32)
     assert torch.equal(data.weights["encoder.weight"], base.weights["encoder.weight"])  # frozen
     assert not torch.equal(data.weights["decoder.weight"], base.weights["decoder.weight"])
@@ -376,7 +376,7 @@ def test_music_that_is_all_alike_is_said_so(tmp_path):
 
 
 def test_music_that_the_base_has_heard_is_said_so():
-    start = load_style_file(workshop.base_file())
+    start = load_style_file(base_path())
     songs = [{"id": song, "split": "train", "fingerprint": heard} for song, heard in list(start.fingerprints.items())[:2]]
     heard = workshop.known_already(dataset.Prepared([*songs, {"id": "x", "split": "train", "fingerprint": []}], {}, {}, 0.0), start)
     assert heard.startswith("2 of 3 songs are in StyleStream base already")
