@@ -86,7 +86,14 @@ def sweeps(data: Path, styles: list[str], count: int) -> str:
                 found[dial][style].append(sweep(player, song, dial))
             print(style, excerpt.piece.path, flush=True)
     for dial, positions in SWEEPS.items():
-        head = ["style", *(f"{p:g}" for p in positions), "from the start, ever further", "to the end, ever nearer", "largest step, dB"]
+        head = [
+            "style",
+            *(f"{p:g}" for p in positions),
+            "from the start, ever further",
+            "to the end, ever nearer",
+            "largest step, dB",
+            "largest turn / even",
+        ]
         lines = [f"## {dial}", "", "| " + " | ".join(head) + " |", "|---" * len(head) + "|"]
         for style, songs in found[dial].items():
             mean = {key: np.mean([song[key] for song in songs], axis=0) for key in songs[0]}
@@ -97,10 +104,16 @@ def sweeps(data: Path, styles: list[str], count: int) -> str:
                 f"{further} of {len(songs)}",
                 f"{nearer} of {len(songs)}",
                 f"{mean['step'].max():.2f}",
+                f"{uneven(positions, mean['start']):.2f}",
             ]
             lines.append(f"| {style} | " + " | ".join(cells) + " |")
         parts.append("\n".join(lines))
     return "\n\n".join(parts) + "\n"
+
+
+def uneven(positions: list[float], away: Array) -> float:
+    """How much further the furthest turn of a dial leads than it would if equal turns were equal distances."""
+    return float((np.diff(away) / np.diff(positions)).max() * (positions[-1] - positions[0]) / away[-1])
 
 
 SWEEP_TEXT = """# The dials from end to end
@@ -110,6 +123,8 @@ instruments) of pieces of the valid split, which train nothing and are in no tab
 
 A cell is the distance of the result from where the dial starts, log-mel L1 in dB, mean over songs. *Ever further*: in how many songs every
 position is further from the start than the one before. *Ever nearer*: in how many every position is nearer to the end than the one before.
+*Largest turn / even*: how much further from the start a turn of the dial leads at most than it would if equal turns were equal distances,
+which are 1.
 
 """
 

@@ -399,7 +399,9 @@ Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
 Seed = Annotated[int, typer.Option(help="Equal seeds give equal songs.", min=0, max=2**63 - 1)]
 Device = Annotated[str, typer.Option("-d", "--device", help="cpu, cuda, cuda:1 or mps.")]
 Strength = Annotated[float, typer.Option(help="How far to go: 0 gives the song back, 1 is the style.", min=0.0, max=1.0, callback=_finite)]
-Dream = Annotated[float, typer.Option(help="How many latents are the style's own instead of the song's.", min=0.0, callback=_finite)]
+Dream = Annotated[
+    float, typer.Option(help="How much is the style's own instead of the song's: 0 nothing, 8 all.", min=0.0, callback=_finite)
+]
 Grain = Annotated[float, typer.Option(help="How much fine texture is drawn.", min=0.0, max=1.0, callback=_finite)]
 
 

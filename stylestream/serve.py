@@ -328,7 +328,7 @@ class TransferRequest(BaseModel):
     song: Annotated[str, Field(max_length=64, description="the id of a song; `lamplight` is the bundled one")]
     style: Annotated[str, Field(max_length=64, description="the name of a style, see `/styles`")]
     strength: Annotated[float, Field(ge=0, le=1, description="0 gives the song back, 1 is the style")] = 1.0
-    dream: Annotated[float, Field(ge=0, le=64, description="how many latents are the style's own instead of the song's")] = 0.0
+    dream: Annotated[float, Field(ge=0, le=64, description="how much is the style's own instead of the song's: 0 nothing, 8 all")] = 0.0
     grain: Annotated[float, Field(ge=0, le=1, description="how much fine texture is drawn")] = 0.5
     seed: Annotated[int, Field(ge=0, lt=2**63, description="equal seeds give equal songs")] = 0
 

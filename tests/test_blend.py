@@ -247,3 +247,15 @@ def test_a_dial_of_a_bundled_style_leads_ever_further(dial, tone):
     away = [metrics.log_mel_l1(made[0], m) for m in made]
     assert away == sorted(away)
     assert away[1] > 0.01
+
+
+@pytest.mark.parametrize("name", ["rock", "strings", "jazz"])
+def test_equal_turns_of_the_dream_are_roughly_equal_distances(name):
+    from stylestream import audio, jobs, metrics
+
+    y, _ = audio.load(jobs.BUNDLED_SONG, sample_rate=SAMPLE_RATE, mono=True, max_seconds=3.0)
+    style = load_style(name)
+    made = [metrics.prepare(style.transfer(y, SAMPLE_RATE, dream=dream)) for dream in (0.0, 2.0, 4.0, 6.0, 8.0)]
+    turns = np.diff([metrics.log_mel_l1(made[0], m) for m in made])
+    assert turns.min() > 0.25 * turns.mean()
+    assert turns.max() < 2 * turns.mean()
