@@ -475,7 +475,7 @@ def play(one: Trained, scenes: Sequence[Scene]) -> Scores:
         network = baselines.load_lstm2017(load_style_file(one.path))
         return {scene.name: compare(scene, baselines.lstm2017(scene.song, network)) for scene in scenes}
     style = load_style(one.path)
-    return {scene.name: compare(scene, style.transfer(scene.song, metrics.SAMPLE_RATE)) for scene in scenes}
+    return {scene.name: compare(scene, style.transfer(scene.song, metrics.SAMPLE_RATE, drums=0.0)) for scene in scenes}
 
 
 def reference_scores(found: Sequence[Trained], scenes: Sequence[Scene]) -> dict[str, Any]:

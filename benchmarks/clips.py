@@ -107,7 +107,7 @@ def scores(pair: Pair, folder: Path) -> dict[str, dict[str, float]]:
     made = {
         "copy": pair.song,
         "equalise": baselines.equalise(pair.song, baselines.mean_frames(pair.clip)),
-        "clip": load_style(path).transfer(pair.song, metrics.SAMPLE_RATE),
+        "clip": load_style(path).transfer(pair.song, metrics.SAMPLE_RATE, drums=0.0),
     }
     truth = metrics.prepare(pair.truth)
     heard = {row: metrics.prepare(y) for row, y in made.items()}

@@ -40,7 +40,7 @@ def rows(data: Path, style: str, count: int, grains: list[float], iterations: li
         results = {"copy": song}
         for n in iterations:
             player.vocoder = Vocoder(player.vocoder.features, iterations=n)
-            results |= {f"{n} rounds, grain {g}": player.transfer(song, evaluate.SAMPLE_RATE, grain=g) for g in grains}
+            results |= {f"{n} rounds, grain {g}": player.transfer(song, evaluate.SAMPLE_RATE, grain=g, drums=0.0) for g in grains}
         for name, sound in (results | {"truth": None}).items():
             heard = truth if sound is None else metrics.prepare(sound)
             for key, value in metrics.compare(truth, heard, notes).items():
@@ -64,7 +64,7 @@ SWEEPS = {  # dial: its positions; the others stay at their defaults
 
 def sweep(player: StyleTransfer, song: Array, dial: str) -> dict[str, list[float]]:
     """What happens along a dial: distance (log-mel L1, dB) from where it starts, from where it ends, and from the position before."""
-    made = [metrics.prepare(player.transfer(song, evaluate.SAMPLE_RATE, **{dial: position})) for position in SWEEPS[dial]]
+    made = [metrics.prepare(player.transfer(song, evaluate.SAMPLE_RATE, drums=0.0, **{dial: position})) for position in SWEEPS[dial]]
     steps = [metrics.log_mel_l1(a, b) for a, b in itertools.pairwise(made)]
     return {
         "start": [metrics.log_mel_l1(made[0], m) for m in made],

@@ -99,7 +99,7 @@ def songs(data: Path, styles: list[str], seconds: float) -> list[Song]:
 
 def path(between: Between, song: Song) -> dict[str, list[float]]:
     """Metric → value at each of SHARES."""
-    made = [between(share).transfer(song.y, metrics.SAMPLE_RATE) for share in SHARES]
+    made = [between(share).transfer(song.y, metrics.SAMPLE_RATE, drums=0.0) for share in SHARES]
     heard, own = [metrics.prepare(y) for y in made], metrics.prepare(song.y)
     first, last = heard[0], heard[-1]
     return {

@@ -78,9 +78,9 @@ def lines(style: str, songs: dict[str, Array]) -> tuple[list[str], list[str]]:
     """A style's line of the summary, and its lines by band."""
     player, found, nulls = load_style(style), [], []
     for song in songs.values():
-        made = player.transfer(song, SAMPLE_RATE)
+        made = player.transfer(song, SAMPLE_RATE, drums=0.0)
         found.append(compared(song, made))
-        mono = player.transfer(song.mean(0, keepdims=True), SAMPLE_RATE)
+        mono = player.transfer(song.mean(0, keepdims=True), SAMPLE_RATE, drums=0.0)
         nulls.append(null_db(made.mean(0), mono[0]))
     all_of = {key: np.stack([f[key] for f in found]) for key in found[0]}
     level, correlation = all_of["level"], all_of["correlation"]

@@ -6,7 +6,8 @@ Styles that ``train`` makes are fine-tunes of a base, and between such weights l
 another passes through networks that paint as well, in a style between. So a blend of one *family*, styles of one base, is one network,
 whose weights, mean spectrum and settings are means of its styles'; it costs what one style costs. Styles of several families cannot
 share weights: each family paints, and the pictures are mixed in dB (`network.Together`), at the cost of a network for each family. Both
-ways are smooth; measured, and against mixing embeddings inside the base: docs/morphs.md.
+ways are smooth; measured, and against mixing embeddings inside the base: docs/morphs.md. Drums have no mean: the style with the largest share of those
+that have a drummer lends it.
 
 Conventions: shares are positive and sum to 1; a blend of one style is that style, to the bit.
 
@@ -21,7 +22,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -139,6 +140,7 @@ class Blend:
     styles: tuple[StyleData, ...]  # one, where all are of one family
     shares: tuple[float, ...]  # sum to 1
     card: Card
+    drums: dict[str, Tensor] = field(default_factory=dict)  # as `StyleData.drums`
 
 
 def load_blend(style: str | Path) -> Blend:
@@ -194,7 +196,7 @@ def blend(styles: Sequence[StyleData], shares: Sequence[float], names: Sequence[
     card = styles[0].card if len(styles) == 1 else _card([style.card for style in styles], shares, names)
     totals = [math.fsum(shares[i] for i in family) for family in found]
     means = [blend_family([styles[i] for i in f], [shares[i] / total for i in f]) for f, total in zip(found, totals, strict=True)]
-    return Blend(tuple(means), tuple(totals), card)
+    return Blend(tuple(means), tuple(totals), card, _drums(styles, shares))
 
 
 def blend_family(styles: Sequence[StyleData], shares: Sequence[float]) -> StyleData:
@@ -205,6 +207,18 @@ def blend_family(styles: Sequence[StyleData], shares: Sequence[float]) -> StyleD
     settings = {key: sum(share * s.model_config[key] for s, share in zip(styles, shares, strict=True)) for key in _shared(styles)}
     heard = {song: hashes for style in styles for song, hashes in style.fingerprints.items()}
     return replace(styles[0], weights=weights, model_config={**styles[0].model_config, **settings}, fingerprints=heard)
+
+
+def _drums(styles: Sequence[StyleData], shares: Sequence[float]) -> dict[str, Tensor]:
+    """The drummer of the style with the largest share that has one, as loud as all the styles with drums together have shares."""
+    drummers = [(share, style.drums) for share, style in zip(shares, styles, strict=True) if style.drums]
+    if not drummers:
+        return {}
+    drums = max(drummers, key=lambda one: one[0])[1]
+    if "gain" not in drums:
+        return drums  # damaged; `drums.layer_of` says so
+    change_db = 20 * math.log10(math.fsum(share for share, _ in drummers))
+    return drums | {"gain": (drums["gain"] + round(100 * change_db)).to(drums["gain"].dtype)}
 
 
 def _shared(styles: Sequence[StyleData]) -> list[str]:

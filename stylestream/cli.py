@@ -403,6 +403,15 @@ Dream = Annotated[
     float, typer.Option(help="How much is the style's own instead of the song's: 0 nothing, 8 all.", min=0.0, callback=_finite)
 ]
 Grain = Annotated[float, typer.Option(help="How much fine texture is drawn.", min=0.0, max=1.0, callback=_finite)]
+Drums = Annotated[
+    float | None,
+    typer.Option(
+        help="How loud the style's drummer plays along: 0 is off. Default: 0.5 for styles with drums.",
+        min=0.0,
+        max=1.0,
+        callback=_finite_or_none,
+    ),
+]
 
 
 def _version(value: bool) -> None:
@@ -429,6 +438,7 @@ def transfer(
     strength: Strength = 1.0,
     dream: Dream = 0.0,
     grain: Grain = 0.5,
+    drums: Drums = None,
     seed: Seed = 0,
     device: Device = "cpu",
     subtype: Annotated[
@@ -453,11 +463,11 @@ def transfer(
     from stylestream.transfer import Dials, load_style, transfer_file
 
     _check_formats(jobs, subtype)
-    dials = Dials(strength=strength, dream=dream, grain=grain, seed=seed)
+    dials = Dials(strength=strength, dream=dream, grain=grain, drums=drums, seed=seed)
     with _wrong_usage():
         loaded = {name: load_style(name, device=device) for name in style}
         for ready in loaded.values():
-            dials.check(ready.draw.config.steps)
+            ready.check(dials)
 
     def work(job: Job, progress: Callable[[float], None]) -> list[str]:
         assert job.style is not None

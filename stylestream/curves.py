@@ -123,7 +123,7 @@ def dials(style: Any, song: Array, compare: Compare, *, seed: int = 0) -> dict[s
     """
 
     def scores(**dial: float) -> dict[str, float]:
-        return compare(style.transfer(song, metrics.SAMPLE_RATE, seed=seed, **dial))
+        return compare(style.transfer(song, metrics.SAMPLE_RATE, drums=0.0, seed=seed, **dial))  # the truth has none
 
     swept = {"strength": STRENGTHS, "dream": dreams(style.draw.config.steps)}
     return {dial: {f"{value:g}": scores(**{dial: value}) for value in values} for dial, values in swept.items()}

@@ -7,7 +7,8 @@ the truth:
     copy < random, equalise, plain, lstm2017, … < STYLE < ceiling          (ceiling: the truth's frames through the vocoder)
 
 The headline is *way*: the part of the way from copy to ceiling on log-mel L1. Drums are in neither song nor truth; a second table has
-the truth in the unseen SoundFont, where the same score in the training SoundFont is the ceiling; a third has the truth with its drums.
+the truth in the unseen SoundFont, where the same score in the training SoundFont is the ceiling; a third has the truth with its drums, and
+the style with its drum layer (*no_drums* is the style as in the first table).
 
 The *recordings protocol* has real songs and no truth. What is measured is what of the song is kept: an estimator's reading of the result
 against its reading of the song. The rows *mp3* and *mild_eq* show how well that estimator agrees with itself on the song after a lossy
@@ -77,7 +78,7 @@ SAMPLE_RATE = metrics.SAMPLE_RATE
 OF_THE_TRUTH = ("ceiling", "truth")  # rows made from it
 OF_THE_SONG = ("mp3", "mild_eq")  # rows that say how well the estimators agree with themselves
 MADE_BY = {  # row: the modules whose code decides what it is
-    "network": ("chunks", "draw", "features", "rhythm", "transfer", "vocoder"),
+    "network": ("chunks", "draw", "drums", "features", "rhythm", "transfer", "vocoder"),
     "baseline": ("baselines", "features", "vocoder"),
     "scores": ("curves", "judge", "meters", "metrics", "sound", "timbre", "twins"),
 }
@@ -114,7 +115,20 @@ COLUMNS = {  # metric: heading
 OF_SETS = ("kernel_distance", "frechet_distance", "judge_auc")  # of all passages together
 
 
-ROWS = ("copy", "random", "equalise", "plain", "lstm2017", "musaicing", "ulyanov", "ceiling", "truth", "same_score", *OF_THE_SONG)
+ROWS = (
+    "copy",
+    "random",
+    "equalise",
+    "plain",
+    "lstm2017",
+    "musaicing",
+    "ulyanov",
+    "ceiling",
+    "truth",
+    "same_score",
+    "no_drums",
+    *OF_THE_SONG,
+)
 KINDS = ("reduction", "recordings")
 COSTLY = ("musaicing", "ulyanov")  # a minute of processor time for four passages, the first time
 NEED_MATERIAL = ("random", *COSTLY)  # music of the style, beside what is judged
@@ -207,7 +221,8 @@ def rows_of(contenders: Contenders, seed: int = 0) -> dict[str, Row]:
     if contenders.lstm2017 is not None:
         rows["lstm2017"] = Row(_lstm2017(contenders.lstm2017), key_of(code, contenders.lstm2017.read_bytes()))
     rows |= {name: Row(_kept(name), key_of(code, source_hash(("rivals",)))) for name in COSTLY}
-    return rows | {contenders.name: Row(_transferred(contenders.style, seed))}
+    rows[contenders.name] = Row(_transferred(contenders.style, seed))
+    return rows | ({"with_drums": Row(_transferred(contenders.style, seed, drums=None))} if data.drums else {})
 
 
 def _kept(name: str) -> Callable[[Heard], Array]:
@@ -222,14 +237,16 @@ def _network_key(path: Path, seed: int) -> str:
     return key_of(source_hash(MADE_BY["network"]), path.read_bytes(), seed, torch.__version__)
 
 
-def _transferred(path: Path, seed: int) -> Callable[[Heard], Array]:
+def _transferred(path: Path, seed: int, *, drums: float | None = 0.0) -> Callable[[Heard], Array]:
+    """A style's result; without its drums, as long as the truth has none."""
+
     @functools.cache
     def style() -> Any:  # loaded when it is first needed, which for a kept baseline is never
         from stylestream.transfer import load_style
 
         return load_style(path)
 
-    return lambda heard: style().transfer(heard.song, SAMPLE_RATE, seed=seed)
+    return lambda heard: style().transfer(heard.song, SAMPLE_RATE, drums=drums, seed=seed)
 
 
 def _lstm2017(path: Path) -> Callable[[Heard], Array]:
@@ -332,7 +349,8 @@ class Judge:
             if stage.truths["rows"].sound.silent:
                 raise ValueError("the truth is silent; there is nothing to compare with")
             takes = self._takes(task, stage)
-            tables = {table: self._table(stage, table, takes, task.recipe or task.contenders.name) for table in stage.truths}
+            names = task.recipe or task.contenders.name, task.contenders.name
+            tables = {table: self._table(stage, table, takes, *names) for table in stage.truths}
             result = self._facts(task, tables, takes)
             if task.curves:
                 result["curves"] = self.curves(task, stage)
@@ -383,7 +401,7 @@ class Judge:
     def _wants(self, name: str, task: Task) -> bool:
         if name in NEED_MATERIAL and not task.material:
             return False
-        return name in ("copy", task.contenders.name) or self.wanted is None or name in self.wanted
+        return name in ("copy", "with_drums", task.contenders.name) or self.wanted is None or name in self.wanted
 
     def _take(self, name: str, row: Row, task: Task, stage: Stage) -> Take:
         others = [(part.id, part.start_seconds, part.seconds) for part in task.material]
@@ -398,9 +416,11 @@ class Judge:
         stage = self._rendered(Task(task.contenders, task.recipe, excerpt))
         return stage.truths["rows"].y
 
-    def _table(self, stage: Stage, table: str, takes: Mapping[str, Take], style: str) -> dict[str, dict[str, Any]]:
+    def _table(self, stage: Stage, table: str, takes: Mapping[str, Take], style: str, style_name: str) -> dict[str, dict[str, Any]]:
         """Row → ``scores``, ``errors``, ``seconds``, ``warnings``; in the first table how much it sounds like the style, too."""
-        truth, every = stage.truths[table], dict(takes)
+        truth, every = stage.truths[table], {name: take for name, take in takes.items() if name != "with_drums"}
+        if table == "with_drums" and table in takes:
+            every |= {style_name: takes[table], "no_drums": takes[style_name]}
         if table == "unseen_soundfont":
             every["same_score"] = stage.truths["rows"]
         elif truth is not stage.song:

@@ -6,7 +6,7 @@ particular, and nothing is trained.
 
 Conventions: times are seconds from the start of the song; frame ``t`` is centred on ``t / frames_per_second``; a tempo is the
 frames between two beats (its *lag*); phase 0 is on the beat (or the downbeat) and grows to 1 at the next. One pass over the song
-collects :class:`BeatTracker`'s three curves (about 60 bytes a frame), and everything else is computed from them.
+collects :class:`BeatTracker`'s curves (about 60 bytes a frame), and everything else is computed from them.
 
 References
 ----------
@@ -18,6 +18,7 @@ P. Grosche and M. Müller, "Extracting predominant local pulse information from 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import pairwise
 
 import numpy as np
@@ -34,6 +35,8 @@ TEMPO_WINDOW_SECONDS = 10.0  # at least six beats of the slowest tempo
 TEMPO_HOP_SECONDS = 1.0
 TIGHTNESS = 100.0  # Ellis's alpha: how dear an uneven beat is
 LONGEST_BEAT_SECONDS = 2.5  # two beats further apart than this are not neighbours: silence lies between them
+DYNAMICS_SECONDS = 1.0  # over which loudness is followed: about two beats
+SILENT_SECONDS = 0.5  # a rest shorter than this is no silence
 MIN_CONFIDENCE = 0.12  # noise, held chords and rubato without a pulse read 0.02 to 0.08
 
 
@@ -63,6 +66,59 @@ class Beats:
 NO_BEATS = Beats(np.zeros(0), np.zeros(0), 0.0)
 
 
+@dataclass(frozen=True, eq=False)
+class Pulse:
+    """What a drummer hears of a song: its beats, and at every frame how much starts and how loud it is.
+
+    Attributes
+    ----------
+    beats : Beats
+    onset : array [shape=(T,), >= 0]
+    level_db : array [shape=(T,), dB]
+        Of all rows together; silence is near -90.
+    frames_per_second : float
+    """
+
+    beats: Beats
+    onset: Array
+    level_db: Array
+    frames_per_second: float
+
+    @cached_property
+    def usual_db(self) -> float:
+        """Mean level of the song where it sounds."""
+        power = 10.0 ** (self.level_db / 10)
+        loud = power > 1e-4 * power.max(initial=1e-12)
+        return float(10 * np.log10(power[loud].mean())) if loud.any() else -90.0
+
+    @cached_property
+    def _around_db(self) -> Array:
+        smooth = uniform_filter1d(10.0 ** (self.level_db.astype(np.float64) / 10), int(DYNAMICS_SECONDS * self.frames_per_second) | 1)
+        return np.asarray(10 * np.log10(np.maximum(smooth, 1e-9)), dtype=np.float32)
+
+    @cached_property
+    def _loudest_near_db(self) -> Array:
+        return maximum_filter1d(self.level_db, int(SILENT_SECONDS * self.frames_per_second) | 1)
+
+    def dynamics_db(self, seconds: Seconds) -> Seconds:
+        """How loud the song is around these times, in dB re its usual level."""
+        return np.interp(seconds * self.frames_per_second, np.arange(len(self.level_db)), self._around_db) - self.usual_db
+
+    def mean_db(self, start_seconds: float, stop_seconds: float) -> float:
+        """Level between two times, dB."""
+        start = min(max(int(start_seconds * self.frames_per_second), 0), len(self.level_db) - 1)
+        part = self.level_db[start : max(int(stop_seconds * self.frames_per_second), start + 1)]
+        return float(10 * np.log10((10.0 ** (part.astype(np.float64) / 10)).mean()))
+
+    def silent_at(self, seconds: Seconds, below_db: float) -> NDArray[np.bool_]:
+        """Whether all around these times is further below the usual level than this."""
+        frames = np.clip(np.round(seconds * self.frames_per_second).astype(np.int64), 0, len(self.level_db) - 1)
+        return self._loudest_near_db[frames] < self.usual_db - below_db
+
+
+NO_PULSE = Pulse(NO_BEATS, np.zeros(1, np.float32), np.full(1, -90, np.float32), 1.0)
+
+
 class BeatTracker:
     """Collects what beats are found from, block by block; the blocks may be of any length.
 
@@ -82,6 +138,7 @@ class BeatTracker:
         self._onset: list[Array] = []
         self._bass: list[Array] = []
         self._chroma: list[Array] = []
+        self._level: list[Array] = []
 
     def push(self, x: Array) -> None:
         """Take the next frames (F, T), as of ``features.LogFrequency``, at the working loudness."""
@@ -100,6 +157,7 @@ class BeatTracker:
         self._onset.append(rise.mean(0))
         self._bass.append(rise[: 2 * self.bins_per_octave].mean(0))
         self._chroma.append(_chroma(loud, self.bins_per_octave).astype(np.float16).T)
+        self._level.append(_level_db(np.asarray(x, dtype=np.float32)))
 
     def beats(self) -> Beats:
         """The beats of everything pushed."""
@@ -108,11 +166,24 @@ class BeatTracker:
         onset, bass = np.concatenate(self._onset), np.concatenate(self._bass)
         return track_beats(onset, self.frames_per_second, bass=bass, chroma=np.concatenate(self._chroma).T)
 
+    def pulse(self) -> Pulse:
+        """The same with the curves they were found from; beats that are not reliable are none."""
+        if not self._onset:
+            return NO_PULSE
+        beats = self.beats()
+        kept = beats if beats.reliable else Beats(np.zeros(0), np.zeros(0), beats.confidence)
+        return Pulse(kept, np.concatenate(self._onset), np.concatenate(self._level), self.frames_per_second)
+
 
 def loudness(x: Array) -> Array:
     """How loud each row of frames is to the ear, about [0, 1]: what onsets are looked for in."""
     # Dry decibels rise as soon as the foot of the window touches an attack; over a soft floor at -60 dB they rise with it.
     return np.log1p(10.0 ** ((x - 1) * 4.5 + 3.0)) / np.float32(np.log(10) * 3)
+
+
+def _level_db(x: Array) -> Array:
+    # frames are dB over a soft floor at -90
+    return np.asarray(10 * np.log10(np.maximum((10.0 ** ((x - 1) * 9) - 1e-9).sum(0), 1e-9)), dtype=np.float32)
 
 
 def _highest_of_neighbours(a: Array) -> Array:
@@ -358,7 +429,7 @@ def _turn(out: Array, turns: Seconds, known: NDArray[np.bool_]) -> None:
 
 def _bars(beats: Seconds, downbeats: Seconds) -> Seconds:
     """Position of each beat in bars: 0, 1/4, 2/4, 3/4, 1, …; whole numbers on downbeats."""
-    down = _nearest(beats, downbeats)
+    down = nearest_beats(beats, downbeats)
     lengths = np.diff(down)
     usual = int(np.median(lengths)) if len(lengths) else 4
     # whole bars beyond the first and the last downbeat, so that every beat lies between two of them
@@ -367,6 +438,7 @@ def _bars(beats: Seconds, downbeats: Seconds) -> Seconds:
     return np.interp(np.arange(len(beats)), knots, np.arange(len(knots)))
 
 
-def _nearest(beats: Seconds, downbeats: Seconds) -> NDArray[np.int64]:
+def nearest_beats(beats: Seconds, downbeats: Seconds) -> NDArray[np.int64]:
+    """For each downbeat which beat it is, ascending, each once."""
     right = np.clip(np.searchsorted(beats, downbeats), 1, len(beats) - 1)
     return np.unique(np.where(downbeats - beats[right - 1] <= beats[right] - downbeats, right - 1, right))

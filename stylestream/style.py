@@ -3,7 +3,7 @@
 A style file is a safetensors file [1]_: eight bytes of header length, a JSON header, tensors. Weights are kept in float16.
 Everything else is one JSON text in the header's metadata under the key ``stylestream``: format version, package version, feature
 config, model config, card, and the ids and melody fingerprints of the training songs, by which an evaluation refuses songs that
-the style has seen.
+the style has seen. A style with a drum layer (``drums.py``) has it in tensors of its own, whole numbers that are kept as they are.
 
 Loading executes nothing: JSON and plain tensors are all there is. Every size is checked before memory is taken. A file that is
 wrong, truncated, newer than this package, or a pickle raises ``ValueError`` with one line that says so.
@@ -34,7 +34,8 @@ from stylestream.files import whole_file
 if TYPE_CHECKING:
     from torch import Tensor
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2  # 1 had no drums; a style without them is still written so, for readers of that time
+DRUMS = "drums."  # what the names of a drum layer's tensors begin with
 SUFFIX = ".safetensors"
 MAX_FILE_BYTES = 64 * 2**20  # sixteen times what a bundled style may be: a file beyond it is not a style
 MAX_HEADER_BYTES = 16 * 2**20
@@ -87,6 +88,7 @@ class StyleData:
     card: Card
     fingerprints: dict[str, list[int]]  # training song id → hashes of its melody; empty where none was taken
     package_version: str
+    drums: dict[str, Tensor] = field(default_factory=dict)  # as `drums.DrumLayer.tensors`; empty: the style has none
 
 
 @dataclass(frozen=True)
@@ -112,6 +114,7 @@ def save_style(
     feature_config: Mapping[str, Any],
     card: Card,
     fingerprints: Mapping[str, Sequence[int]] | None = None,
+    drums: Mapping[str, Tensor] | None = None,
 ) -> Path:
     """Write a style file, whole or not at all.
 
@@ -146,7 +149,7 @@ def save_style(
     if path.suffix != SUFFIX:
         raise ValueError(f"a style file's name ends in {SUFFIX}, {path.name!r} does not")
     metadata = {
-        "format_version": FORMAT_VERSION,
+        "format_version": FORMAT_VERSION if drums else 1,
         "package_version": __version__,
         "model_config": dict(model_config),
         "feature_config": dict(feature_config),
@@ -154,6 +157,7 @@ def save_style(
         "fingerprints": {song: [int(h) for h in hashes] for song, hashes in (fingerprints or {}).items()},
     }
     weights = {name: _half(name, tensor) for name, tensor in sorted(model_state.items())}
+    weights |= {DRUMS + name: tensor.contiguous().clone() for name, tensor in sorted((drums or {}).items())}
     # One key: the order of several would differ from run to run, and equal styles would be unequal files.
     data = save(weights, metadata={"stylestream": _to_json(metadata)})
     with whole_file(path) as temporary:
@@ -178,7 +182,17 @@ def update_card(path: str | Path, **changes: Any) -> Path:
     """
     data = load_style_file(path)
     card, configs = replace(data.card, **changes), {"model_config": data.model_config, "feature_config": data.feature_config}
-    return save_style(path, data.weights, **configs, card=card, fingerprints=data.fingerprints)
+    return save_style(path, data.weights, **configs, card=card, fingerprints=data.fingerprints, drums=data.drums)
+
+
+def update_drums(path: str | Path, drums: Mapping[str, Tensor] | None, **changes: Any) -> Path:
+    """Give a style file another drum layer (None: none), and change fields of its card; the weights stay as they are, bit for bit.
+
+    Raises as `update_card`.
+    """
+    data = load_style_file(path)
+    card, configs = replace(data.card, **changes), {"model_config": data.model_config, "feature_config": data.feature_config}
+    return save_style(path, data.weights, **configs, card=card, fingerprints=data.fingerprints, drums=drums)
 
 
 def _half(name: str, tensor: Tensor) -> Tensor:
@@ -230,6 +244,7 @@ def load_style_file(path: str | Path) -> StyleData:
         tensors = load(path.read_bytes())
     except (SafetensorError, KeyError, ValueError, TypeError) as error:
         raise ValueError(f"{path}: the weights are damaged ({_one_line(error)}); get the style file again") from None
+    drums = {name.removeprefix(DRUMS): tensors.pop(name) for name in [*tensors] if name.startswith(DRUMS)}
     weights = {name: tensor.float() if tensor.is_floating_point() else tensor for name, tensor in tensors.items()}
     broken = [name for name, tensor in weights.items() if not tensor.isfinite().all()]
     if broken:
@@ -241,6 +256,7 @@ def load_style_file(path: str | Path) -> StyleData:
         card=_card(metadata, path),
         fingerprints=_fingerprints(metadata, path),
         package_version=str(metadata.get("package_version", "")),
+        drums=drums,
     )
 
 

@@ -32,9 +32,10 @@ from stylestream import audio
 from stylestream.blend import load_blend
 from stylestream.chunks import THREADS, Chunk, Queue, cut_into_chunks, in_order
 from stylestream.draw import Draw
+from stylestream.drums import DEFAULT_DRUMS, NO_HITS, DrumLayer, Hits, layer_of, plan_hits, play
 from stylestream.features import FeatureConfig, LogFrequency
 from stylestream.network import Together, features_of, network_of
-from stylestream.rhythm import NO_BEATS, Beats, BeatTracker, phase
+from stylestream.rhythm import NO_PULSE, Beats, BeatTracker, Pulse, phase
 from stylestream.style import Card
 from stylestream.vocoder import Analysis, Vocoder
 
@@ -68,16 +69,21 @@ class Dials:
     strength: float = 1.0
     dream: float = 0.0
     grain: float = 0.5
+    drums: float | None = None
     seed: int = 0
 
-    def check(self, steps: int) -> None:
+    def check(self, steps: int, *, has_drums: bool = True) -> None:
         """Raise ValueError with the range if a dial is outside it; ``steps`` is the style's K."""
-        for name, highest in (("strength", 1), ("dream", steps), ("grain", 1)):
+        for name, highest in (("strength", 1), ("dream", steps), ("grain", 1), ("drums", 1)):
             value = getattr(self, name)
+            if name == "drums" and value is None:
+                continue
             if not isinstance(value, Real) or not 0 <= float(value) <= highest:  # NaN is in no range
                 raise ValueError(f"{name} is {value!r}; it must be from 0 to {highest}")
         if isinstance(self.seed, bool) or not isinstance(self.seed, (int, np.integer)):
             raise ValueError(f"seed is {self.seed!r}; it must be a whole number")
+        if self.drums and not has_drums:
+            raise ValueError(f"drums is {self.drums!r}, but this style has no drums; leave it out, or 0")
 
 
 def latents_of(dream: float, steps: int) -> float:
@@ -113,6 +119,8 @@ class StyleTransfer:
     vocoder : Vocoder, optional
         By default with as many iterations as the style asks for.
     card : Card, optional
+    layer : DrumLayer, optional
+        The style's drums.
     style : int
         Row of the network's style embedding.
     device : str
@@ -135,6 +143,7 @@ class StyleTransfer:
         features: LogFrequency | None = None,
         vocoder: Vocoder | None = None,
         card: Card | None = None,
+        layer: DrumLayer | None = None,
         style: int = 0,
         device: str = "cpu",
         half: bool | None = None,
@@ -143,7 +152,7 @@ class StyleTransfer:
         self.draw = draw.to(self.device).eval().requires_grad_(False)
         self.vocoder = (vocoder or Vocoder(features, iterations=draw.config.phase_iterations)).to(self.device)
         self.config: FeatureConfig = self.vocoder.features.config
-        self.card, self.style = card, style
+        self.card, self.layer, self.style = card, layer, style
         self.half = _multiplies_in_bfloat16(self.device) if half is None else half
 
     def __call__(
@@ -151,9 +160,11 @@ class StyleTransfer:
         y: Tensor,
         *,
         phase: Tensor | None = None,
+        hits: Hits = NO_HITS,
         strength: float = 1.0,
         dream: float = 0.0,
         grain: float = 0.5,
+        drums: float | None = None,
         seed: int = 0,
         first_frame: int = 0,
         inner: slice = slice(None),
@@ -166,6 +177,8 @@ class StyleTransfer:
             A song, or a part of one, at ``config.sample_rate`` and ``config.loudness_lufs``.
         phase : Tensor [shape=(4, 1 + N // hop_length)], optional
             Beat and bar phase (`rhythm.phase`).
+        hits : Hits
+            What the style's drummer plays in the whole song (`drums.plan_hits`).
         first_frame : int
             Where in the song the part starts; a multiple of the network's grid.
         inner : slice of frames
@@ -180,7 +193,20 @@ class StyleTransfer:
         x = self.vocoder.frames(song)  # (F, T)
         latents = latents_of(dream, self.draw.config.steps)
         x_hat = self._paint(x, phase, dream=latents, grain=grain, seed=seed, first_frame=first_frame)
-        return self.vocoder.synthesise(x_hat[:, inner], _cut(song, inner, self.config), strength=strength)
+        styled = self.vocoder.synthesise(x_hat[:, inner], _cut(song, inner, self.config), strength=strength)
+        return self._with_drums(styled, hits, strength * self.drum_gain(drums), first_frame + inner.indices(x.shape[-1])[0])
+
+    def drum_gain(self, drums: float | None) -> float:
+        """What the dial does to the drum layer: 1 in the middle, where it stands if it is not touched; 12 dB more at the end."""
+        if self.layer is None:
+            return 0.0
+        return float(((DEFAULT_DRUMS if drums is None else drums) / DEFAULT_DRUMS) ** 2)
+
+    def _with_drums(self, y: Tensor, hits: Hits, gain: float, first_frame: int) -> Tensor:
+        if self.layer is None or not gain or not len(hits):
+            return y  # to the bit
+        first_sample = first_frame * self.config.hop_length
+        return y + gain * torch.from_numpy(play(self.layer, hits, y.shape[1], first_sample=first_sample, channels=y.shape[0])).to(y)
 
     def _paint(self, x: Tensor, phase: Tensor | None, **dials: Any) -> Tensor:
         batch_phase = None if phase is None else phase[None]
@@ -218,6 +244,7 @@ class StyleTransfer:
         strength: float = 1.0,
         dream: float = 0.0,
         grain: float = 0.5,
+        drums: float | None = None,
         seed: int = 0,
         chunk_seconds: float | None = None,
     ) -> Array:
@@ -234,6 +261,9 @@ class StyleTransfer:
             turns are roughly equal distances (`latents_of`).
         grain : float in [0, 1]
             How much texture is drawn: 0 is smooth.
+        drums : float in [0, 1], optional
+            How loud the style's drummer plays along: 0 is not at all, 0.5 as in the style's own songs, 1 is 12 dB more. When not given: 0.5
+            where the style has drums. Where the song has no clear beat nobody drums.
         seed : int
             Of whatever is drawn.
         chunk_seconds : float, optional
@@ -251,13 +281,17 @@ class StyleTransfer:
             If y is not (C, N) of finite numbers, or a dial is outside its range.
         """
         y = _checked(y, sample_rate)
-        dials = Dials(strength, dream, grain, seed)
-        dials.check(self.draw.config.steps)
+        dials = Dials(strength, dream, grain, drums, seed)
+        self.check(dials)
         if not y.shape[1]:
             return y
         song = self.listen(lambda: _blocks(y), sample_rate, y.shape[0], peak=strength < PEAK_RAMP)
         out = np.concatenate([*self.render(lambda: _blocks(y), song, dials, chunk_seconds=chunk_seconds)], axis=1)
         return out * np.float32(final_gain(song, audio.loudness(out, sample_rate), audio.true_peak_db(out, sample_rate), strength))
+
+    def check(self, dials: Dials) -> None:
+        """Raise ValueError if a dial is outside its range for this style."""
+        dials.check(self.draw.config.steps, has_drums=self.layer is not None)
 
     def listen(
         self,
@@ -278,8 +312,7 @@ class StyleTransfer:
         for x in in_order(self._frames_of, chunks, workers=self._workers()):
             tracker.push(x)
             seen(x)
-        beats = tracker.beats()
-        return replace(hearing, beats=beats if beats.reliable else replace(NO_BEATS, confidence=beats.confidence))
+        return replace(hearing, pulse=tracker.pulse())
 
     def _frames_of(self, chunk: Chunk) -> Array:
         with torch.inference_mode():
@@ -387,20 +420,22 @@ class StyleTransfer:
             self.config.hop_length,
             first_frames=self._chunk_frames(first_seconds) if first_seconds else None,
         )
+        hits = plan_hits(self.layer, song.pulse, seed=dials.seed) if self.layer is not None and self.drum_gain(dials.drums) else NO_HITS
 
         def transferred(chunk: Chunk) -> tuple[Array, Array]:
-            return self._transfer_chunk(chunk, song.beats, dials)
+            return self._transfer_chunk(chunk, song.beats, hits, dials)
 
         return in_order(transferred, chunks, workers=self._workers(), first_alone=first_seconds is not None)
 
     @torch.inference_mode()
-    def _transfer_chunk(self, chunk: Chunk, beats: Beats, dials: Dials) -> tuple[Array, Array]:
+    def _transfer_chunk(self, chunk: Chunk, beats: Beats, hits: Hits, dials: Dials) -> tuple[Array, Array]:
         hop = self.config.hop_length
         frames = 1 + chunk.y.shape[1] // hop
         where = phase(beats.beat_seconds, beats.downbeat_seconds, frames, self.config.frames_per_second, first_frame=chunk.first_frame)
         styled = self(
             torch.from_numpy(chunk.y).to(self.device),
             phase=torch.from_numpy(where).to(self.device),
+            hits=hits,
             first_frame=chunk.first_frame,
             inner=chunk.inner,
             **vars(dials),
@@ -461,7 +496,12 @@ class Hearing:
     loudness_lufs: float
     peak_db: float
     gain: float
-    beats: Beats = NO_BEATS
+    pulse: Pulse = NO_PULSE
+
+    @property
+    def beats(self) -> Beats:
+        """None where they are not reliable."""
+        return self.pulse.beats
 
 
 def _measure(
@@ -637,6 +677,7 @@ def transfer_file(
     strength: float = 1.0,
     dream: float = 0.0,
     grain: float = 0.5,
+    drums: float | None = None,
     seed: int = 0,
     subtype: str | None = None,
     chunk_seconds: float | None = None,
@@ -652,7 +693,7 @@ def transfer_file(
         Any audio file, the sound of a video, or MIDI.
     out_path : str or Path
         Its suffix chooses the container; an existing file is replaced. The file appears whole or not at all.
-    strength, dream, grain, seed
+    strength, dream, grain, drums, seed
         As in `StyleTransfer.transfer`.
     subtype : str, optional
         Sample format, as in `audio.output_format`.
@@ -665,8 +706,8 @@ def transfer_file(
         If the song cannot be read, the result cannot be written, or a dial is outside its range.
     """
     style = style if isinstance(style, StyleTransfer) else load_style(style)
-    dials, folder = Dials(strength, dream, grain, seed), Path(out_path).parent
-    dials.check(style.draw.config.steps)
+    dials, folder = Dials(strength, dream, grain, drums, seed), Path(out_path).parent
+    style.check(dials)
     output = audio.output_format(audio.info(song_path), out_path, subtype)
     # the writer first: a result that cannot be written is known before it is made
     comment = how_it_was_made(style.card, dials)
@@ -692,7 +733,8 @@ def how_it_was_made(card: Card | None, dials: Dials) -> str:
     >>> how_it_was_made(Card("Rock Band"), Dials(strength=0.9))
     'StyleStream: as Rock Band (strength 0.9, dream 0, grain 0.5, seed 0)'
     """
-    said = ", ".join(f"{name} {value:g}" if isinstance(value, float) else f"{name} {value}" for name, value in vars(dials).items())
+    turned = {name: value for name, value in vars(dials).items() if value is not None}
+    said = ", ".join(f"{name} {value:g}" if isinstance(value, float) else f"{name} {value}" for name, value in turned.items())
     return f"StyleStream: as {card.title if card else 'a style'} ({said})"
 
 
@@ -740,8 +782,8 @@ def load_style(style: str | Path, *, device: str = "cpu", half: bool | None = No
     check_device(device)
     networks = [network_of(data, str(style)) for data in found.styles]
     draw = networks[0] if len(networks) == 1 else Together(networks, found.shares)
-    features = LogFrequency(features_of(found.styles[0], str(style)))
-    return StyleTransfer(draw, features=features, card=found.card, device=device, half=half)
+    features, layer = LogFrequency(features_of(found.styles[0], str(style))), layer_of(found.drums, str(style))
+    return StyleTransfer(draw, features=features, card=found.card, layer=layer, device=device, half=half)
 
 
 def check_device(device: str) -> None:

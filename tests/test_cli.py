@@ -85,6 +85,8 @@ def test_the_module_is_the_command():
         (["transfer", "song.wav", "-s", "tiny", "--strength", "nan"], "--strength"),
         (["transfer", "song.wav", "-s", "tiny", "--grain", "inf"], "--grain"),
         (["transfer", "song.wav", "-s", "tiny", "--dream", "inf"], "--dream"),
+        (["transfer", "song.wav", "-s", "tiny", "--drums", "1.5"], "--drums"),
+        (["transfer", "song.wav", "-s", "tiny", "--drums", "nan"], "--drums"),
         (["transfer", "song.wav", "-s", "no-such-style"], "unknown style 'no-such-style'"),
         (["transfer", "song.wav", "-s", "no-such.safetensors"], "no such style file"),
         (["transfer", "song.wav", "-s", "rock:0.5,strigns:0.5"], "unknown style 'strigns'; did you mean 'strings'?"),

@@ -1,6 +1,7 @@
 """Train the bundled styles: render, train a many-style base, fine-tune each style from it, write the style files.
 
     python tools/make_styles.py all --data DATA --work WORK --out stylestream/styles
+    python tools/make_styles.py drums --data DATA --out stylestream/styles      the drum layers of style files that are there, anew
 
 The settings are those of stylestream/configs/STYLE.toml: [train] for the base, [tune] for each style; options replace them. Each step
 resumes when run again. The base, electronic and jazz as shipped: --per-style 240 --views 4 --seconds 20 --batch 256 --rate 1.5e-3
@@ -22,7 +23,7 @@ import numpy as np
 import torch
 from safetensors.torch import load_file, save_file
 
-from stylestream import corpus, midi, recipes, train, views
+from stylestream import corpus, drumming, midi, recipes, train, views
 from stylestream.cli import read_config
 from stylestream.corpus import FrameStore
 from stylestream.draw import Draw, DrawConfig
@@ -270,12 +271,21 @@ def pack_base(options: argparse.Namespace) -> None:
     save_style(path, weights, model_config=config, feature_config=asdict(FeatureConfig()), card=about, fingerprints=fingerprints)
 
 
+def drums(options: argparse.Namespace) -> None:
+    """The drum layer of every style file that is there and whose songs have drums; the weights stay as they are."""
+    with midi.Synthesizer(options.soundfont) as synthesizer:
+        for style in options.styles:
+            path = options.out / f"{style}.safetensors"
+            if path.is_file():
+                print(f"{style}: {drumming.add_drums(path, options.data, recipes.recipe_of(style), synthesizer)}", flush=True)
+
+
 def main() -> None:
     """Do the step that is asked for."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("step", choices=("render", "plain", "all", "pack"))
+    parser.add_argument("step", choices=("render", "plain", "all", "pack", "drums"))
     parser.add_argument("--data", type=Path, default=Path("../shared/data"))
-    parser.add_argument("--work", type=Path, required=True)
+    parser.add_argument("--work", type=Path, help="of all steps but drums: what is not finished")
     parser.add_argument("--out", type=Path, default=Path("stylestream/styles"))
     parser.add_argument("--baselines", type=Path, default=Path("benchmarks/baselines"))
     parser.add_argument("--trained-on", default="CPU", help="for the cards")
@@ -294,6 +304,11 @@ def main() -> None:
     parser.add_argument("--batch", type=int)
     parser.add_argument("--rate", type=float, help="of the base; a style takes half of it")
     options = parser.parse_args()
+    if options.step == "drums":
+        drums(options)
+        return
+    if options.work is None:
+        parser.error(f"the step {options.step} needs --work")
     options.work.mkdir(parents=True, exist_ok=True)
     if options.step != "all":
         {"render": render, "plain": plain, "pack": pack}[options.step](options)
@@ -312,6 +327,7 @@ def main() -> None:
     if options.plain_minutes:
         plain(options, model)
     pack(options)
+    drums(options)
 
 
 if __name__ == "__main__":
