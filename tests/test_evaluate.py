@@ -231,3 +231,25 @@ def test_a_style_that_is_called_like_a_row_is_refused(scores: Path, tiny_style: 
     (tmp_path / "copy.safetensors").write_bytes(tiny_style.read_bytes())
     with pytest.raises(ValueError, match="'copy' is a row of the table; rename"):
         evaluate.rows_of(Contenders.find(tmp_path / "copy.safetensors"))
+
+
+def test_a_drum_layer_is_heard_where_the_truth_has_drums_and_nowhere_else(
+    scores: Path, fonts: None, tiny_style: Path, tmp_path: Path
+) -> None:
+    from stylestream import drumming
+    from stylestream.style import update_drums
+
+    drummed = tmp_path / "tiny.safetensors"
+    drummed.write_bytes(tiny_style.read_bytes())
+    t = np.arange(4000) / 44100
+    snare = drumming.Sound(38, 100, (0.3 * np.exp(-t / 0.02) * np.cos(2 * np.pi * 3000 * t)).astype(np.float32), 0.0)
+    bar = drumming.PlayedBar(4, 8, tuple((480 * beat, 38, 100) for beat in range(4)))
+    update_drums(drummed, drumming.assemble([drumming.Groove(120.0, (bar,))], [snare]).tensors())
+    found, _ = evaluate.excerpts([scores / "piece 0.mid"], "rock", replace(SHORT, seconds=5.0))
+    judge = Judge(replace(SHORT, seconds=5.0), tmp_path, rows=["none"])
+    with_layer, without = (judge.score(Task(Contenders.find(style), "rock", found[0])) for style in (drummed, tiny_style))
+    assert with_layer["rows"] == without["rows"]
+    table = with_layer["with_drums"]
+    assert list(table) == ["copy", "tiny", "no_drums", "ceiling", "truth"]
+    assert table["no_drums"] == without["with_drums"]["tiny"]
+    assert table["tiny"]["flux"] != table["no_drums"]["flux"]
