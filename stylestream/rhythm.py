@@ -142,7 +142,10 @@ class BeatTracker:
 
     def push(self, x: Array) -> None:
         """Take the next frames (F, T), as of ``features.LogFrequency``, at the working loudness."""
-        self.push_loudness(loudness(np.asarray(x, dtype=np.float32)))
+        x = np.asarray(x, dtype=np.float32)
+        if x.shape[-1]:
+            self._level.append(_level_db(x))
+        self.push_loudness(loudness(x))
 
     def push_loudness(self, loud: Array) -> None:
         """Take the `loudness` of the next frames (F, T): whoever has frames in steps looks it up in a table, a sixth of the time."""
@@ -157,7 +160,6 @@ class BeatTracker:
         self._onset.append(rise.mean(0))
         self._bass.append(rise[: 2 * self.bins_per_octave].mean(0))
         self._chroma.append(_chroma(loud, self.bins_per_octave).astype(np.float16).T)
-        self._level.append(_level_db(np.asarray(x, dtype=np.float32)))
 
     def beats(self) -> Beats:
         """The beats of everything pushed."""
@@ -167,8 +169,8 @@ class BeatTracker:
         return track_beats(onset, self.frames_per_second, bass=bass, chroma=np.concatenate(self._chroma).T)
 
     def pulse(self) -> Pulse:
-        """The same with the curves they were found from; beats that are not reliable are none."""
-        if not self._onset:
+        """The same with the curves of what was pushed as frames; beats that are not reliable are none."""
+        if not self._level:
             return NO_PULSE
         beats = self.beats()
         kept = beats if beats.reliable else Beats(np.zeros(0), np.zeros(0), beats.confidence)
