@@ -921,6 +921,9 @@ def metric_lines(desk: Desk, gate: Gate) -> Iterator[str]:
     yield from metric("stored_bytes", "gauge", "Bytes of songs and results.", {"": float(desk.stored_bytes())})
     answers = {f'status="{status}"': float(count) for status, count in sorted(gate.counts.items())}
     yield from metric("answers_total", "counter", "HTTP answers by status.", answers)
+    yield from metric(
+        "cpu_seconds_total", "counter", "Processor time of the server process; its children are not in it.", {"": time.process_time()}
+    )
     memory = _memory_bytes()
     if memory:
         yield from metric("resident_memory_bytes", "gauge", "Memory of the server process.", {"": memory})

@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import numpy as np
 import pytest
@@ -564,7 +565,7 @@ def test_a_result_keeps_the_songs_tags_and_says_how_it_was_made(style_file, tmp_
     with audio.Writer(tmp_path / "song.mp3", sample_rate=44100, channels=2, tags=Tags({"title": ["Waltz"], "comment": ["a take"]})) as song:
         song.write(music(1.0))
     transfer_file(style_file, tmp_path / "song.mp3", tmp_path / "out.mp3", strength=0.75, seed=7)
-    told = MP3(tmp_path / "out.mp3").tags
+    told: Any = MP3(tmp_path / "out.mp3").tags
     (comment,) = told.getall("COMM")
     assert told["TIT2"].text == ["Waltz"]
     assert comment.text == ["a take", f"StyleStream: as {load_style(style_file).card.title} (strength 0.75, dream 0, grain 0.5, seed 7)"]
