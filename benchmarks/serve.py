@@ -143,7 +143,8 @@ def table(count: int, seconds: float, style: str, many: list[Visit], alone: dict
         "",
         f"All {music_seconds:.0f} s of music took {whole:.0f} s: {music_seconds / whole:.1f}× real time.",
         "",
-        f"| one visitor alone, a song of four minutes; load {memory['load alone']:.1f} | first sound, s | server's processor time to it, s | done, s |",
+        f"| one visitor alone, a song of four minutes; load {memory['load alone']:.1f} | first sound, s "
+        "| server's processor time to it, s | done, s |",
         "| --- | --- | --- | --- |",
         *(f"| {name} | {v.first_sound:.1f} | {v.cpu:.1f} | {v.done:.1f} ({240 / v.done:.1f}×) |" for name, v in alone.items()),
         "",

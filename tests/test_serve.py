@@ -16,6 +16,8 @@ import sys
 import threading
 import time
 import warnings
+from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -94,11 +96,14 @@ def test_a_song_is_sent_and_comes_back_in_the_style_as_transfer_file_makes_it(ap
 
 @pytest.mark.parametrize("format", ["wav", "flac", "mp3"])
 def test_a_result_can_be_had_in_every_format(api, tone, format):
-    answer = api.post("/transfer", params={"style": "tiny", "format": format}, content=wav(tone(1.0, sample_rate=48000), 48000))
+    song = 0.3 * tone(3.0, sample_rate=48000)
+    answer = api.post("/transfer", params={"style": "tiny", "format": format}, content=wav(song, 48000))
     assert answer.headers["content-type"] == page.MEDIA_TYPES[format]
     y, sample_rate = soundfile.read(io.BytesIO(answer.content))
     assert (sample_rate, y.shape[1]) == (48000, 2)
-    assert abs(len(y) - 48000) <= (0 if format != "mp3" else 2400)
+    assert abs(len(y) - 3 * 48000) <= (0 if format != "mp3" else 2400)
+    assert audio.loudness(y.T, 48000) == pytest.approx(audio.loudness(song, 48000), abs=0.3)
+    assert audio.true_peak_db(y.T, 48000) <= -0.9
 
 
 PNG = base64.b64decode("iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5ErkJggg==")
@@ -242,6 +247,66 @@ def test_a_full_queue_and_a_greedy_address_are_told_so(app, tone):
     song = greedy.post("/songs", content=wav(tone(60.0))).json()["id"]
     assert greedy.post("/jobs", json={"song": song, "style": "strings"}).status_code == 201
     assert greedy.post("/jobs", json={"song": song, "style": "strings"}).status_code == 429
+
+
+def test_what_a_server_does_not_offer_is_refused_in_words(app, tone):
+    sent = wav(tone(1.0))
+
+    def trained(client, songs: int = 1, minutes: float = 1.0) -> tuple[int, str]:
+        song = client.post("/songs", content=sent).json()["id"]
+        answer = client.post("/train", json={"songs": [song] * songs, "minutes": minutes})
+        return answer.status_code, answer.json()["error"]
+
+    assert trained(app(Limits(train_minutes=0))) == (
+        403,
+        "no styles are trained on this server; use `stylestream train` on your own machine",
+    )
+    small = app(Limits(train_minutes=2, train_songs=2))
+    assert trained(small, minutes=3) == (422, "at most 2 minutes are trained here")
+    assert trained(small, songs=3) == (422, "at most 2 songs are taken here")
+    full = app(Limits(store_mb=0.2))
+    assert full.post("/songs", content=sent).status_code == 201
+    answer = full.post("/songs", content=sent)
+    assert (answer.status_code, answer.json()["error"]) == (507, "this machine is full of songs; try again in an hour")
+    slow = app(Limits(song_seconds=0.5)).post("/songs", params={"name": "a.wav"}, content=sent)
+    assert slow.json()["error"].startswith("'a.wav' lasts 0:01 minutes; at most 0:00 minutes are taken here")
+
+
+def commands() -> Iterator[bytes]:
+    """Of all processes, where the system tells."""
+    for path in Path("/proc").glob("[0-9]*/cmdline"):
+        with suppress(OSError):  # it has ended meanwhile
+            yield path.read_bytes()
+
+
+def test_a_cancelled_training_ends_its_process_and_leaves_nothing(app, tone):
+    client = app()
+    song = client.post("/songs", content=wav(tone(20.0))).json()["id"]
+    job = client.post("/train", json={"songs": [song], "minutes": 5}).json()["id"]
+    desk = client.app.state.desk
+    with client.stream("GET", f"/jobs/{job}/events") as events:
+        for line in events.iter_lines():
+            view = json.loads(line[6:]) if line.startswith("data: ") else {}
+            assert not view.get("error")
+            if view.get("lines") or view.get("fraction"):  # the child is at work
+                break
+    client.delete(f"/jobs/{job}")
+    assert finished(client, job)["state"] == "cancelled"
+    assert not desk.jobs[job].folder.exists()
+    assert not [command for command in commands() if str(desk.folder).encode() in command]
+
+
+def test_what_is_forgotten_is_gone(app, tone):
+    client = app()
+    song = client.post("/songs", content=wav(tone(1.0))).json()["id"]
+    job = client.post("/jobs", json={"song": song, "style": "tiny"}).json()["id"]
+    assert finished(client, job)["state"] == "done"
+    assert client.delete(f"/jobs/{job}").json()["state"] == "done"  # nothing to cancel, and nothing lost
+    assert client.get(f"/jobs/{job}/result.wav").status_code == 200
+    client.delete(f"/jobs/{job}", params={"forget": True})
+    assert client.get(f"/jobs/{job}/result.wav").status_code == 404
+    assert client.delete(f"/songs/{song}").json() == {"removed": True}
+    assert list(client.app.state.desk.folder.iterdir()) == []
 
 
 def test_a_page_that_leaves_takes_its_job_with_it(app, tone):
