@@ -71,6 +71,7 @@ class Style:
     card: Card
     bundled: bool = False
     own: bool = False
+    drums: bool = False
     sample: bytes | None = None
     picture: bytes | None = None
 
@@ -78,19 +79,28 @@ class Style:
         """What the page is told; no path."""
         keys = ("title", "description", "licence", "author", "training_minutes", "notes")
         card = {key: getattr(self.card, key) for key in keys}
-        return {"name": self.name, **card, "hours": round(self.card.hours, 2), "bundled": self.bundled, "own": self.own}
+        return {
+            "name": self.name,
+            **card,
+            "hours": round(self.card.hours, 2),
+            "bundled": self.bundled,
+            "own": self.own,
+            "drums": self.drums,
+        }
 
 
 class Styles:
     """The styles of this machine, loaded when they are first wanted."""
 
     def __init__(self, device: str = "cpu") -> None:
-        from stylestream.style import list_styles
+        from stylestream.style import has_drums, list_styles
 
         self.device = device
         self._lock, self._sampling = threading.Lock(), threading.Lock()
         self._loaded: OrderedDict[str, StyleTransfer] = OrderedDict()
-        self.known = {e.name: Style(e.name, e.path, e.card, e.bundled) for e in list_styles() if e.card is not None}
+        self.known = {
+            e.name: Style(e.name, e.path, e.card, e.bundled, drums=has_drums(e.path)) for e in list_styles() if e.card is not None
+        }
 
     def offered(self) -> list[Style]:
         """Those that every visitor sees; own styles are for who has their name."""
@@ -108,7 +118,9 @@ class Styles:
 
     def add(self, path: Path, card: Card) -> Style:
         """Take in a style that a visitor has trained."""
-        style = Style(f"own:{secrets.token_urlsafe(12)}", path, card, own=True)
+        from stylestream.style import has_drums
+
+        style = Style(f"own:{secrets.token_urlsafe(12)}", path, card, own=True, drums=has_drums(path))
         self.known[style.name] = style
         return style
 
@@ -220,7 +232,7 @@ class TransferJob(Job):
     def __init__(self, folder: Path, song: Song, style: Style, styles: Styles, dials: dict[str, Any], address: str = "") -> None:
         super().__init__(folder, address)
         self.song, self.style, self._styles = song, style, styles
-        self.dials = {name: dials[name] for name in ("strength", "dream", "grain", "seed")}
+        self.dials = {name: dials[name] for name in ("strength", "dream", "grain", "drums", "seed")}
         rate, channels = song.sound.sample_rate, song.sound.channels
         self.heard = Sound(self.folder / "heard", rate, channels)  # levelled as it came
         self.made = Sound(self.folder / "made", rate, channels)  # as the network made it; what the files are written from
@@ -295,7 +307,7 @@ class TransferJob(Job):
         count = round(EXCERPT_SECONDS * sound.sample_rate)
         start = max(min(sound.samples // 4, sound.samples - count), 0)
         y = audio.resample(sound.read(start, start + count) * np.float32(song.gain), sound.sample_rate, style.config.sample_rate)
-        dials = {name: value for name, value in self.dials.items() if name != "strength"}
+        dials = {name: value for name, value in self.dials.items() if name not in ("strength", "drums")}
         x = style.canvases(torch.from_numpy(np.ascontiguousarray(y)), **dials).cpu().numpy()  # (K + 2, F, T)
         peak = x[[0, -1]].max()
         self.tell(canvases=(x.shape[0], png(np.concatenate([grey(np.minimum(c + (1 - peak), 1), style.config.floor_db) for c in x]))))
@@ -561,7 +573,12 @@ class Desk:
 
     def stored_bytes(self) -> int:
         """Bytes of all songs and results."""
-        return sum(path.stat().st_size for path in self.folder.rglob("*") if path.is_file())
+        total = 0
+        for folder, _, names in os.walk(self.folder):  # it passes over folders that are removed meanwhile
+            for name in names:
+                with suppress(OSError):
+                    total += os.lstat(os.path.join(folder, name)).st_size
+        return total
 
     # -- jobs -------------------------------------------------------------------------------------------------------
 

@@ -330,6 +330,9 @@ class TransferRequest(BaseModel):
     strength: Annotated[float, Field(ge=0, le=1, description="0 gives the song back, 1 is the style")] = 1.0
     dream: Annotated[float, Field(ge=0, le=64, description="how much is the style's own instead of the song's: 0 nothing, 8 all")] = 0.0
     grain: Annotated[float, Field(ge=0, le=1, description="how much fine texture is drawn")] = 0.5
+    drums: Annotated[
+        float | None, Field(ge=0, le=1, description="how loud the style's drummer is: 0 is off; by default as the style has it")
+    ] = None
     seed: Annotated[int, Field(ge=0, lt=2**63, description="equal seeds give equal songs")] = 0
 
 
@@ -570,9 +573,9 @@ def _add_jobs(app: fastapi.FastAPI, desk: Desk, settings: Settings) -> None:
         from stylestream.transfer import Dials
 
         style = desk.styles.get(request.style)
-        dials: dict[str, Any] = {"strength": request.strength, "dream": request.dream, "grain": request.grain, "seed": request.seed}
+        dials: dict[str, Any] = request.model_dump(include={"strength", "dream", "grain", "drums", "seed"})
         try:
-            Dials(**dials).check(desk.styles.load(style).draw.config.steps)
+            desk.styles.load(style).check(Dials(**dials))
         except ValueError as error:
             raise Refused(str(error), 422) from None
         job = TransferJob(desk.folder, desk.song(request.song), style, desk.styles, dials, address)
@@ -620,12 +623,13 @@ def _add_jobs(app: fastapi.FastAPI, desk: Desk, settings: Settings) -> None:
         strength: Annotated[float, fastapi.Query(ge=0, le=1, allow_inf_nan=False)] = 1.0,
         dream: Annotated[float, fastapi.Query(ge=0, le=64, allow_inf_nan=False)] = 0.0,
         grain: Annotated[float, fastapi.Query(ge=0, le=1, allow_inf_nan=False)] = 0.5,
+        drums: Annotated[float | None, fastapi.Query(ge=0, le=1, allow_inf_nan=False)] = None,
         seed: Annotated[int, fastapi.Query(ge=0, lt=2**63)] = 0,
     ) -> Response:
         """Send a song, get it in a style: both are the bodies. Waits in the queue like everyone."""
         desk.styles.get(style)  # before the upload
         song = await _received(request, desk, name)
-        asked = TransferRequest(song=song.id, style=style, strength=strength, dream=dream, grain=grain, seed=seed)
+        asked = TransferRequest(song=song.id, style=style, strength=strength, dream=dream, grain=grain, drums=drums, seed=seed)
         job = await run_in_threadpool(submit, asked, request.state.address)
         path = await _result(job, desk, format, gone=request.is_disconnected)
         return FileResponse(path, media_type=MEDIA_TYPES[format], filename=path.name)
@@ -807,16 +811,17 @@ def _with_gradio(app: fastapi.FastAPI, desk: Desk, settings: Settings, exchange:
         strength: float = 1.0,
         dream: float = 0.0,
         grain: float = 0.5,
+        drums: float | None = None,
         seed: int = 0,
         format: Literal["wav", "flac", "mp3"] = "wav",
     ) -> gradio.FileData:
         """Play a song in a style. strength, 0 to 1: from the song to the style; dream, 0 to 8: how much of it the style makes up;
-        grain, 0 to 1: how rough its texture is; format: wav, flac or mp3.
+        grain, 0 to 1: how rough its texture is; drums, 0 to 1: how loud the style's drummer is; format: wav, flac or mp3.
         """
         with told():
             if format not in MEDIA_TYPES:
                 raise Refused(f"format is {format!r}; it must be wav, flac or mp3")
-            asked = {"style": style, "strength": strength, "dream": dream, "grain": grain, "seed": seed}
+            asked = {"style": style, "strength": strength, "dream": dream, "grain": grain, "drums": drums, "seed": seed}
             TransferRequest(song="", **asked)  # type: ignore[arg-type]
             desk.styles.get(style)
             sent = await run_in_threadpool(added, song, address_of(request))
@@ -878,6 +883,7 @@ _TYPES: dict[Any, Any] = {
     "str": str,
     "int": int,
     "float": float,
+    "float | None": float | None,
     "list[dict[str, Any]]": list[dict[str, Any]],
     "Literal['wav', 'flac', 'mp3']": Literal["wav", "flac", "mp3"],
     'Literal["wav", "flac", "mp3"]': Literal["wav", "flac", "mp3"],

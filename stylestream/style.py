@@ -265,6 +265,11 @@ def read_card(path: str | Path) -> Card:
     return _card(_read_metadata(Path(path)), Path(path))
 
 
+def has_drums(path: str | Path) -> bool:
+    """Whether a style file has a drum layer, from its header alone. Raises as `load_style_file`."""
+    return any(name.startswith(DRUMS) for name in _read_header(Path(path)))
+
+
 def _read_metadata(path: Path) -> dict[str, Any]:
     header = _read_header(path)
     text = header.get("__metadata__")

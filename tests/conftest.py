@@ -200,7 +200,33 @@ cli.main(["serve", *sys.argv[2:]])
 
 
 @pytest.fixture(scope="session")
-def serve(tmp_path_factory, tiny_style) -> Iterator[Callable[..., Server]]:
+def drummer_style(tiny_style) -> Path:
+    """The tiny style with a drum layer, beside it: one bar of four hits of one drum."""
+    from dataclasses import fields
+
+    from stylestream.drums import TICKS, DrumLayer
+    from stylestream.style import update_card, update_drums
+
+    path = tiny_style.with_name("drummer.safetensors")
+    path.write_bytes(tiny_style.read_bytes())
+    wave = np.round(30000 * np.exp(-np.arange(4000) / 600) * np.cos(np.arange(4000) * 0.3))
+    hits = [[beat * TICKS, 36, 100] for beat in range(4)]
+    rows = {
+        "samples": wave,
+        "sounds": [[36, 100, 0, 4000, 0]],
+        "hits": hits,
+        "bars": [[0, 4, 4, 0, 4]],
+        "grooves": [[12000, 0]],
+        "gain": [-1000],
+    }
+    kinds = {"samples": np.int16, "hits": np.int16}
+    layer = DrumLayer(**{field.name: np.asarray(rows[field.name], kinds.get(field.name, np.int32)) for field in fields(DrumLayer)})
+    update_drums(path, layer.tensors())
+    return update_card(path, title="Drummer")
+
+
+@pytest.fixture(scope="session")
+def serve(tmp_path_factory, tiny_style, drummer_style) -> Iterator[Callable[..., Server]]:
     """``serve(*options)``: start the page on a free port of this machine. The style `tiny` is installed beside the bundled ones."""
     pytest.importorskip("gradio", reason="the page needs gradio: pip install 'stylestream[serve]'")
     running = []

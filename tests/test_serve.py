@@ -489,9 +489,22 @@ def test_no_answer_names_a_folder_of_the_server(server, api, tone):
     assert not [text for text in texts if str(server.temporary) in text or str(Path(page.__file__).parent) in text]
 
 
+def test_a_style_with_a_drummer_says_so_and_drums_as_loud_as_it_is_asked(api):
+    drums = {style["name"]: style["drums"] for style in api.get("/styles").json()}
+    assert (drums["drummer"], drums["tiny"]) == (True, False)
+    made = {}
+    for level in (0, 0.5, None):
+        asked = {"style": "drummer", "name": "a.ogg"} | ({} if level is None else {"drums": level})
+        made[level], _ = soundfile.read(io.BytesIO(api.post("/transfer", params=asked, content=LAMPLIGHT.read_bytes()).content))
+    np.testing.assert_allclose(made[None], made[0.5], atol=1e-3)
+    assert np.abs(made[0.5] - made[0]).max() > 0.05
+    refused = api.post("/jobs", json={"song": "lamplight", "style": "tiny", "drums": 0.5})
+    assert (refused.status_code, refused.json()["error"]) == (422, "drums is 0.5, but this style has no drums; leave it out, or 0")
+
+
 def gradio_call(api, song: dict, style: str) -> str:
     """What the endpoint for gradio_client answers to a hand-made request."""
-    data = [{"meta": {"_type": "gradio.FileData"}, **song}, style, 1.0, 0.0, 0.5, 0, "wav"]
+    data = [{"meta": {"_type": "gradio.FileData"}, **song}, style, 1.0, 0.0, 0.5, None, 0, "wav"]
     event = api.post("/gradio_api/call/transfer", json={"data": data}).json()["event_id"]
     return api.get(f"/gradio_api/call/transfer/{event}").text
 
@@ -501,7 +514,7 @@ def gradio_call(api, song: dict, style: str) -> str:
 )
 def test_gradio_takes_only_files_that_were_sent(api, path):
     song = {"path": path, "meta": {"_type": "gradio.FileData"}}
-    for data in ([song, "tiny", 1.0, 0.0, 0.5, 0, "wav"], [[[song]]], {"a": {"url": "http://example.org/a.wav"}}):
+    for data in ([song, "tiny", 1.0, 0.0, 0.5, None, 0, "wav"], [[[song]]], {"a": {"url": "http://example.org/a.wav"}}):
         for call in ("call/transfer", "queue/join"):
             answer = api.post(f"/gradio_api/{call}", json={"data": data, "fn_index": 1, "session_hash": "x"})
             assert (answer.status_code, answer.json()["error"]) == (422, "send the song first: gradio_client's handle_file does")
@@ -520,6 +533,7 @@ def test_gradio_client_plays_a_song(server, tmp_path, tone):
     named = client.view_api(return_format="dict")["named_endpoints"]
     assert set(named) == {"/styles", "/transfer", "/train"}
     types = {p["parameter_name"]: p["python_type"]["type"] for p in named["/transfer"]["parameters"]}
+    assert set(types.pop("drums").split(" | ")) == {"float", "None"}
     assert types == {"song": "filepath", "style": "str", "strength": "float", "dream": "float", "grain": "float", "seed": "int",
                      "format": "Literal['wav', 'flac', 'mp3']"}  # fmt: skip
     assert {style["name"] for style in client.predict(api_name="/styles")} >= {"rock", "tiny"}
@@ -737,6 +751,26 @@ def test_metrics_count_what_was_done(app, tone):
     assert after['stylestream_work_seconds_total{kind="transfer"}'] > 0
     assert after['stylestream_jobs_waiting{kind="transfer"}'] == after['stylestream_jobs_running{kind="transfer"}'] == 0
     assert after['stylestream_answers_total{status="422"}'] == 1
+
+
+def test_what_lies_there_is_counted_while_it_comes_and_goes(app):
+    desk = app().app.state.desk
+    going = threading.Event()
+
+    def come_and_go() -> None:
+        while not going.is_set():
+            upload = desk.new_upload("a.wav")
+            upload.write_bytes(b"x" * 10)
+            shutil.rmtree(upload.parent)
+
+    other = threading.Thread(target=come_and_go)
+    other.start()
+    try:
+        counts = {desk.stored_bytes() for _ in range(3000)}
+    finally:
+        going.set()
+        other.join()
+    assert counts <= {0, 10}
 
 
 def test_the_server_itself_opens_no_connection_to_another_machine(server, api):

@@ -64,7 +64,7 @@ def visit(browser, server):
         page.on("pageerror", lambda error: errors.append(str(error)))
         page.on("console", lambda message: errors.append(message.text) if "Content Security Policy" in message.text else None)
         page.goto(server.address)
-        expect(page.locator(".style")).to_have_count(sum(entry.bundled for entry in list_styles()) + 1)  # and tiny
+        expect(page.locator(".style")).to_have_count(sum(entry.bundled for entry in list_styles()) + 2)  # and tiny, and drummer
         return page
 
     expect.set_options(timeout=PATIENCE)
@@ -210,6 +210,19 @@ def test_a_real_song_goes_the_same_way(visit, collection):
     with page.expect_download() as download:
         page.get_by_role("link", name="FLAC").click()
     assert soundfile.info(download.value.path()).frames == soundfile.info(songs[0]).frames
+
+
+def test_a_drummer_is_offered_where_the_style_has_one(visit):
+    page = visit()
+    page.get_by_role("button", name="Take “Lamplight”").click()
+    choose(page, "tiny")
+    expect(page.get_by_label("Drummer", exact=True)).to_be_hidden()
+    choose(page, "drummer")
+    page.get_by_label("Drummer", exact=True).fill("0")
+    expect(page.locator("#drums-out")).to_have_text("no drums")
+    page.get_by_role("button", name="Play it as drummer").click()
+    expect(page.locator("#downloads")).to_be_visible()
+    expect(page.locator("#history li")).to_contain_text("drums 0")
 
 
 def test_both_sounds_run_together_to_the_sample(visit):
