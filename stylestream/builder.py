@@ -111,7 +111,7 @@ class Studio:
             mono = [y.mean(axis=0) if len(y) > 1 else y[0] for y in sounds]
             levels = [self.levels(y) for y in mono]
         if about["kind"] == "audio":
-            about |= self._beats(levels[0][0])
+            about |= self._beats(levels[0][0]) | {"fingerprint": groups.sound_fingerprint(levels[0][0])}
         about["loudness_lufs"], about["peak"] = levels[0][1], float(max(mono[0].max(), -mono[0].min()))
         about["warning"] = "; ".join(sorted({" ".join(str(warning.message).split()) for warning in caught}))
         kept = keep(sounds[0], self.features.config.sample_rate, self.config.keep_audio) if self.config.keep_audio else b""
@@ -672,13 +672,15 @@ def _write_index(folder: Path, plan: Plan) -> None:
 def _groups(folder: Path, plan: Plan) -> dict[str, str]:
     import pyarrow.parquet as pq
 
-    fingerprints: dict[str, list[int]] = {}
+    of_kind: dict[str, dict[str, list[int]]] = {"midi": {}, "audio": {}}
+    songs = []
     for number in range(plan.shards):
-        for row in pq.read_table(_part(folder, number), columns=["song_id", "fingerprint", "failure"]).to_pylist():
+        for row in pq.read_table(_part(folder, number), columns=["song_id", "kind", "fingerprint", "failure"]).to_pylist():
             if not row["failure"]:
-                fingerprints[row["song_id"]] = row["fingerprint"]
+                songs.append(row["song_id"])
+                of_kind[row["kind"]][row["song_id"]] = row["fingerprint"]
     works = {planned.song_id: planned.found.group for planned in plan.songs if planned.found.group}
-    return groups.group_ids(list(fingerprints), fingerprints, works)
+    return groups.group_ids(songs, of_kind["midi"], works, recordings=of_kind["audio"])
 
 
 def _count_all(folder: Path, done: Progress) -> None:

@@ -24,6 +24,7 @@ def place(tmp_path_factory, write_dataset, rng_of_module) -> Path:
             "levels": rng_of_module.integers(0, 80, (1 + k % 2, 400, 324)).astype(np.uint8),
             "style": "ab"[k % 2],
             "licence": ("CC0-1.0", "CC-BY-NC-4.0")[k % 3 == 0],
+            "kind": "midi",
             "fingerprint": tune if k in (3, 8) else [1000 * (k + 1) + j for j in range(24)],
             "split": "train",
         }

@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+import functools
+import io
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import soundfile
 
-from stylestream.groups import group_ids, resemblance
+from stylestream import audio
+from stylestream.builder import Studio, build
+from stylestream.dataset import Dataset, DatasetConfig
+from stylestream.groups import group_ids, resemblance, sound_fingerprint
 from stylestream.recipes import melody_fingerprint, split_of
 
 
@@ -78,3 +85,115 @@ def test_resemblance_is_the_share_of_phrases_in_common(rng):
     sketches = sorted(one)[:400], sorted(other)[:400]
     assert resemblance(*sketches) == pytest.approx(1 / 3, abs=0.07)  # 500 of 1500
     assert resemblance([], [1]) == 0.0
+
+
+# --- recordings ------------------------------------------------------------------------------------------------------------------------
+
+
+RATE = 44100
+STUDIO = Studio(DatasetConfig(), scores=False)
+
+
+def fingerprint(y: np.ndarray) -> list[int]:
+    """Of a waveform (C, N)."""
+    return sound_fingerprint(STUDIO.levels(np.ascontiguousarray(y.mean(axis=0), np.float32))[0])
+
+
+@functools.cache
+def plucked(pitch: int) -> np.ndarray:
+    n, hz = np.arange(RATE), 440 * 2 ** ((pitch - 69) / 12)
+    return sum(np.sin(2 * np.pi * hz * k * n / RATE) * np.exp(-n * k / 12000) / k for k in range(1, 8)).astype(np.float32)
+
+
+def performance(seed: int, *, seconds: float = 25.0) -> np.ndarray:
+    """A piece for plucked strings in C major at 120 to the minute, all of them alike but for the order of their notes; stereo."""
+    rng = np.random.default_rng(seed)
+    y = np.zeros(int(seconds * RATE), np.float32)
+    for beat in np.arange(0, seconds - 1, 0.25):
+        for pitch in rng.choice([48, 50, 52, 53, 55, 57, 59, 60, 64, 67, 72, 76], 2, replace=False):
+            y[int(beat * RATE) :][:RATE] += np.float32(0.05 * rng.uniform(0.5, 1)) * plucked(int(pitch))
+    return np.stack([y, 0.7 * y]) + rng.normal(0, 1e-4, (2, len(y))).astype(np.float32)
+
+
+def as_mp3(y: np.ndarray, kbps: int) -> np.ndarray:
+    file = io.BytesIO()
+    level = (320 - kbps) / (320 - 32)
+    soundfile.write(file, y.T, RATE, format="MP3", subtype="MPEG_LAYER_III", bitrate_mode="CONSTANT", compression_level=level)
+    file.seek(0)
+    return np.ascontiguousarray(soundfile.read(file, dtype="float32", always_2d=True)[0].T)
+
+
+def test_a_recording_in_another_format_trimmed_or_softer_shares_a_group_and_others_of_its_style_do_not():
+    pieces = {f"{seed:02d}": performance(seed) for seed in range(8)}
+    cut = round(3.0037 * RATE)  # not a whole number of frames
+    original = pieces["03"]
+    planted = {
+        "as mp3": as_mp3(original, 128),
+        "as a small mp3": as_mp3(original, 64),
+        "trimmed": original[:, cut:],
+        "softer": original * np.float32(0.5),
+        "all of it": as_mp3(original * np.float32(0.5), 128)[:, cut:],
+        "in mono": original[:1],
+    }
+    prints = {name: fingerprint(y) for name, y in (pieces | planted).items()}
+    songs = list(prints)
+    groups = group_ids(songs, {}, {}, recordings=prints)
+    assert {song for song in songs if groups[song] == groups["03"]} == {"03", *planted}
+    assert len(set(groups.values())) == 8
+    assert group_ids(songs[::-1], {}, {}, recordings=prints) == groups
+
+
+def test_a_dataset_keeps_a_recording_and_its_mp3_in_one_split(tmp_path):
+    pytest.importorskip("pyarrow", reason="datasets need pyarrow: pip install 'stylestream[train]'")
+    (tmp_path / "folk").mkdir()
+    for seed in range(2):
+        soundfile.write(tmp_path / "folk" / f"{seed}.wav", performance(seed, seconds=15.0).T, RATE, subtype="PCM_16")
+    soundfile.write(tmp_path / "folk" / "1 again.mp3", 0.4 * performance(1, seconds=15.0)[:, 2 * RATE + 99 :].T, RATE)
+    build([tmp_path / "folk"], tmp_path / "DATA", jobs=1)
+    index = {row["path"]: row for row in Dataset(tmp_path / "DATA").songs.to_pylist()}
+    assert len(index) == 3
+    assert (
+        index["1.wav"]["group_id"] == index["1 again.mp3"]["group_id"] == min(index[name]["song_id"] for name in ("1.wav", "1 again.mp3"))
+    )
+    assert index["1.wav"]["split"] == index["1 again.mp3"]["split"]
+    assert index["0.wav"]["group_id"] == index["0.wav"]["song_id"]
+
+
+def test_a_sound_without_landmarks_has_no_fingerprint_and_is_like_nothing(rng):
+    assert sound_fingerprint(np.zeros((0, 324), np.uint8)) == []
+    assert sound_fingerprint(np.zeros((500, 324), np.uint8)) == []
+    bare = {"a": sound_fingerprint(np.zeros((500, 324), np.uint8)), "b": [], "c": [1, 2, 3], "d": [1, 2, 3]}
+    assert group_ids(list(bare), {}, {}, recordings=bare) == {song: song for song in bare}
+
+
+@pytest.mark.parametrize("frames", [10, 100, 1000])
+def test_a_landmark_is_what_a_slow_search_finds(rng, frames):
+    from stylestream.groups import LANDMARK_ROWS, _landmarks
+
+    levels = rng.integers(0, 90, (frames, 324)).astype(np.uint8)
+    sums = np.zeros((frames + 4, 324), int)
+    for shift in range(5):
+        sums[shift : shift + frames] += levels
+    sums = sums[2:-2, LANDMARK_ROWS]
+    times, rows = _landmarks(levels)
+    assert len(times) >= 1
+    for t, r in zip(times.tolist(), rows.tolist(), strict=True):
+        assert sums[t, r] == sums[max(t - 16, 0) : t + 17, max(r - 12, 0) : r + 13].max() >= 125
+    t, r = np.unravel_index(sums.argmax(), sums.shape)
+    assert (t, r) in set(zip(times.tolist(), rows.tolist(), strict=True))
+
+
+@pytest.mark.data
+def test_real_recordings_are_known_again_and_not_taken_for_each_other(collection):
+    prints = {}
+    for path in sorted(Path(collection, "audio").rglob("*.ogg"))[::2]:
+        y, _ = audio.load(path, sample_rate=RATE, max_seconds=30)
+        y = y if len(y) == 2 else np.repeat(y, 2, axis=0)
+        prints[path.name] = fingerprint(y)
+        if len(prints) % 10 == 1:
+            prints[f"{path.name} again"] = fingerprint(as_mp3(y * np.float32(0.5), 128)[:, round(3.0037 * RATE) :])
+    groups = group_ids(list(prints), {}, {}, recordings=prints)
+    again = [name for name in prints if name.endswith(" again")]
+    assert len(again) == 3
+    assert all(groups[name] == groups[name.removesuffix(" again")] for name in again)
+    assert len(set(groups.values())) == 25
