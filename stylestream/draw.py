@@ -10,7 +10,8 @@ Letters as in Gregor et al. 2015 [1]_ and, for the convolutional kind with a lea
 
 The loss is the Laplace cost of the last canvas plus β Σ_k KL(q_k ‖ p_k). The encoder sees a *style-neutral view* of the target
 (``views.py``), so that the style has nowhere to live but in the decoder. A texture stage, trained on the detached last canvas,
-puts back what an L1 loss smooths away; it is drawn from its own learned prior at transfer.
+puts back what an L1 loss smooths away; it is drawn from its own learned prior at transfer. A post-net [3]_, trained when all else is,
+goes over the painted canvas bin by bin: patches are as fine as a painter's brush, and partials are finer.
 
 Shapes: frames, view and canvas (B, F, T), T last; hidden maps (B, C, H, W), one cell for 6 bins × 4 frames; K steps.
 
@@ -63,6 +64,7 @@ class DrawConfig:
     texture_channels: int = 48  # 0: no texture stage
     texture_blocks: int = 2
     texture_latents: int = 2
+    postnet_channels: int = 0  # 0: no post-net
     scale_db: float = 3.2  # Laplace scale b of the canvas
     texture_scale_db: float = 1.2  # at 3.2 a texture of 2 dB is not worth its bits
     beta: float = 1.0
@@ -431,6 +433,39 @@ class Texture(nn.Module):
         return self.write(F.gelu(self.block(h + self.latent(z))))[:, 0]
 
 
+class PostNet(nn.Module):
+    """Canvas → canvas at the resolution of its pixels: haze between partials taken away, partials drawn through.
+
+    It sees the canvas and not the song, so that there is no way around the latents.
+    """
+
+    DILATIONS = (1, 12, 3, 36)  # along frequency: neighbours, a third, a semitone, an octave
+
+    def __init__(self, config: DrawConfig) -> None:
+        super().__init__()
+        C = config.postnet_channels
+        self.first = nn.Conv2d(1, C, 5, padding=2)
+        self.row = nn.Parameter(torch.zeros(C, config.n_bins, 1))
+        self.wide = nn.ModuleList(nn.Conv2d(C, C, 3, padding=(d, 1), dilation=(d, 1)) for d in self.DILATIONS)
+        self.joint = nn.ModuleList(nn.Conv2d(C, C, 1) for _ in self.DILATIONS)
+        self.last = nn.Conv2d(C, 1, 3, padding=1)
+        nn.init.zeros_(self.last.weight)  # starts as the identity
+        assert self.last.bias is not None
+        nn.init.zeros_(self.last.bias)
+
+    @property
+    def context_frames(self) -> int:
+        """Frames each side that an output frame depends on."""
+        return 2 + len(self.DILATIONS) + 1
+
+    def forward(self, canvas: Tensor) -> Tensor:
+        """What is added to a canvas (B, F, T), the same shape, float32."""
+        h = self.first(canvas[:, None].to(self.row.dtype)) + self.row
+        for wide, joint in zip(self.wide, self.joint, strict=True):
+            h = h + joint(F.gelu(wide(F.gelu(h))))
+        return 0.1 * self.last(F.gelu(h))[:, 0].float()
+
+
 def split_gaussian(h: Tensor) -> Gaussian:
     """Channels (B, 2 Z, H, W) → mean and log standard deviation, float32."""
     mean, log_sigma = h.float().chunk(2, 1)
@@ -483,6 +518,7 @@ class Draw(nn.Module):
         self.style_start = nn.Linear(S, D)
         self.texture = Texture(config) if config.texture_channels else None
         self.clip = StyleEncoder(config) if config.clip_channels else None
+        self.postnet = PostNet(config) if config.postnet_channels else None
 
     # -- sizes ------------------------------------------------------------------------------------------------------
 
@@ -490,12 +526,13 @@ class Draw(nn.Module):
     def context_frames(self) -> int:
         """Frames each side that an output frame depends on: the overlap with which chunks equal the whole, a multiple of the grid."""
         c = self.config
+        after = math.ceil(self.postnet.context_frames / c.grid_frames) if self.postnet else 0
         if c.attention == "gaussian":
-            return c.window_frames * (2 * c.steps + 1 + (self.texture is not None))
+            return c.window_frames * (2 * c.steps + 1 + (self.texture is not None) + after)
         trunk = 1 + 2 * c.view_blocks + 1  # patch, blocks, static gates
         steps = 4 * c.steps  # canvas read, encoder, decoder, write: a cell each
         texture = math.ceil((2 * c.texture_blocks + 5) * Texture.PATCH_FRAMES / c.patch_frames) if self.texture else 0
-        return c.patch_frames * (trunk + steps + texture)
+        return c.patch_frames * (trunk + steps + texture + after)
 
     def gflop_per_second(self, frames_per_second: float = 44100 / 512) -> float:
         """Forward cost of one second of audio, 2 operations per multiply-add, counted by torch on a 128-frame transfer."""
@@ -662,8 +699,7 @@ class Draw(nn.Module):
         with torch.autocast(view.device.type, enabled=False) if dtype else nullcontext():
             choose = network._dreamer(dream, spread, seed, first_frame // self.config.grid_frames, replaced)
             canvas, _ = network.paint(view, style, phase, choose, keep=kept if canvases else None)
-            if network.texture is not None:
-                canvas = network._textured(canvas, style, spread, seed, first_frame)
+            canvas = network._finished(canvas, style, spread, seed, first_frame)
         return torch.stack([*kept, canvas])[..., :T] if canvases else canvas[..., :T]
 
     def _cast(self, dtype: torch.dtype) -> Draw:
@@ -676,12 +712,19 @@ class Draw(nn.Module):
             parameter.data = parameter.data.to(dtype)
         return network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
-    def _textured(self, canvas: Tensor, style: Tensor | StyleVector, spread: float, seed: int, first_frame: int) -> Tensor:
-        assert self.texture is not None
-        h = self.texture.context(canvas.to(self.style.dtype), self.style_vector(style)[0])
-        first_cell = first_frame // Texture.PATCH_FRAMES
-        z = _draw(self.texture.prior(h), spread, seed=seed, step=self.config.steps, first_cell=first_cell)
-        return canvas + self.texture.decode(h, z.to(h.dtype)).float()
+    def _finished(self, canvas: Tensor, style: Tensor | StyleVector, spread: float, seed: int, first_frame: int) -> Tensor:
+        """Texture and post-net. What a draw adds to the mean texture is added last: the post-net would take it for haze."""
+        drawn = mean = canvas.new_zeros(())
+        if self.texture is not None:
+            h = self.texture.context(canvas.to(self.style.dtype), self.style_vector(style)[0])
+            prior = self.texture.prior(h)
+            z = _draw(prior, spread, seed=seed, step=self.config.steps, first_cell=first_frame // Texture.PATCH_FRAMES)
+            drawn = self.texture.decode(h, z.to(h.dtype)).float()
+            mean = self.texture.decode(h, prior[0].to(h.dtype)).float() if self.postnet is not None and spread else drawn
+        if self.postnet is None:
+            return canvas + drawn
+        smooth = canvas + mean
+        return smooth + self.postnet(smooth) + (drawn - mean)
 
     def _dreamer(self, dream: float, spread: float, seed: int, first_cell: int, replaced: Collection[int]) -> Choose:
         """The song's latents, the last ``dream`` of them replaced by the style's; a fraction is a mixture, so the dial is smooth."""

@@ -27,6 +27,7 @@ from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from stylestream import dataset, views
 from stylestream.dataset import FrameStore
@@ -641,6 +642,86 @@ def start_weights(weights: Mapping[str, Tensor], mean_frames: Tensor) -> dict[st
     nearest = (weights["mean_frames"] - mean_frames.cpu()).abs().mean(1).argmin()
     embedding = (weights["style"][nearest] + weights["style"].mean(0)) / 2
     return {**without_style_encoder(weights), "style": embedding[None], "mean_frames": mean_frames.cpu()[None]}
+
+
+# --- the post-net ------------------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class PostNetConfig:
+    """How to train a post-net, when everything before it is trained."""
+
+    crops: int = 1200  # painted once, and then gone over again and again: painting costs five times as much as a step
+    crop_frames: int = 144
+    steps: int = 800
+    batch: int = 8
+    learning_rate: float = 3e-3
+    envelope: float = 0.5  # weight of the coarse errors, against the fine one: sharp partials, but at the right level
+    other: float = 0.85  # share of crops whose song is another orchestration: at transfer it always is
+    seed: int = 0
+
+
+def paint_crops(model: Draw, store: FrameStore, config: PostNetConfig, view_config: views.ViewConfig) -> tuple[Tensor, Tensor]:
+    """Canvases as a transfer paints them, without a post-net, and their targets: (crops, F, crop_frames) float16 each."""
+    generator = torch.Generator().manual_seed(config.seed)
+    margin, postnet = 6 * model.config.grid_frames, model.postnet  # what lies outside a crop is missed by its edges most
+    model.postnet, painted = None, []
+    try:
+        for first in range(0, config.crops, 16):
+            count = min(16, config.crops - first)
+            batch = store.batch(count, config.crop_frames + 2 * margin, other=config.other, generator=generator)
+            view = views.perturb(batch["view"], view_config, torch.Generator(store.device).manual_seed(config.seed * 1_000_003 + first))
+            with autocast(store.device):
+                canvas = model.transfer(view, style=batch["style"], phase=batch["phase"], grain=0.0)
+            inner = slice(margin, margin + config.crop_frames)
+            painted.append((canvas[..., inner].half(), batch["target"][..., inner].half()))
+    finally:
+        model.postnet = postnet
+    canvases, targets = (torch.cat(part) for part in zip(*painted, strict=True))
+    return canvases, targets
+
+
+def postnet_loss(error: Tensor, envelope: float) -> Tensor:
+    """L1 of an error (B, F, T) in dB, at the resolution of pixels and, ``envelope`` times, of half octaves by 50 and by 400 ms."""
+    coarse = (F.avg_pool2d(error[:, None], (18, min(width, error.shape[-1]))).abs().mean() for width in (4, 36))
+    return views.RANGE_DB * (error.abs().mean() + envelope * sum(coarse))
+
+
+def fit_postnet(
+    model: Draw,
+    canvases: Tensor,
+    targets: Tensor,
+    config: PostNetConfig,
+    *,
+    report: Callable[[int, float], None] = lambda step, loss: None,
+) -> None:
+    """Train a network's post-net on painted canvases, in place; nothing else changes.
+
+    Parameters
+    ----------
+    canvases, targets : Tensor [shape=(crops, F, T)]
+        As of `paint_crops`.
+    report : function of (step, mean loss in dB of the last hundred steps)
+    """
+    assert model.postnet is not None
+    schedule = TrainConfig(learning_rate=config.learning_rate, warmup=0.05, final_rate=0.02)
+    optimizer = torch.optim.AdamW(model.postnet.parameters(), lr=config.learning_rate, weight_decay=1e-3)
+    generator, lately = torch.Generator().manual_seed(config.seed), 0.0
+    for step in range(config.steps):
+        for group in optimizer.param_groups:
+            group["lr"] = learning_rate(step / config.steps, schedule)
+        rows = torch.randint(len(canvases), (config.batch,), generator=generator)
+        canvas, target = (part[rows].float() for part in (canvases, targets))
+        with autocast(canvas.device.type):
+            added = model.postnet(canvas)
+        loss = postnet_loss(canvas + added - target, config.envelope)
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        optimizer.step()
+        lately += float(loss.detach()) / 100
+        if (step + 1) % 100 == 0:
+            report(step + 1, lately)
+            lately = 0.0
 
 
 # --- configs ---------------------------------------------------------------------------------------------------------------------

@@ -700,3 +700,45 @@ def test_a_clip_is_heard_whatever_its_length_and_paints_as_its_vector_does():
 def test_a_network_without_an_ear_says_so():
     with pytest.raises(ValueError, match="no style encoder"):
         network(DrawConfig(steps=1, view_blocks=1)).clip_vector(frames(1, 324, 16))
+
+
+# --- the post-net --------------------------------------------------------------------------------------------------------------------
+
+POLISHED = replace(SMALL, postnet_channels=4)
+
+
+def with_lively_postnet(config: DrawConfig) -> Draw:
+    net = network(config)
+    assert net.postnet is not None
+    torch.manual_seed(7)
+    nn.init.normal_(net.postnet.last.weight)
+    return net
+
+
+def test_a_fresh_postnet_changes_nothing():
+    plain, polished = network(SMALL), network(POLISHED)
+    polished.load_state_dict(plain.state_dict(), strict=False)
+    view = frames(1, 36, 24)
+    torch.testing.assert_close(dials(polished, view, grain=0.7), dials(plain, view, grain=0.7), atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("attention", ["conv", "gaussian"])
+def test_the_postnet_lies_within_the_context(attention):
+    net = with_lively_postnet(replace(POLISHED, attention=attention, glimpse=4, window_frames=8, steps=2))
+    T = 2 * net.context_frames + 2 * net.config.grid_frames
+    view = frames(1, 36, T)
+    there = net.transfer(view, phase=beats(1, T))
+    changed = view.clone()
+    changed[..., 0] += 1
+    apart = (net.transfer(changed, phase=beats(1, T)) - there).abs().amax((0, 1))
+    assert apart[net.context_frames + net.config.grid_frames :].max() == 0
+    assert apart[: net.config.grid_frames].max() > 0
+
+
+def test_grain_goes_past_the_postnet():
+    net, view = with_lively_postnet(replace(POLISHED, grain_power=1.0)), frames(1, 36, 24)
+    still = network(replace(SMALL, grain_power=1.0))
+    still.load_state_dict({key: value for key, value in net.state_dict().items() if not key.startswith("postnet.")})
+    torch.testing.assert_close(
+        dials(net, view, grain=1.0) - dials(net, view, grain=0.0), dials(still, view, grain=1.0) - dials(still, view, grain=0.0), atol=1e-4, rtol=0
+    )
