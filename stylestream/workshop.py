@@ -55,6 +55,10 @@ MOST_BATCH = 256
 LITTLE_SECONDS = 1800.0
 LEAST_SECONDS = 180.0  # of music: with less, a style knows its songs and not their sound
 # of a network: others than those of the weights are no harm
+_INHERITED = (
+    "clip_channels",
+    "postnet_channels",
+)  # the base has an ear, a style of its own needs none; a post-net stays where there is one
 _FREE_SETTINGS = ("beta", "scale_db", "texture_scale_db", "phase_iterations", "grain_power")
 
 
@@ -234,7 +238,7 @@ def _start(base: str | Path | None, wanted: Mapping[str, Any]) -> StyleData | No
 
 def _different(data: StyleData, wanted: Mapping[str, Any]) -> list[str]:
     own = {**asdict(DrawConfig()), **data.model_config}
-    return [key for key, value in wanted.items() if key not in (*_FREE_SETTINGS, "styles", "clip_channels") and value != own.get(key)]
+    return [key for key, value in wanted.items() if key not in (*_FREE_SETTINGS, *_INHERITED, "styles") and value != own.get(key)]
 
 
 def _adopted(data: StyleData, wanted: Mapping[str, Any], name: str) -> DrawConfig:

@@ -740,5 +740,8 @@ def test_grain_goes_past_the_postnet():
     still = network(replace(SMALL, grain_power=1.0))
     still.load_state_dict({key: value for key, value in net.state_dict().items() if not key.startswith("postnet.")})
     torch.testing.assert_close(
-        dials(net, view, grain=1.0) - dials(net, view, grain=0.0), dials(still, view, grain=1.0) - dials(still, view, grain=0.0), atol=1e-4, rtol=0
+        dials(net, view, grain=1.0) - dials(net, view, grain=0.0),
+        dials(still, view, grain=1.0) - dials(still, view, grain=0.0),
+        atol=1e-4,
+        rtol=0,
     )

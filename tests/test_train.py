@@ -83,6 +83,46 @@ def test_the_learning_rate_rises_and_falls_as_a_cosine_of_the_progress_alone():
     assert learning_rate(0.1 + 0.9 / 4, config) == pytest.approx(0.2 + 0.8 * 0.5 * (1 + math.cos(math.pi / 4)))
 
 
+def test_a_postnet_sharpens_smeared_canvases_of_songs_it_has_not_seen(frames):
+    torch.manual_seed(0)
+    model = Draw(replace(TINY, postnet_channels=8))
+    before = {key: value.clone() for key, value in model.state_dict().items()}
+    config = train.PostNetConfig(crops=24, crop_frames=48, steps=150, batch=4)
+    learnt, unseen = (train.paint_crops(model, store, config, views.ViewConfig())[1] for store in stores(frames))
+    train.fit_postnet(model, views.envelope(learnt.float(), rows=12), learnt, config)
+    smeared = views.envelope(unseen.float(), rows=12)
+    with torch.no_grad():
+        after = smeared + model.postnet(smeared)
+    assert (after - unseen).abs().mean() < 0.7 * (smeared - unseen).abs().mean()
+    changed = {key.split(".")[0] for key, value in model.state_dict().items() if not torch.equal(value, before[key])}
+    assert changed == {"postnet"}
+
+
+def test_crops_for_a_postnet_are_painted_without_one(frames):
+    torch.manual_seed(0)
+    model = Draw(replace(TINY, postnet_channels=8))
+    config = train.PostNetConfig(crops=4, crop_frames=48)
+    fresh = train.paint_crops(model, stores(frames)[0], config, views.ViewConfig())[0]
+    torch.nn.init.normal_(model.postnet.last.weight)
+    again = train.paint_crops(model, stores(frames)[0], config, views.ViewConfig())[0]
+    torch.testing.assert_close(again, fresh, atol=0, rtol=0)
+    assert not torch.equal(model.transfer(fresh.float(), grain=0.0), Draw.transfer(without_postnet(model), fresh.float(), grain=0.0))
+
+
+def without_postnet(model: Draw) -> Draw:
+    plain = Draw(replace(model.config, postnet_channels=0))
+    plain.load_state_dict({key: value for key, value in model.state_dict().items() if not key.startswith("postnet.")})
+    return plain
+
+
+def test_a_style_from_the_base_keeps_its_postnet():
+    base = Draw(replace(TINY, styles=2, postnet_channels=4))
+    torch.nn.init.normal_(base.postnet.last.weight)
+    weights = train.start_weights(base.state_dict(), torch.full((324,), 0.3))
+    state = train.new_state(replace(TINY, postnet_channels=4), SHORT, base=weights)
+    torch.testing.assert_close(state.average.postnet.last.weight, base.postnet.last.weight)
+
+
 def test_it_overfits_one_patch(frames):
     store = stores(frames)[0]
     store.songs = [(store.songs[0][0], 0, 0, 32)]  # one crop is all there is

@@ -37,6 +37,7 @@ NOT_SHIPPED = ("orchestra",)
 RECORDINGS = "recordings"  # the base hears real music too, as a style that is not shipped
 # Half of the base's crops are told their style by a clip, of any orchestration: so it learns to hear one. A file of one style needs no ear.
 CLIP_CHANNELS, CLIP_SHARE = 32, 0.5  # not 24: oneDNN then gives gradients that are not numbers, in bf16
+POSTNET_CHANNELS = 16
 BASE_VIEWS = replace(views.ViewConfig(), whiten_share=0.1)  # a recording has no other orchestration: some of its views are whitened
 
 
@@ -236,6 +237,43 @@ def pack(options: argparse.Namespace) -> None:
     pack_base(options)
 
 
+def postnet(options: argparse.Namespace) -> None:
+    """Give the packed files a post-net: the base's first, then each style's, from the base's on, so that styles can still be blended."""
+    base_path, started = options.out / "base" / "base.safetensors", {}
+    frames = options.work / "frames"
+    for path in (base_path, *(packed_path(options, style) for style in options.styles)):
+        if not path.exists():
+            continue
+        heard = heard_styles(options) if path == base_path else (path.stem,)
+        add_postnet(path, FrameStore(frames, heard, split="train", device=options.device), started, options)
+        if path == base_path:
+            started = {key: value for key, value in load_style_file(path).weights.items() if key.startswith("postnet.")}
+
+
+def add_postnet(path: Path, store: FrameStore, started: dict[str, torch.Tensor], options: argparse.Namespace) -> None:
+    """Train the post-net of one style file on canvases of the store's songs; everything else in the file stays."""
+    data, config = load_style_file(path), train.PostNetConfig()
+    if options.postnet_steps is not None:
+        config = replace(config, steps=options.postnet_steps)
+    settings = {**data.model_config, "postnet_channels": POSTNET_CHANNELS}
+    torch.manual_seed(config.seed)
+    model = Draw(train.construct(DrawConfig, settings, str(path)))
+    before = {key: value for key, value in data.weights.items() if not key.startswith("postnet.")}
+    model.load_state_dict(model.state_dict() | started | before)
+    model.to(options.device)
+    canvases, targets = train.paint_crops(model, store, config, BASE_VIEWS)
+    print(
+        path.stem,
+        f"painted {len(canvases)} crops, off by {views.RANGE_DB * (canvases.float() - targets.float()).abs().mean():.2f} dB",
+        flush=True,
+    )
+    train.fit_postnet(model, canvases, targets, config, report=lambda step, loss: print(path.stem, step, f"{loss:.3f}", flush=True))
+    note = f"Post-net: {config.steps} steps of {config.batch} crops, when all else was trained."
+    about = replace(data.card, notes=" ".join([*(data.card.notes.split(" Post-net:")[:1]), note]))
+    weights = model.state_dict()
+    save_style(path, weights, model_config=settings, feature_config=data.feature_config, card=about, fingerprints=data.fingerprints)
+
+
 def add(sources: dict[tuple[str, str], Source], more: Source) -> None:
     """Count songs and hours of a source together."""
     same = sources.get((more.name, more.licence), Source(more.name, more.licence))
@@ -283,7 +321,7 @@ def drums(options: argparse.Namespace) -> None:
 def main() -> None:
     """Do the step that is asked for."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("step", choices=("render", "plain", "all", "pack", "drums"))
+    parser.add_argument("step", choices=("render", "plain", "all", "pack", "postnet", "drums"))
     parser.add_argument("--data", type=Path, default=Path("../shared/data"))
     parser.add_argument("--work", type=Path, help="of all steps but drums: what is not finished")
     parser.add_argument("--out", type=Path, default=Path("stylestream/styles"))
@@ -298,6 +336,7 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=45.0)
     parser.add_argument("--recording-seconds", type=float, default=60.0)
     parser.add_argument("--plain-minutes", type=float, help="also train the plain autoencoder, after the styles")
+    parser.add_argument("--postnet-steps", type=int)
     parser.add_argument("--enough", type=int, default=8, help="songs of each style with which the training may start")
     parser.add_argument("--base-minutes", type=float)
     parser.add_argument("--style-minutes", type=float)
@@ -311,7 +350,7 @@ def main() -> None:
         parser.error(f"the step {options.step} needs --work")
     options.work.mkdir(parents=True, exist_ok=True)
     if options.step != "all":
-        {"render": render, "plain": plain, "pack": pack}[options.step](options)
+        {"render": render, "plain": plain, "pack": pack, "postnet": postnet}[options.step](options)
         return
     command = [sys.executable, __file__, "render", *sys.argv[2:]]
     with subprocess.Popen(command) as renderer:  # rendering goes on beside the training
@@ -327,6 +366,7 @@ def main() -> None:
     if options.plain_minutes:
         plain(options, model)
     pack(options)
+    postnet(options)
     drums(options)
 
 
