@@ -1,6 +1,7 @@
 """Train the bundled styles: render, train a many-style base, fine-tune each style from it, write the style files.
 
     python tools/make_styles.py all --data DATA --work WORK --out stylestream/styles
+    python tools/make_styles.py postnet --data DATA --work WORK                 the post-nets of style files that are there, anew
     python tools/make_styles.py drums --data DATA --out stylestream/styles      the drum layers of style files that are there, anew
 
 The settings are those of stylestream/configs/STYLE.toml: [train] for the base, [tune] for each style; options replace them. Each step
@@ -271,7 +272,8 @@ def add_postnet(path: Path, store: FrameStore, started: dict[str, torch.Tensor],
     note = f"Post-net: {config.steps} steps of {config.batch} crops, when all else was trained."
     about = replace(data.card, notes=" ".join([*(data.card.notes.split(" Post-net:")[:1]), note]))
     weights = model.state_dict()
-    save_style(path, weights, model_config=settings, feature_config=data.feature_config, card=about, fingerprints=data.fingerprints)
+    kept = {"feature_config": data.feature_config, "fingerprints": data.fingerprints, "drums": data.drums}
+    save_style(path, weights, model_config=settings, card=about, **kept)
 
 
 def add(sources: dict[tuple[str, str], Source], more: Source) -> None:
