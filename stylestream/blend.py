@@ -6,8 +6,8 @@ Styles that ``train`` makes are fine-tunes of a base, and between such weights l
 another passes through networks that paint as well, in a style between. So a blend of one *family*, styles of one base, is one network,
 whose weights, mean spectrum and settings are means of its styles'; it costs what one style costs. Styles of several families cannot
 share weights: each family paints, and the pictures are mixed in dB (`network.Together`), at the cost of a network for each family. Both
-ways are smooth; measured, and against mixing embeddings inside the base: docs/morphs.md. Drums have no mean: the style with the largest share of those
-that have a drummer lends it.
+ways are smooth; measured, and against mixing embeddings inside the base: docs/morphs.md. Drums have no mean: of the styles that have
+a drummer, the one with the largest share lends it.
 
 Conventions: shares are positive and sum to 1; a blend of one style is that style, to the bit.
 
