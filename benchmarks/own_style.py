@@ -127,7 +127,7 @@ def pace(options: argparse.Namespace) -> None:
         best = min(rounds.values(), key=lambda found: sum(found.values()))
         out[run] = {"from": stages, "seconds": best, "score": time.monotonic() - began, "all": rounds}
         print(run, json.dumps(out[run]), flush=True)
-    (options.work / "pace.json").write_text(json.dumps(out, indent=1))
+    (options.work.parent / "pace.json").write_text(json.dumps(out, indent=1))
 
 
 def frames_of(options: argparse.Namespace) -> dataset.Prepared:
@@ -149,6 +149,12 @@ def step_seconds(state: train.State, store: dataset.FrameStore, config: train.Tr
         train.train_step(state, store, config, views.RECORDINGS, min(progress + 1e-6, 1.0))
         taken.append(time.monotonic() - began)
     return sorted(taken[1:])[PACE_STEPS // 2]
+
+
+def paces(options: argparse.Namespace) -> dict[str, Any]:
+    """What `pace` found; it holds for any music."""
+    found: dict[str, Any] = json.loads((options.work.parent / "pace.json").read_text())
+    return found
 
 
 def settings(options: argparse.Namespace, run: str, base: str) -> tuple[train.TrainConfig, Any]:
@@ -209,13 +215,14 @@ def fit(options: argparse.Namespace, run: str) -> None:
     out.parent.mkdir(parents=True, exist_ok=True)
     if out.exists():
         return
-    PacedClock.pace, PacedClock.whole_seconds = json.loads((options.work / "pace.json").read_text())[run], 60 * minutes
-    train._Clock = PacedClock  # type: ignore[misc]
+    if options.clock == "paced":
+        PacedClock.pace, PacedClock.whole_seconds = paces(options)[run], 60 * minutes
+        train._Clock = PacedClock  # type: ignore[misc]
     tables = read_config("default")
-    tables[table]["threads"] = options.threads
+    tables[table] |= {"threads": options.threads, "batch": train.LEAST_BATCH}
     checkpoints = out.with_name(out.name + ".ckpt")
     keeper = Keeper(options.work / run / "kept", checkpoints)
-    prepared, rendering = frames_of(options), json.loads((options.work / "pace.json").read_text())["render"]
+    prepared, rendering = frames_of(options), paces(options)["render"]
     if not (checkpoints / "songs.json").exists():
         shutil.copytree(options.work / "frames", checkpoints / "frames", dirs_exist_ok=True)
         (checkpoints / "songs.json").write_text(json.dumps(asdict(replace(prepared, seconds=rendering))))
@@ -227,7 +234,7 @@ def fit(options: argparse.Namespace, run: str) -> None:
         print(json.dumps({key: round(value, 4) for key, value in row.items()}), flush=True)
         keeper(row)
 
-    workshop.train([corpus(options)], out, config=tables, minutes=minutes, base=base, jobs=1, report=report, say=print)
+    workshop.train([corpus(options)], out, config=tables, minutes=minutes, base=base, device=options.device, report=report, say=print)
 
 
 def keep_last(options: argparse.Namespace, run: str) -> None:
@@ -262,15 +269,18 @@ def keep_base(options: argparse.Namespace) -> None:
 
 
 def score(options: argparse.Namespace) -> None:
-    """Way of every keepsake on held-out pieces; what is scored is left. The last ones come first: they say most."""
+    """Way of every keepsake on held-out pieces; what is scored is left. The base and the last ones come first: they say most."""
     from safetensors.torch import load_file
 
     for run in RUNS:
         keep_last(options, run)
     keep_base(options)
+    shipped = SOUNDS[options.sound].shipped
+    if shipped:
+        measure(options, bundled_folder() / f"{shipped}.safetensors", options.work / "shipped.json")
     rows = {path: json.loads(path.read_text()) for path in options.work.glob("*/kept/*.json")}
     longest = {run: max((row["minutes"] for path, row in rows.items() if path.parts[-3] == run), default=1.0) for run in RUNS}
-    for path, _ in sorted(rows.items(), key=lambda pair: -pair[1]["minutes"] / longest[pair[0].parts[-3]]):
+    for path, _ in sorted(rows.items(), key=lambda pair: (pair[1]["step"] > 0, -pair[1]["minutes"] / longest[pair[0].parts[-3]])):
         network = json.loads((path.parent.parent / "model.json").read_text())
         style = options.work / "scored.safetensors"
         save_style(
@@ -281,9 +291,6 @@ def score(options: argparse.Namespace) -> None:
             card=Card(options.sound),
         )
         measure(options, style, path)
-    shipped = SOUNDS[options.sound].shipped
-    if shipped:
-        measure(options, bundled_folder() / f"{shipped}.safetensors", options.work / "shipped.json")
 
 
 def measure(options: argparse.Namespace, style: Path, path: Path) -> None:
@@ -322,8 +329,22 @@ def page(options: argparse.Namespace) -> str:
 
 
 def of_run(options: argparse.Namespace, run: str) -> list[dict[str, Any]]:
-    """Keepsakes of a run, in the order of time."""
-    return sorted((json.loads(path.read_text()) for path in (options.work / run / "kept").glob("*.json")), key=lambda row: row["minutes"])
+    """Keepsakes of a run, in the order of their steps, with the minutes that a quiet machine takes for them."""
+    rows = [json.loads(path.read_text()) for path in (options.work / run / "kept").glob("*.json")]
+    return [row | {"minutes": quiet_minutes(options, run, row["step"])} for row in sorted(rows, key=lambda row: row["step"])]
+
+
+def quiet_minutes(options: argparse.Namespace, run: str, steps: float) -> float:
+    """Rendering, steps and scores of a run up to a step, each for as long as it takes on a quiet machine."""
+    (history,) = (options.work / run).glob("*.ckpt/history.json")
+    pace, last, seconds = paces(options)[run], 0.0, paces(options)["render"]
+    for row in json.loads(history.read_text()):
+        if row["step"] > steps:
+            break
+        stage = max((begin, name) for name, begin in pace["from"].items() if begin <= row["progress"])[1]
+        seconds += (row["step"] - last) * pace["seconds"][stage] + pace["score"]
+        last = row["step"]
+    return seconds / 60 if steps else 0.0
 
 
 def said(options: argparse.Namespace, kept: dict[str, list[dict[str, Any]]]) -> list[str]:
@@ -334,12 +355,12 @@ def said(options: argparse.Namespace, kept: dict[str, list[dict[str, Any]]]) -> 
         tune, scratch = scored["tune"][-1], scored["scratch"][-1]
         share = tune["evaluated"]["mean"] / scratch["evaluated"]["mean"]
         lines.append(
-            f"Tuned from the base for {tune['minutes']:.0f} minutes it goes {100 * share:.0f} % as far as trained from nothing for "
+            f"Tuned from the base for {tune['minutes']:.1f} minutes it goes {100 * share:.0f} % as far as trained from nothing for "
             f"{scratch['minutes']:.0f}: {cell(tune)} and {cell(scratch)} of the way."
         )
     if scored["tune"]:
         begin, tune = scored["tune"][0], scored["tune"][-1]
-        lines.append(f"The base before it is tuned: {cell(begin)}; after {tune['minutes']:.0f} minutes: {cell(tune)}.")
+        lines.append(f"The base before it is tuned: {cell(begin)}; after {tune['minutes']:.1f} minutes: {cell(tune)}.")
         lines.append(f"The song equalised to the ten minutes: {cell(tune, 'equalise')}.")
     path = options.work / "shipped.json"
     if path.exists():
@@ -381,6 +402,8 @@ def parsed(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--tune-minutes", type=float, default=10.0)
     parser.add_argument("--scratch-minutes", type=float, default=120.0)
     parser.add_argument("--threads", type=int, default=1, help="beside other programs two would wait for each other")
+    parser.add_argument("--device", default="cpu", help="the steps are the same on any")
+    parser.add_argument("--clock", choices=["paced", "wall"], default="paced")
     parser.add_argument("--replan", action="store_true", help="go on with a training under another number of minutes")
     parser.add_argument("--pieces", type=int, default=10)
     parser.add_argument("--seconds", type=float, default=8.0)

@@ -305,7 +305,8 @@ class Part:
     @property
     def name(self) -> str:
         """Name of the file; ``FrameStore`` reads style and split off it."""
-        return f"{OWN_STYLE}-{self.split}-{self.song.id}-{self.seed}{'' if self.window == (0.0, 1.0) else '-window'}.npz"
+        place = "" if self.window == (0.0, 1.0) else "-late" if HELD_OUT_SHARE in self.window else "-window"
+        return f"{OWN_STYLE}-{self.split}-{self.song.id}-{self.seed}{place}.npz"
 
 
 OWN_STYLE = "own"  # of files of frames whose style has no name yet
@@ -376,15 +377,17 @@ def _licences(source: Path) -> dict[Path, tuple[str, str]]:
     return {}
 
 
-def plan(songs: Sequence[Song], config: BuildConfig) -> list[Part]:
+def plan(songs: Sequence[Song], config: BuildConfig, *, hold_out_start: bool = False) -> list[Part]:
     """What is rendered of these songs, in this order, so that a run cut short has something to train on and something to score on.
 
     Songs whose group falls in the valid split are held out; if none does, the group with the smallest hash; if there is only one group,
-    the end of each of its songs. A score gives several excerpts, in other keys; a recording comes whole.
+    the end of each of its songs, or the start. A score gives several excerpts, in other keys; a recording comes whole.
     """
     groups = sorted({song.piece.group for song in songs}, key=text_hash)
     if len(groups) == 1:
         windows: dict[Split, Window] = {"train": (0.0, 1 - HELD_OUT_SHARE), "valid": (1 - HELD_OUT_SHARE, 1.0)}
+        if hold_out_start:
+            windows = {"train": (HELD_OUT_SHARE, 1.0), "valid": (0.0, HELD_OUT_SHARE)}
         train = [Part(song, "train", seed, windows["train"]) for seed, song in _excerpts(songs, config)]
         valid = [Part(song, "valid", 0, windows["valid"]) for song in songs]
     else:
@@ -477,11 +480,17 @@ def prepare(
     songs = find_music(sources, config)
     failures: dict[str, str] = {}
     done: list[Part] = []
+    start, known = False, -1  # held out of an only song is its end, or its start if that cannot be used
     while {part.split for part in done} != {"train", "valid"}:  # again without the songs that failed, if they were all of a split
         usable = [song for song in songs if song.piece.path not in failures]
         if not usable:
             raise ValueError("no song can be used: " + "; ".join(f"{path}: {reason}" for path, reason in list(failures.items())[:3]))
-        parts = plan(usable, config)
+        if known == len(failures):
+            if start:
+                raise ValueError(f"{usable[0].piece.path}: too little of it is music to train on one part and score on another")
+            start = True
+        known = len(failures)
+        parts = plan(usable, config, hold_out_start=start)
         done = _render_parts(parts, folder, config, make, failures, None if seconds is None else began + seconds, jobs, progress)
     for path in set(folder.glob("*.npz")) - {folder / part.name for part in done}:
         path.unlink()  # of a plan that failed

@@ -53,6 +53,7 @@ RENDER_SHARE = 0.25  # of the minutes given, at most, goes into rendering
 SHOW_SECONDS = 110.0  # between two previews
 MOST_BATCH = 256
 LITTLE_SECONDS = 1800.0
+LARGE_BYTES = 200e6  # of a file, or an hour: it is not listened to in the first minute
 LEAST_SECONDS = 180.0  # of music: with less, a style knows its songs and not their sound
 # of a network: others than those of the weights are no harm
 _INHERITED = (
@@ -377,16 +378,27 @@ def first_look(sources: Sequence[str], config: BuildConfig, *, seconds: float = 
     until = time.monotonic() + seconds
     places = [Path(source) for source in sources if not (Path(source) / "midi.csv").is_file()]
     paths = sorted((path for place in places for path in _music_below(place)), key=lambda path: dataset.text_hash(path.name))
-    checkups = []
+    large = [path for index, path in enumerate(paths) if path.stat().st_size >= LARGE_BYTES or (index < files and _lasts_hours(path))]
+    checkups: list[doctor.Checkup] = []
     for path in paths[:files]:
         if time.monotonic() > until:
             break
-        if path.stat().st_size < 200e6:
+        if path not in large:  # too long to be listened to now
             checkups.append(doctor.examine(path, timeout_seconds=seconds))
-    large = [path.name for path in paths if path.stat().st_size >= 200e6]  # too long to be listened to now
     most = f"of one recording at most {clock(config.audio_seconds)} are used (audio_seconds in [data])"
-    lines = [f"{len(large)} of {len(paths)} files are very long ({', '.join(large[:3])}); {most}"] if large else []
+    lines = [f"{len(large)} of {len(paths)} files are very long ({', '.join(path.name for path in large[:3])}); {most}"] if large else []
     return lines + list(_look_lines(len(paths), checkups, config))
+
+
+def _lasts_hours(path: Path) -> bool:
+    """By what its head says; a score, and a file whose head says nothing, do not."""
+    from stylestream import audio
+
+    try:
+        seconds = None if path.suffix.lower() in dataset.SCORE_SUFFIXES else audio.info(path).seconds
+    except (ValueError, OSError):
+        return False
+    return seconds is not None and seconds > 3600
 
 
 def _music_below(place: Path) -> list[Path]:

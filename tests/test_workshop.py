@@ -345,6 +345,11 @@ def test_a_first_look_says_what_is_odd(tmp_path, tone):
     look = workshop.first_look([str(folder)], BuildConfig())
     assert look[0].startswith("1 of 5 files are very long (ten hours.wav); of one recording at most 10:00 are used")
     assert workshop.first_look([str(folder)], BuildConfig(), seconds=-1.0)[1:] == []  # the time is up
+    with soundfile.SoundFile(tmp_path / "night.flac", "w", 8000, 1) as file:  # packed to a few megabytes, and as long
+        file.write(tone(5.0).mean(0))
+        for _ in range(61):
+            file.write(np.zeros(60 * 8000))
+    assert workshop.first_look([str(tmp_path / "night.flac")], BuildConfig())[0].startswith("1 of 1 files are very long (night.flac)")
 
 
 def test_silence_alone_is_refused_and_leaves_nothing(tmp_path):
@@ -354,6 +359,20 @@ def test_silence_alone_is_refused_and_leaves_nothing(tmp_path):
     with pytest.raises(ValueError, match=r"no song can be used: .*: it is silent"):
         small_style(tmp_path, [tmp_path / "music"], steps=1)
     assert not (tmp_path / "mine.safetensors.ckpt").exists()
+
+
+def test_of_an_only_song_that_ends_in_silence_the_start_is_held_out(tmp_path, tone):
+    """And of one with music at neither end, one line says that it is too little: no song is rendered for ever."""
+    quiet, music = np.zeros((2, 8 * RATE)), tone(20.0)
+    for name, parts in (("late.wav", [music, quiet]), ("amid.wav", [quiet, music[:, : 4 * RATE], quiet])):
+        soundfile.write(tmp_path / name, np.concatenate(parts, axis=1).T, RATE)
+    prepared = dataset.prepare([tmp_path / "late.wav"], tmp_path / "late", BuildConfig(), jobs=1)
+    lengths = {song["split"]: song["seconds"] for song in prepared.songs}
+    assert lengths == {"train": pytest.approx(0.8 * 28, abs=0.1), "valid": pytest.approx(0.2 * 28, abs=0.1)}
+    held_out, heard = (FrameStore(tmp_path / "late", ["own"], split=split).frames for split in ("valid", "train"))
+    assert held_out[0, :400].float().mean() > heard[0, -400:].float().mean() + 10  # music, and the silence after it
+    with pytest.raises(ValueError, match=r"amid.wav: too little of it is music to train on one part and score on another"):
+        dataset.prepare([tmp_path / "amid.wav"], tmp_path / "amid", BuildConfig(), jobs=1)
 
 
 def test_music_that_is_all_alike_is_said_so(tmp_path):
