@@ -226,14 +226,17 @@ def make_plan(
 def _start(base: str | Path | None, wanted: Mapping[str, Any]) -> StyleData | None:
     """The style to start from; None: from nothing."""
     from stylestream.features import FeatureConfig
+    from stylestream.network import network_of
     from stylestream.style import base_path, find_style, load_style_file
 
     if base == "none":
         return None
     path = base_path() if base in (None, "base") else find_style(base or "")
     data = load_style_file(path)
-    if "model" in data.model_config or data.feature_config != asdict(FeatureConfig()):
-        raise ValueError(f"--from {base}: not a network that can be trained on; choose another style, or --from none")
+    name = f"--from {base or 'base'}"
+    network_of(data, name)
+    if data.feature_config != asdict(FeatureConfig()):
+        raise ValueError(f"{name}: its frames are not those of this StyleStream; choose another style, or --from none")
     return None if base is None and _different(data, wanted) else data
 
 

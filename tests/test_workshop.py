@@ -234,7 +234,7 @@ def test_the_baselines_are_trained_on_the_same_sources(recordings, tmp_path):
     lstm = load_style_file(folder / "bells-lstm2017.safetensors")
     load_lstm2017(lstm)
     assert (lstm.card.training_steps, lstm.card.sources[0].songs) == (2, 2)
-    with pytest.raises(ValueError, match="not a network that can be trained on"):
+    with pytest.raises(ValueError, match="a baseline"):
         make_plan(["x"], {}, base=folder / "bells-lstm2017.safetensors")
 
 
@@ -411,6 +411,18 @@ def test_a_base_of_another_version_is_one_line(tmp_path, tiny_style):
     assert newer.read_bytes() != data
     with pytest.raises(ValueError, match=r"in style format 9, this is .* and reads format 1; upgrade with"):
         make_plan(["x"], {}, base=str(newer))
+    for before, after, message in (
+        (rb"\"beta\"", rb"\"wing\"", r"unknown setting 'wing' in DrawConfig; upgrade with"),
+        (
+            rb"\"floor_db\":-90.0",
+            rb"\"floor_db\":-80.0",
+            r"its frames are not those of this StyleStream; choose another style, or --from none",
+        ),
+    ):
+        assert before in data
+        newer.write_bytes(data.replace(before, after, 1))
+        with pytest.raises(ValueError, match=message):
+            make_plan(["x"], {}, base=str(newer))
 
 
 def test_a_built_dataset_is_trained_on(tmp_path, tone):
