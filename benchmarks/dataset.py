@@ -1,15 +1,19 @@
 """How fast, how small and how exact a dataset is built, beside the way of 2017 and beside FluidSynth alone.
 
-    python benchmarks/dataset.py DATA --out docs/dataset-benchmarks.md [--songs 40] [--seconds 60] [--built DATASET --log LOG]
+    python benchmarks/dataset.py DATA --out docs/dataset-benchmarks.md [--songs 40] [--seconds 60]
+                                 [--built DATASET --log LOG] [--mixed DATASET]
 
 DATA is a collection (docs/data.md). Every song goes through every way, one after another, in this one process on one core, the SoundFont
-loaded once; so the ways share whatever else the machine does, and their ratios stand where seconds would not. ``--built`` adds what a real
-build came to, from its dataset and the log of its run.
+loaded once; so the ways share whatever else the machine does, and their ratios stand where seconds would not. Recordings go through the
+worker processes of a build, too, one a core, as a build does by default. ``--built`` adds what a real build came to, from its dataset and
+the log of its runs, ``--mixed`` what is in one that was built of scores and recordings together.
 """
 
 from __future__ import annotations
 
 import argparse
+import functools
+import itertools
 import json
 import os
 import platform
@@ -32,10 +36,11 @@ import numpy as np
 import soundfile
 import torch
 
-from stylestream import midi, recipes
+from stylestream import audit, builder, midi, parallel, recipes
 from stylestream.builder import Studio, Task, build
 from stylestream.dataset import Dataset, DatasetConfig
 from stylestream.features import FeatureConfig, filterbank
+from stylestream.loader import Crops
 
 Array = np.ndarray[Any, Any]
 RATE = 44_100
@@ -113,6 +118,7 @@ def measure_scores(ways: Ways, songs: list[bytes]) -> dict[str, Array]:
 def measure_recordings(ways: Ways, songs: list[Path]) -> dict[str, Array]:
     spent = {name: np.zeros(2) for name in ("decoded", "a", "b2017", "bours")}
     ways.ours(songs[0])
+    ways.of_2017_at_our_settings(songs[0])
     for path in songs:
         frames = int(ways.seconds * soundfile.info(path).samplerate)
         spent["decoded"] += timed(lambda path=path, frames=frames: soundfile.read(path, frames, dtype="float32"))
@@ -120,6 +126,42 @@ def measure_recordings(ways: Ways, songs: list[Path]) -> dict[str, Array]:
         spent["b2017"] += timed(lambda path=path: ways.of_2017(path))
         spent["bours"] += timed(lambda path=path: ways.of_2017_at_our_settings(path))
     return spent
+
+
+def on_all_cores(songs: list[Path], seconds: float) -> float:
+    """Wall seconds of a build's workers, one a core, from the moment that all have started."""
+    jobs = parallel.cores()
+    with tempfile.TemporaryDirectory() as folder:
+        setup = functools.partial(start_together, DatasetConfig(max_seconds=seconds), songs[0], Path(folder), jobs)
+        tasks = [Task(f"{number:016x}", path.name, path) for number, path in enumerate(songs)]
+        heard = list(parallel.over_songs(builder._hear, tasks, setup=setup, jobs=jobs, ordered=True))
+        end, start = time.time(), max(path.stat().st_mtime for path in Path(folder).iterdir())
+    assert not [result for _, result in heard if isinstance(result, ValueError)]
+    return end - start
+
+
+def start_together(config: DatasetConfig, song: Path, folder: Path, jobs: int) -> Studio:
+    """What a worker has, when all are as warm as this process is."""
+    studio = Studio(config, scores=False)
+    studio.hear(Task("0" * 16, song.name, song))
+    (folder / str(os.getpid())).touch()
+    while len(list(folder.iterdir())) < jobs:
+        time.sleep(0.01)
+    return studio
+
+
+def in_other_formats(songs: list[Path], seconds: float, folder: Path) -> dict[str, list[Path]]:
+    """The beginnings of the songs in three formats, 16 bits where there are bits."""
+    found = {
+        "Ogg Vorbis": songs,
+        "FLAC": [folder / f"{path.stem}.flac" for path in songs],
+        "WAV": [folder / f"{path.stem}.wav" for path in songs],
+    }
+    for path, *others in zip(*found.values(), strict=True):
+        y, rate = soundfile.read(path, int(seconds * soundfile.info(path).samplerate), dtype="float32")
+        for other in others:
+            soundfile.write(other, y, rate, subtype="PCM_16")
+    return found
 
 
 # ------------------------------------------------------------------------------------------------------------------- the dataset
@@ -139,6 +181,24 @@ def crops_per_second(data: Dataset, *, count: int = 4000) -> float:
     return count / took
 
 
+def loader_crops_per_second(data: Dataset, *, batches: int = 60) -> tuple[float, float]:
+    """Random crops of 64 frames in batches of 64 float32 tensors: per CPU second of this process; per second from one worker process."""
+    crops = Crops(data, crop_frames=64, weights="seconds")
+    numbers = [list(range(64 * batch, 64 * batch + 64)) for batch in range(batches)]
+    for _ in range(2):  # the first time, from the disk
+        start = time.process_time()
+        for batch in numbers:
+            crops[batch]
+        own = 64 * batches / (time.process_time() - start)
+    given, start = 0, 0.0
+    loader = crops.loader(64, workers=1)
+    while given <= 64 * batches:
+        for batch in loader:
+            start = start or time.perf_counter()  # when the worker has started, and given its first batch
+            given += len(batch["song"])
+    return own, (given - 64) / (time.perf_counter() - start)
+
+
 def error_db(ways: Ways, songs: list[bytes]) -> float:
     """Mean error of stored frames above −80 dB."""
     errors = []
@@ -156,7 +216,7 @@ def peak_mib(collection: Path, songs: int) -> tuple[float, float]:
         "import resource, sys, tempfile; from stylestream import builder; from stylestream.dataset import DatasetConfig\n"
         "if __name__ == '__main__':\n"
         "    with tempfile.TemporaryDirectory() as folder:\n"
-        "        config = DatasetConfig(max_seconds=5, songs=int(sys.argv[2]), shard_songs=16)\n"
+        "        config = DatasetConfig(max_seconds=2, songs=int(sys.argv[2]), shard_songs=16)\n"
         "        builder.build([sys.argv[1]], folder, config=config, jobs=1)\n"
         "    own = next(int(line.split()[1]) for line in open('/proc/self/status') if line.startswith('VmHWM'))\n"
         "    print(own / 1024, resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1024)\n"
@@ -172,31 +232,93 @@ def peak_mib(collection: Path, songs: int) -> tuple[float, float]:
 # ------------------------------------------------------------------------------------------------------------------- a real build
 
 
+RUN = re.compile(
+    r"^begin (\d+)|^([\d,]+) of [\d,]+ songs, ([\d.]+) hours|^exit (\d+), wall (\d+) s, largest process (\d+) MiB, cpu (\d+) s",
+    re.MULTILINE,
+)
+
+
+def runs_of(log: str) -> list[dict[str, float]]:
+    """The runs of a build: when each began, where, and, of those that could still say so, how they ended."""
+    runs: list[dict[str, float]] = []
+    for begun, songs, hours, code, wall, mib, cpu in RUN.findall(log):
+        if begun:
+            runs.append({"begun": float(begun)})
+        elif songs:
+            runs[-1].setdefault("from_songs", float(songs.replace(",", "")))
+            runs[-1].setdefault("from_hours", float(hours))
+        else:
+            runs[-1] |= {"code": float(code), "wall": float(wall), "mib": float(mib), "cpu": float(cpu)}
+    for run, after in itertools.pairwise(runs):
+        run.setdefault("wall", after["begun"] - run["begun"])  # killed: at most until the next began
+    return runs
+
+
 def real_build(folder: Path, log: str) -> Iterator[str]:
-    """What a build came to. The log has, for each run, a line ``exit CODE, wall S s, largest process M MiB, cpu C s``."""
-    data = Dataset(folder)
-    runs = re.findall(r"^exit (\d+), wall (\d+) s, largest process (\d+) MiB, cpu (\d+) s", log, re.MULTILINE)
-    wall, cpu = sum(int(run[1]) for run in runs), sum(int(run[3]) for run in runs)
+    """What a build came to.
+
+    Its log has the progress and, for each run, ``begin SECONDS`` and, if it was not killed, ``exit CODE, wall …``; then what `verify` said.
+    """
+    data, runs = Dataset(folder), runs_of(log)
     hours = sum(data.songs["seconds"].to_pylist()) / 3600
     frame_bytes = sum(shard["bytes"] for shard in data.description.shards)
     failures = Counter(filter(None, data.index["failure"].to_pylist()))
-    rows = len(data.index)
+    rows, last = len(data.index), runs[-1]
+    last_rows, last_hours = rows - last["from_songs"], hours - last["from_hours"]
     share = COLLECTION_SONGS / rows
+    verified = re.findall(r": (whole: .* read)$", log, re.MULTILINE)
+    yield f"`stylestream dataset build DATA/midi.tar.xz --max-seconds 60 --songs {rows} -j 2`"
+    yield ""
     yield "| | |"
     yield "|---|---|"
     yield f"| songs | {len(data):,} of {rows:,} |"
     longest = data.description.build["max_seconds"]
     yield f"| music | {hours:.1f} hours, {longest:g} s of a song at most, {len(data.description.styles)} styles |"
-    yield f"| failures | {sum(failures.values())}{''.join(f'; {count} × {why}' for why, count in failures.most_common())} |"
-    yield f"| groups | {len(set(data.songs['group_id'].to_pylist())):,} |"
-    yield f"| wall time | {wall / 60:.0f} min in {len(runs)} run{'s' if len(runs) > 1 else ''}, 2 jobs; {cpu / 60:.0f} min of CPU |"
-    yield f"| rate | {rows / wall:.2f} songs/s, {3600 * hours / wall:.0f} × real time; {3600 * hours / cpu:.0f} × per core |"
-    yield f"| bytes | {frame_bytes / 1e9:.2f} GB, {frame_bytes / hours / 3600 / 1000:.2f} KB per second of music |"
-    yield f"| peak memory | {max(int(run[2]) for run in runs)} MiB (the largest process) |"
+    yield f"| failures | {sum(failures.values())}{''.join(f': {count} × {why}' for why, count in failures.most_common())} |"
+    yield f"| pieces (groups) | {len(set(data.songs['group_id'].to_pylist())):,} |"
+    yield f"| `stylestream dataset verify` | {verified[-1] if verified else 'not run'} |"
+    from_songs = ", ".join(f"{run['from_songs']:,.0f}" for run in runs[1:])
+    yield f"| runs | {len(runs)}: broken off {len(runs) - 1} times, gone on with the same command at song {from_songs} |"
+    all_hours = sum(run["wall"] for run in runs) / 3600
+    yield f"| wall time of all runs | at most {all_hours:.1f} h, beside other work on the same two cores, often thrice what they can do |"
+    used = last["cpu"] / (2 * last["wall"])
     yield (
-        f"| all {COLLECTION_SONGS:,} pieces | {share * wall / 3600:.1f} h at this rate, {share * cpu / 3600:.1f} h of CPU, "
-        f"{share * frame_bytes / 1e9:.1f} GB |"
+        f"| the last run, not broken off | {last_rows:,.0f} songs, {last_hours:.1f} hours of music in {last['wall'] / 60:.0f} min "
+        f"of wall time and {last['cpu'] / 60:.0f} min of CPU: {100 * used:.0f} % of two cores |"
     )
+    for what, spent in (("its rate", last["wall"]), ("its rate by CPU time, of one core", last["cpu"])):
+        yield f"| {what} | {last_rows / spent:.2f} songs/s, {3600 * last_hours / spent:.0f} × real time |"
+    yield f"| bytes | {frame_bytes / 1e9:.2f} GB, {frame_bytes / hours / 3600 / 1000:.2f} KB per second of music |"
+    yield f"| peak memory | {max(run.get('mib', 0) for run in runs):.0f} MiB (the largest process) |"
+    hours_for_all = COLLECTION_SONGS / last_rows * last["wall"] / 3600, COLLECTION_SONGS / last_rows * last["cpu"] / 3600
+    yield (
+        f"| all {COLLECTION_SONGS:,} pieces | {hours_for_all[0]:.1f} h at the last run's rate; {hours_for_all[1]:.1f} h of CPU, so "
+        f"{hours_for_all[1] / 2:.1f} h on two cores of one's own; {share * frame_bytes / 1e9:.1f} GB |"
+    )
+
+
+def mixed_build(folder: Path) -> Iterator[str]:
+    """What is in a dataset of scores and recordings."""
+    summary = audit.summarise(Dataset(folder))
+    build_of = Dataset(folder).description.build
+    options = f"--max-seconds {build_of['max_seconds']:g} --songs {build_of['songs']}"
+    yield f"`stylestream dataset build DATA/midi.csv DATA/audio.csv {options}`:"
+    yield f"{summary.songs:,} songs of {len(summary.styles)} styles, {summary.groups:,} pieces, {summary.failed} failed."
+    for title, shares in (("kind", summary.kinds), ("licence", summary.licences)):
+        yield ""
+        yield f"| {title} | songs | minutes |"
+        yield "|---|---:|---:|"
+        for name, share in shares.items():
+            yield f"| {name} | {share.songs:,} | {share.seconds / 60:.1f} |"
+    yield ""
+    yield "| style | songs | minutes |"
+    yield "|---|---:|---:|"
+    totals = {
+        style: (sum(part.songs for part in parts.values()), sum(part.seconds for part in parts.values()))
+        for style, parts in summary.styles.items()
+    }
+    for style, (count, seconds) in sorted(totals.items(), key=lambda pair: -pair[1][1]):
+        yield f"| {style} | {count:,} | {seconds / 60:.1f} |"
 
 
 # ------------------------------------------------------------------------------------------------------------------- the page
@@ -206,21 +328,25 @@ def table(head: str, rows: list[tuple[str, Array]], seconds: float, reference: A
     yield f"| {head} | ms wall per s of music | ms CPU per s of music | × real time (CPU) | wall, as a share of the first row's |"
     yield "|---|---:|---:|---:|---:|"
     for name, (wall, cpu) in rows:
-        yield f"| {name} | {1e3 * wall / seconds:.1f} | {1e3 * cpu / seconds:.1f} | {seconds / cpu:.0f} | {wall / reference[0]:.2f} |"
+        of_cpu = "| |" if np.isnan(cpu) else f"| {1e3 * cpu / seconds:.2f} | {seconds / cpu:.0f} |"
+        yield f"| {name} | {1e3 * wall / seconds:.2f} {of_cpu} {wall / reference[0]:.2f} |"
 
 
-def page(collection: Path, count: int, seconds: float) -> Iterator[str]:
+def page(collection: Path, count: int, seconds: float, built_before: Path | None) -> Iterator[str]:
     songs = scores(collection, count)
     recordings = sorted((collection / "audio").rglob("*.ogg"))[:count]
     with tempfile.TemporaryDirectory() as folder:
         ways = Ways(seconds, Path(folder))
-        of_scores, of_recordings = measure_scores(ways, songs), measure_recordings(ways, recordings)
+        of_scores = measure_scores(ways, songs)
+        formats = in_other_formats(recordings, seconds, Path(folder))
+        of_recordings = {form: (measure_recordings(ways, files), on_all_cores(files, seconds)) for form, files in formats.items()}
         score_seconds = sum(ways.studio.synthesizer.samples(midi.load_score(c), max_seconds=seconds) for c in songs) / RATE
         recorded_seconds = sum(min(soundfile.info(path).duration, seconds) for path in recordings)
         built = build([collection], Path(folder, "DATA"), config=DatasetConfig(max_seconds=seconds, songs=count), jobs=1)
         data = Dataset(Path(folder, "DATA"))
         size = sum(data.songs["bytes"].to_pylist()) / sum(data.songs["seconds"].to_pylist())
         crops, error = crops_per_second(data), error_db(ways, songs[:10])
+        from_loader, from_worker = loader_crops_per_second(Dataset(built_before) if built_before else data)
     yield f"## {count} scores"
     yield ""
     a, b2017, bours, c = (of_scores[name] for name in ("a", "b2017", "bours", "c"))
@@ -232,17 +358,24 @@ def page(collection: Path, count: int, seconds: float) -> Iterator[str]:
     yield ""
     yield f"## {len(recordings)} recordings"
     yield ""
-    decoded, a, b2017, bours = (of_recordings[name] for name in ("decoded", "a", "b2017", "bours"))
-    rows = [("decoding alone, which every way begins with", decoded)]
-    rows += [
-        ("(a) this pipeline, beats tracked too", a),
-        ("(b) librosa, 4.41 kHz, 513 bins", b2017),
-        ("(b) librosa at our settings", bours),
-    ]
-    yield from table(f"{recorded_seconds / 60:.0f} minutes of Ogg Vorbis", rows, recorded_seconds, decoded)
-    yield ""
-    yield f"This pipeline is {bours[0] / a[0]:.1f} times as fast as librosa at our settings (CPU time: {bours[1] / a[1]:.1f})."
-    yield f"More than {bours[1] / decoded[1]:.1f} times is not to be had on one core: so long does decoding alone take."
+    yield "(b) is a script: one song after another, on one core. A build has a worker on each core. Ours is given both ways."
+    for form, (spent, wall) in of_recordings.items():
+        decoded, a, b2017, bours = (spent[name] for name in ("decoded", "a", "b2017", "bours"))
+        rows = [("decoding alone, which every way begins with", decoded)]
+        rows += [
+            ("(a) this pipeline on one core; beats and fingerprint, too", a),
+            (f"(a) this pipeline as it is run, {parallel.cores()} cores", np.array([wall, np.nan])),
+            ("(b) librosa, 4.41 kHz, 513 bins", b2017),
+            ("(b) librosa at our settings", bours),
+        ]
+        yield ""
+        yield from table(f"{recorded_seconds / 60:.0f} minutes of {form}", rows, recorded_seconds, decoded)
+        yield ""
+        yield (
+            f"{form}: as it is run, this pipeline is **{bours[0] / wall:.1f}** times as fast as librosa at our settings, on one core "
+            f"{bours[0] / a[0]:.1f} times (CPU time: {bours[1] / a[1]:.1f}). "
+            f"Decoding and nothing else would be {bours[1] / decoded[1]:.1f} times as fast on one core."
+        )
     yield ""
     yield "## On disk"
     yield ""
@@ -250,7 +383,9 @@ def page(collection: Path, count: int, seconds: float) -> Iterator[str]:
     yield "|---|---|"
     yield f"| size | {size / 1000:.2f} KB per second of music ({built.songs} songs of the collection) |"
     yield f"| error of frames above −80 dB | {error:.3f} dB mean, of ten scores |"
-    yield f"| random crops of 64 frames, one process, warm cache | {crops:,.0f} per second of CPU time |"
+    yield f"| random crops of 64 frames, the reader alone, warm cache | {crops:,.0f} per second of CPU time |"
+    yield f"| the same as batches of 64 tensors (`Crops`) | {from_loader:,.0f} per second of CPU time |"
+    yield f"| the same from one worker process (`Crops.loader(64, workers=1)`) | {from_worker:,.0f} per second of wall time |"
     yield ""
     yield "## Memory"
     yield ""
@@ -269,16 +404,22 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=60.0)
     parser.add_argument("--built", type=Path)
     parser.add_argument("--log", type=Path)
+    parser.add_argument("--mixed", type=Path)
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     warnings.simplefilter("ignore")
     load = os.getloadavg()[0]
     command = "python benchmarks/dataset.py DATA --out FILE" + (" --built DATASET --log LOG" if arguments.built else "")
+    command += " --mixed DATASET" if arguments.mixed else ""
     lines = ["# Benchmarks of the dataset", "", f"Written by `{command}`; do not edit."]
     lines += [f"{platform.machine()}, {os.cpu_count()} threads, load {load:.1f} at the start, Python {platform.python_version()}.", ""]
-    lines += list(page(arguments.collection, arguments.songs, arguments.seconds))
+    lines += ["LOAD", ""]
+    lines += list(page(arguments.collection, arguments.songs, arguments.seconds, arguments.built))
     if arguments.built:
         lines += ["", "## A real build", "", *real_build(arguments.built, arguments.log.read_text())]
+    if arguments.mixed:
+        lines += ["", "## Scores and recordings together", "", *mixed_build(arguments.mixed)]
+    lines[lines.index("LOAD")] = f"Load of the machine at the end: {os.getloadavg()[0]:.1f}."
     arguments.out.write_text("\n".join(lines) + "\n", encoding="utf-8")
     print(json.dumps({"written": str(arguments.out), "peak_mib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024}))
 
