@@ -50,6 +50,9 @@ if TYPE_CHECKING:
 
 EXCERPT_SECONDS = 8.0  # of a style's sample, of what is painted, of what a training lets one hear
 LOADED_STYLES = 8  # kept in memory, a few megabytes each
+LONG_SECONDS = 60.0  # a song that takes so long to be heard through that one plays its beginning before
+BEGINNING_SECONDS = 20.0  # which is then what is heard of it
+FADE_SECONDS = 0.05  # from that beginning to what is made once the song is known
 LEAVE_SECONDS = 60.0  # a job whose page has gone is ended after so long
 BUNDLED_SONG = Path(__file__).parent / "demo" / "lamplight.ogg"
 BUNDLED_TITLE = "Lamplight"
@@ -269,7 +272,9 @@ class TransferJob(Job):
         self.tell(text="reading the style")
         style, sound = self._styles.load(self.style), self.song.sound
         self.tell(text="listening to the song")
-        song = self.song.hearing(style, peak=self.dials["strength"] < PEAK_RAMP, progress=self._listened)
+        low = self.dials["strength"] < PEAK_RAMP
+        ends = self._begin(style) if sound.seconds > LONG_SECONDS and not self.song.is_heard(style, peak=low) else None
+        song = self.song.hearing(style, peak=low, progress=self._listened)
         loudness, peak = audio.LoudnessMeter(sound.sample_rate, sound.channels), audio.TruePeakMeter(sound.sample_rate, sound.channels)
 
         def keep(y: Array) -> None:
@@ -280,7 +285,8 @@ class TransferJob(Job):
         self.tell(text="playing", fraction=0.1)
         with closing(style.stream(self._blocks, song, Dials(**self.dials), keep=keep)) as heard:
             for y in heard:
-                self.heard.append(y)
+                self.heard.append(y if ends is None else self._joined(ends, y))
+                ends = None
                 self.tell(fraction=0.1 + 0.88 * self.heard.samples / max(sound.samples, 1))
                 if self.canvases is None and self.heard.samples:
                     self._paint(style, song)
@@ -288,10 +294,42 @@ class TransferJob(Job):
         self.made.gain = final_gain(song, loudness.integrated_lufs, peak.true_peak_db, self.dials["strength"])
         self.loudness_lufs, self.true_peak_db = loudness.integrated_lufs, peak.true_peak_db
 
-    def _blocks(self) -> Iterator[Array]:
-        for y in self.song.sound.blocks():
+    def _begin(self, style: StyleTransfer) -> Array:
+        """Let the first seconds sound, played to what their own beginning tells of the song, while the rest is listened to.
+
+        Returns
+        -------
+        array [shape=(C, n)]
+            Their end, kept back, to fade from.
+        """
+        from stylestream.transfer import FIRST_SECONDS, Dials
+
+        rate, channels = self.song.sound.sample_rate, self.song.sound.channels
+        song = style.listen(lambda: self._blocks(BEGINNING_SECONDS), rate, channels)
+        seen = FIRST_SECONDS + style.overlap_frames / style.config.frames_per_second + 0.2  # what the first chunk sees
+        with closing(style.stream(lambda: self._blocks(seen), song, Dials(**self.dials))) as heard:
+            y = next(heard)
+            fade = round(FADE_SECONDS * rate)
+            self.heard.append(y[:, :-fade])
+            self.tell()
+        return y[:, -fade:]
+
+    def _joined(self, ends: Array, y: Array) -> Array:
+        """Of the first block, what has not sounded yet, faded in."""
+        y = y[:, self.heard.samples :]
+        count = min(ends.shape[1], y.shape[1])
+        share = np.linspace(0, 1, count, dtype=np.float32)
+        return np.concatenate([ends[:, :count] * (1 - share) + y[:, :count] * share, y[:, count:]], axis=1)
+
+    def _blocks(self, seconds: float = math.inf) -> Iterator[Array]:
+        sound = self.song.sound
+        left = round(min(seconds, sound.seconds) * sound.sample_rate)
+        for y in sound.blocks():
             self.check()
-            yield y
+            yield y[:, :left]
+            left -= y.shape[1]
+            if left <= 0:
+                return
 
     def _listened(self, samples: int) -> None:
         self.check()
@@ -454,7 +492,8 @@ class TrainJob(Job):
             if path.name not in self._previews:
                 self._previews.add(path.name)
                 y, sample_rate = soundfile.read(path, dtype="float32", always_2d=True)
-                title = f"after {path.stem.partition('-')[2]} steps: a song, the style so far, what it should be"
+                steps = path.stem.partition("-")[2]
+                title = f"after {steps} step{'s' * (steps != '1')}: a song, the style so far, what it should be"
                 self.excerpts.append((title, flac(y.T, sample_rate)))
                 self.tell()
 

@@ -294,6 +294,10 @@ class Song:
         except ValueError:
             return Tags()
 
+    def is_heard(self, style: StyleTransfer, *, peak: bool) -> bool:
+        """Whether `hearing` has been done."""
+        return (style.config, peak) in self.hearings
+
     def hearing(self, style: StyleTransfer, *, peak: bool, progress: Callable[[int], None] = lambda samples: None) -> Hearing:
         """The first passes over the song, the same for every style with this front end; done once. They see its picture, too."""
         key, sound = (style.config, peak), self.sound

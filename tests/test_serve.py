@@ -814,3 +814,38 @@ def test_two_threads_read_a_sound_that_is_written(tmp_path):
         np.testing.assert_array_equal(sound.read(0, count), y[:, :count])
     writer.join()
     np.testing.assert_array_equal(sound.read(0, 10**9), y)
+
+
+def test_a_long_song_begins_to_sound_before_it_is_listened_to_the_end(app, tone, monkeypatch):
+    """The beginning that sounds at once is joined to the rest without a gap or a jump, and is not what is downloaded."""
+    client = app()
+    desk = client.app.state.desk
+    y = 0.2 * tone(70.0)
+    held, hear = threading.Event(), uploads.Song.hearing
+
+    def late(song, *arguments, **options):
+        held.wait()
+        return hear(song, *arguments, **options)
+
+    monkeypatch.setattr(uploads.Song, "hearing", late)
+    song = client.post("/songs", content=wav(y)).json()
+    job = client.post("/jobs", json={"song": song["id"], "style": "tiny"}).json()["id"]
+    try:
+        with client.stream("GET", f"/jobs/{job}/events") as events:
+            views = (json.loads(line[6:]) for line in events.iter_lines() if line.startswith("data: "))
+            assert next(view for view in views if view["samples"] or view["error"])["state"] == "running"
+        first = client.get(f"/jobs/{job}/sound/0")  # and nothing else is known of the song
+        assert first.status_code == 200
+        begun = desk.jobs[job].heard.samples
+        heard = desk.jobs[job].heard
+        monkeypatch.setattr(heard, "path", Path(shutil.copy(heard.path, heard.path.with_name("kept"))))  # the other is removed at the end
+    finally:
+        held.set()
+    assert finished(client, job)["state"] == "done"
+    whole = heard.read(0, 10**9)
+    assert whole.shape == y.shape
+    jump = np.abs(np.diff(whole[:, begun - 2000 : begun + 4000], axis=1)).max()
+    assert jump <= 1.5 * np.abs(np.diff(whole, axis=1)).max(initial=0.0, where=np.arange(whole.shape[1] - 1) > begun + 44100)
+    expected = load_style("tiny").transfer(y, 44100)
+    made, _ = soundfile.read(io.BytesIO(client.get(f"/jobs/{job}/result.wav").content))
+    np.testing.assert_allclose(made.T, expected, atol=5e-3)
