@@ -259,6 +259,8 @@ def _adopted(data: StyleData, wanted: Mapping[str, Any], name: str) -> DrawConfi
 def _open_folder(folder: Path, plan: Plan) -> None:
     """Make the folder, or see that it holds the same training."""
     path = folder / "plan.json"
+    for half in (*folder.glob(".*.part"), *folder.glob("frames/.*.part")):  # of a process that was killed while writing
+        half.unlink(missing_ok=True)
     tables = json.loads(json.dumps(plan.tables()))
     if not path.exists() or not _begun(folder):
         folder.mkdir(parents=True, exist_ok=True)

@@ -244,6 +244,14 @@ def _written(folder: Path) -> Path:
     return path
 
 
+def test_what_a_killed_process_left_half_written_is_swept_up(tmp_path):
+    (tmp_path / "frames").mkdir()
+    for place in (tmp_path, tmp_path / "frames"):
+        (place / ".last.safetensors.x1.part").write_bytes(b"half")
+    workshop._open_folder(tmp_path, make_plan(["x"], {}, base="none")[0])
+    assert [path.name for path in sorted(tmp_path.rglob("*"))] == ["frames", "plan.json"]
+
+
 def test_a_folder_of_another_training_is_not_gone_on_with(tmp_path):
     folder = tmp_path / "a.safetensors.ckpt"
     plan = make_plan(["music"], {}, base="none", steps=10)[0]
