@@ -38,6 +38,7 @@ SLOW_BEAT_SECONDS = 0.92  # below 65 beats a minute a drummer counts in halves
 REPEAT_SECONDS = 0.07  # one drum is not hit again sooner
 CHOKED, CHOKING = (46,), (42, 44, 46)  # an open hi-hat sounds until the hat is touched again
 CHOKE_SECONDS = 0.01
+EARLY_SECONDS = 0.010  # a beat is found where a note is heard, this much after it is struck (median over scores); a drummer strikes with it
 SILENCE_DB = 35.0  # under the song's loudness a passage counts as silent
 SOFTER_DB, LOUDER_DB = -15.0, 4.0  # how far dynamics go
 COMPRESSION = 0.7  # of the song's dynamics: a soft drummer is still heard
@@ -389,6 +390,7 @@ def _placed(hits: Numbers, bar: Bar) -> Seconds:
 
 def _finished(layer: DrumLayer, pulse: Pulse, rows: Seconds, gain_db: float) -> Hits:
     """Rows (seconds, note, velocity) → hits: in order, none in silence, none twice, each with its sound and its loudness."""
+    rows = rows - np.array([EARLY_SECONDS, 0, 0])
     rows = rows[np.isin(rows[:, 1], list(layer.velocities)) & (rows[:, 0] >= 0)]
     rows = rows[np.lexsort((rows[:, 1], rows[:, 0]))]
     rows = rows[~pulse.silent_at(rows[:, 0], SILENCE_DB)]

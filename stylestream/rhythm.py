@@ -37,6 +37,8 @@ TIGHTNESS = 100.0  # Ellis's alpha: how dear an uneven beat is
 LONGEST_BEAT_SECONDS = 2.5  # two beats further apart than this are not neighbours: silence lies between them
 DYNAMICS_SECONDS = 1.0  # over which loudness is followed: about two beats
 SILENT_SECONDS = 0.5  # a rest shorter than this is no silence
+TOP_ROWS = 22  # above 11 kHz, where a cymbal is and hardly anything else
+CYMBALS_DB = (-45.0, -41.0)  # what is short there against all: below there are none, above there are
 MIN_CONFIDENCE = 0.12  # noise, held chords and rubato without a pulse read 0.02 to 0.08
 
 
@@ -76,6 +78,8 @@ class Pulse:
     onset : array [shape=(T,), >= 0]
     level_db : array [shape=(T,), dB]
         Of all rows together; silence is near -90.
+    top_db : array [shape=(T,), dB], optional
+        Of the rows above 11 kHz.
     frames_per_second : float
     """
 
@@ -83,6 +87,21 @@ class Pulse:
     onset: Array
     level_db: Array
     frames_per_second: float
+    top_db: Array | None = None
+
+    @cached_property
+    def cymbals(self) -> float:
+        """How sure it is that the song has cymbals, 0 to 1: by how much there is above 11 kHz that is short.
+
+        Of renders, eight seconds each, nothing without drums reached the lower bound, and of those with drums nine in ten did.
+        """
+        if self.top_db is None or not len(self.top_db):
+            return 0.0
+        top, padded = _power_of(self.top_db), np.pad(_power_of(self.top_db), 12, mode="edge")
+        lasting = np.sort([padded[3 * k : 3 * k + len(top)] for k in range(9)], axis=0)[1]
+        short_db = 10 * np.log10((top - np.minimum(lasting, top)).mean() / max(_power_of(self.level_db).mean(), 1e-9) + 1e-12)
+        low, high = CYMBALS_DB
+        return float(np.clip((short_db - low) / (high - low), 0, 1))
 
     @cached_property
     def usual_db(self) -> float:
@@ -116,6 +135,10 @@ class Pulse:
         return self._loudest_near_db[frames] < self.usual_db - below_db
 
 
+def _power_of(level_db: Array) -> Seconds:
+    return np.asarray(10.0 ** (level_db.astype(np.float64) / 10))
+
+
 NO_PULSE = Pulse(NO_BEATS, np.zeros(1, np.float32), np.full(1, -90, np.float32), 1.0)
 
 
@@ -139,12 +162,14 @@ class BeatTracker:
         self._bass: list[Array] = []
         self._chroma: list[Array] = []
         self._level: list[Array] = []
+        self._top: list[Array] = []
 
     def push(self, x: Array) -> None:
         """Take the next frames (F, T), as of ``features.LogFrequency``, at the working loudness."""
         x = np.asarray(x, dtype=np.float32)
         if x.shape[-1]:
             self._level.append(_level_db(x))
+            self._top.append(_level_db(x[-TOP_ROWS:]))
         self.push_loudness(loudness(x))
 
     def push_loudness(self, loud: Array) -> None:
@@ -174,7 +199,8 @@ class BeatTracker:
             return NO_PULSE
         beats = self.beats()
         kept = beats if beats.reliable else Beats(np.zeros(0), np.zeros(0), beats.confidence)
-        return Pulse(kept, np.concatenate(self._onset), np.concatenate(self._level), self.frames_per_second)
+        onset, level_db, top_db = (np.concatenate(curve) for curve in (self._onset, self._level, self._top))
+        return Pulse(kept, onset, level_db, self.frames_per_second, top_db)
 
 
 def loudness(x: Array) -> Array:

@@ -31,6 +31,7 @@ from torch import Tensor
 from stylestream import audio
 from stylestream.blend import load_blend
 from stylestream.chunks import THREADS, Chunk, Queue, cut_into_chunks, in_order
+from stylestream.cymbals import REACH_FRAMES, without_cymbals
 from stylestream.draw import Draw
 from stylestream.drums import DEFAULT_DRUMS, NO_HITS, DrumLayer, Hits, layer_of, plan_hits, play
 from stylestream.features import FeatureConfig, LogFrequency
@@ -161,6 +162,7 @@ class StyleTransfer:
         *,
         phase: Tensor | None = None,
         hits: Hits = NO_HITS,
+        cymbals: float = 0.0,
         strength: float = 1.0,
         dream: float = 0.0,
         grain: float = 0.5,
@@ -179,6 +181,8 @@ class StyleTransfer:
             Beat and bar phase (`rhythm.phase`).
         hits : Hits
             What the style's drummer plays in the whole song (`drums.plan_hits`).
+        cymbals : float in [0, 1]
+            How much of the song's own cymbals is taken out before it is looked at (`rhythm.Pulse.cymbals`).
         first_frame : int
             Where in the song the part starts; a multiple of the network's grid.
         inner : slice of frames
@@ -189,7 +193,8 @@ class StyleTransfer:
         Tensor [shape=(C, n)]
             The samples of the inner frames.
         """
-        song = self.vocoder.analyse(y, first_frame=first_frame)
+        # strength 0 is the song, cymbals and all
+        song = without_cymbals(self.vocoder.analyse(y, first_frame=first_frame), cymbals * strength, sample_rate=self.config.sample_rate)
         x = self.vocoder.frames(song)  # (F, T)
         latents = latents_of(dream, self.draw.config.steps)
         x_hat = self._paint(x, phase, dream=latents, grain=grain, seed=seed, first_frame=first_frame)
@@ -229,7 +234,8 @@ class StyleTransfer:
     def overlap_frames(self) -> int:
         """Frames each side that a sample of the result depends on: front end, network and inversion, rounded up to the grid."""
         window = self.config.n_fft_low // 2 + len(self.vocoder.features.decimate_taps)
-        return self._on_grid(window + self.draw.context_frames * self.config.hop_length) + self.vocoder_frames
+        seen = self.draw.context_frames + REACH_FRAMES
+        return self._on_grid(window + seen * self.config.hop_length) + self.vocoder_frames
 
     def _on_grid(self, samples: int) -> int:
         return -(-samples // (self.config.hop_length * self.grid_frames)) * self.grid_frames
@@ -423,19 +429,21 @@ class StyleTransfer:
         hits = plan_hits(self.layer, song.pulse, seed=dials.seed) if self.layer is not None and self.drum_gain(dials.drums) else NO_HITS
 
         def transferred(chunk: Chunk) -> tuple[Array, Array]:
-            return self._transfer_chunk(chunk, song.beats, hits, dials)
+            return self._transfer_chunk(chunk, song.pulse, hits, dials)
 
         return in_order(transferred, chunks, workers=self._workers(), first_alone=first_seconds is not None)
 
     @torch.inference_mode()
-    def _transfer_chunk(self, chunk: Chunk, beats: Beats, hits: Hits, dials: Dials) -> tuple[Array, Array]:
+    def _transfer_chunk(self, chunk: Chunk, pulse: Pulse, hits: Hits, dials: Dials) -> tuple[Array, Array]:
         hop = self.config.hop_length
         frames = 1 + chunk.y.shape[1] // hop
+        beats = pulse.beats
         where = phase(beats.beat_seconds, beats.downbeat_seconds, frames, self.config.frames_per_second, first_frame=chunk.first_frame)
         styled = self(
             torch.from_numpy(chunk.y).to(self.device),
             phase=torch.from_numpy(where).to(self.device),
             hits=hits,
+            cymbals=pulse.cymbals,
             first_frame=chunk.first_frame,
             inner=chunk.inner,
             **vars(dials),

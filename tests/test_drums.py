@@ -54,12 +54,19 @@ def a_pulse(beats: np.ndarray, *, bar: int = 4, level_db: np.ndarray | float = -
     return Pulse(Beats(beats, beats[::bar], 0.9), onset, level, FPS)
 
 
+def planned(layer: DrumLayer, pulse: Pulse, **how: int) -> drums.Hits:
+    """The plan, with hits where the beats are found and not a little before, where they are struck."""
+    hits = plan_hits(layer, pulse, **how)
+    return replace(hits, seconds=hits.seconds + drums.EARLY_SECONDS, stops=hits.stops + drums.EARLY_SECONDS)
+
+
 # ------------------------------------------------------------------------------------------------------------ where hits are
 
 
 def test_hits_are_on_the_beats_to_the_millisecond():
     beats = 0.37 + 0.5 * np.arange(32)
-    hits = plan_hits(a_layer(), a_pulse(beats))
+    hits = planned(a_layer(), a_pulse(beats))
+    np.testing.assert_allclose(plan_hits(a_layer(), a_pulse(beats)).seconds, hits.seconds - 0.01)  # struck as the notes are
     kicks, snares = (hits.seconds[hits.notes == note] for note in (KICK, SNARE))
     np.testing.assert_allclose(kicks, beats[::2], atol=1e-3)
     np.testing.assert_allclose(snares, beats[1::2], atol=1e-3)
@@ -69,7 +76,7 @@ def test_hits_are_on_the_beats_to_the_millisecond():
 
 def test_a_hit_begins_on_its_sample():
     layer, beats = a_layer([ROCK]), 0.3 + 0.5 * np.arange(16)
-    y = play(layer, plan_hits(layer, a_pulse(beats)), 9 * SAMPLE_RATE)[0]
+    y = play(layer, planned(layer, a_pulse(beats)), 9 * SAMPLE_RATE)[0]
     loud = np.abs(y) > 0.9 * np.abs(y).max()
     starts = np.flatnonzero(loud)[np.diff(np.flatnonzero(loud), prepend=-SAMPLE_RATE) > 0.1 * SAMPLE_RATE]
     np.testing.assert_allclose(starts / SAMPLE_RATE, beats, atol=1e-3)
@@ -77,7 +84,7 @@ def test_a_hit_begins_on_its_sample():
 
 def test_hits_follow_a_tempo_ramp():
     beats = 0.2 + np.concatenate([[0], np.cumsum(60 / np.linspace(90, 150, 40))])
-    hits = plan_hits(a_layer(), a_pulse(beats))
+    hits = planned(a_layer(), a_pulse(beats))
     np.testing.assert_allclose(hits.seconds[np.isin(hits.notes, (KICK, SNARE))], beats, atol=1e-3)
     halves = np.setdiff1d(hits.seconds[hits.notes == CLOSED].round(6), beats.round(6))
     np.testing.assert_allclose(halves[:-1], (beats[:-1] + beats[1:]) / 2, atol=1e-3)
@@ -86,7 +93,7 @@ def test_hits_follow_a_tempo_ramp():
 def test_timing_within_the_beat_is_kept():
     late = [(tick + 20, note) for tick, note in ROCK]  # 20 ticks of 480, of half a second
     beats = 0.3 + 0.5 * np.arange(16)
-    hits = plan_hits(a_layer([late]), a_pulse(beats))
+    hits = planned(a_layer([late]), a_pulse(beats))
     np.testing.assert_allclose(hits.seconds - beats, 20 / 480 * 0.5, atol=1e-6)
 
 
@@ -95,21 +102,21 @@ def test_a_bar_starts_on_the_songs_downbeat():
     pulse = a_pulse(beats)
     pulse = replace(pulse, beats=Beats(beats, beats[3::4], 0.9))  # three beats of upbeat
     layer = a_layer([[(0, KICK), (TICKS, SNARE), (2 * TICKS, SNARE), (3 * TICKS, SNARE)]])
-    hits = plan_hits(layer, pulse)
+    hits = planned(layer, pulse)
     np.testing.assert_allclose(hits.seconds[hits.notes == KICK], beats[3::4], atol=1e-3)
     np.testing.assert_allclose(hits.seconds[hits.notes == SNARE][:3], beats[:3], atol=1e-3)
 
 
 def test_a_bar_of_three_is_played_to_by_a_style_that_only_knows_four():
     beats = 0.3 + 0.5 * np.arange(18)
-    hits = plan_hits(a_layer(), a_pulse(beats, bar=3))
+    hits = planned(a_layer(), a_pulse(beats, bar=3))
     np.testing.assert_allclose(hits.seconds[np.isin(hits.notes, (KICK, SNARE))], beats, atol=1e-3)
     assert (np.isin(beats[::3].round(4), hits.seconds[hits.notes == KICK].round(4))).all()
 
 
 def test_a_slow_song_is_counted_in_halves():
     beats = 0.3 + 1.2 * np.arange(16)  # fifty a minute
-    hits = plan_hits(a_layer(), a_pulse(beats))
+    hits = planned(a_layer(), a_pulse(beats))
     between = np.sort(np.concatenate([beats, (beats[:-1] + beats[1:]) / 2]))
     struck = hits.seconds[np.isin(hits.notes, (KICK, SNARE))]
     np.testing.assert_allclose(struck[: len(between)], between, atol=1e-3)
@@ -125,20 +132,20 @@ def test_a_drummer_plays_what_the_song_accents():
         also = np.round((beats + offset) * FPS).astype(int)
         pulse.onset[also[also < len(pulse.onset)]] = 0.8
         for seed in range(3):
-            off_beat = plan_hits(layer, pulse, seed=seed).seconds[1]
+            off_beat = planned(layer, pulse, seed=seed).seconds[1]
             assert off_beat == pytest.approx(beats[0] + (1 / 3 if groove == 0 else 0.25), abs=2e-3)
 
 
 def test_nobody_drums_without_a_clear_beat():
     pulse = a_pulse(0.3 + 0.5 * np.arange(16))
     for beats in (replace(pulse.beats, confidence=0.05), NO_BEATS):
-        assert len(plan_hits(a_layer(), replace(pulse, beats=beats))) == 0
+        assert len(planned(a_layer(), replace(pulse, beats=beats))) == 0
 
 
 def test_nobody_drums_where_the_song_is_silent():
     beats, level = 0.3 + 0.5 * np.arange(32), np.full(1700, -20.0)
     level[500:900] = -90.0
-    hits = plan_hits(a_layer(), a_pulse(beats, level_db=level, seconds=17.0))
+    hits = planned(a_layer(), a_pulse(beats, level_db=level, seconds=17.0))
     assert not ((hits.seconds > 5.3) & (hits.seconds < 8.7)).any()
     assert ((hits.seconds > 4) & (hits.seconds < 5)).any()
     assert ((hits.seconds > 9) & (hits.seconds < 10)).any()
@@ -146,14 +153,14 @@ def test_nobody_drums_where_the_song_is_silent():
 
 def test_nobody_drums_in_a_gap_between_beats():
     beats = np.concatenate([0.3 + 0.5 * np.arange(8), 10.0 + 0.5 * np.arange(8)])
-    hits = plan_hits(a_layer(), a_pulse(beats))
+    hits = planned(a_layer(), a_pulse(beats))
     assert not ((hits.seconds > 3.85) & (hits.seconds < 9.8)).any()
 
 
 def test_a_soft_passage_is_drummed_to_softly_and_with_fewer_hits():
     beats, level = 0.3 + 0.5 * np.arange(64), np.full(3400, -15.0)
     level[1700:] = -33.0
-    hits = plan_hits(a_layer(), a_pulse(beats, level_db=level, seconds=34.0))
+    hits = planned(a_layer(), a_pulse(beats, level_db=level, seconds=34.0))
     loud, soft = hits.seconds < 16, (hits.seconds > 18) & (hits.seconds < 32)
     difference_db = 20 * np.log10(hits.gains[soft].mean() / hits.gains[loud].mean())
     assert -14 < difference_db < -8
@@ -163,7 +170,7 @@ def test_a_soft_passage_is_drummed_to_softly_and_with_fewer_hits():
 def test_an_open_hat_rings_until_the_hat_is_touched():
     layer = a_layer([[(0, OPEN), (TICKS // 16, CLOSED)]])
     beats = 0.3 + 0.5 * np.arange(8)
-    hits = plan_hits(layer, a_pulse(beats))
+    hits = planned(layer, a_pulse(beats))
     assert (hits.stops[hits.notes == OPEN] == hits.seconds[hits.notes == CLOSED]).all()
     hits = replace(hits, gains=hits.gains * (hits.notes == OPEN))
     rings, touched = (play(layer, part, SAMPLE_RATE)[0] for part in (replace(hits, stops=np.full(len(hits), np.inf)), hits))
@@ -176,24 +183,24 @@ def test_a_drum_the_kit_lacks_is_played_by_its_family():
     electric_snare = [(tick, 40 if note == SNARE else note) for tick, note in ROCK]
     beats = 0.3 + 0.5 * np.arange(8)
     layer = a_layer([electric_snare])
-    hits = plan_hits(layer, a_pulse(beats))
+    hits = planned(layer, a_pulse(beats))
     assert (layer.sounds[hits.sounds[hits.notes == 40], 0] == SNARE).all()
 
 
 def test_equal_seeds_drum_alike_and_others_do_not():
     grooves = [[[(0, KICK), (TICKS * (1 + k % 3), SNARE), (TICKS * k // 4, CLOSED)]] * 2 for k in range(1, 9)]
     layer, pulse = a_layer(*grooves), a_pulse(0.3 + 0.5 * np.arange(64))
-    one, same, *others = (plan_hits(layer, pulse, seed=seed) for seed in (3, 3, *range(4, 12)))
+    one, same, *others = (planned(layer, pulse, seed=seed) for seed in (3, 3, *range(4, 12)))
     for name in ("seconds", "notes", "sounds", "gains", "stops"):
         np.testing.assert_array_equal(getattr(one, name), getattr(same, name))
     assert any(len(other) != len(one) or not np.array_equal(other.seconds, one.seconds) for other in others)
-    assert len(plan_hits(layer, pulse, seed=-1)) > 0
+    assert len(planned(layer, pulse, seed=-1)) > 0
 
 
 @pytest.mark.parametrize("size", [1000, 44100, 70001])
 def test_any_part_of_the_sound_is_that_part_of_the_whole(size):
     layer = a_layer()
-    hits = plan_hits(layer, a_pulse(0.3 + 0.5 * np.arange(8)))
+    hits = planned(layer, a_pulse(0.3 + 0.5 * np.arange(8)))
     whole = play(layer, hits, 200_000, channels=2)
     parts = [play(layer, hits, min(size, 200_000 - at), first_sample=at, channels=2) for at in range(0, 200_000, size)]
     np.testing.assert_array_equal(np.concatenate(parts, axis=1), whole)
@@ -201,7 +208,7 @@ def test_any_part_of_the_sound_is_that_part_of_the_whole(size):
 
 def test_the_fold_down_of_two_channels_is_the_sound_of_one():
     layer = a_layer()
-    hits = plan_hits(layer, a_pulse(0.3 + 0.5 * np.arange(8)))
+    hits = planned(layer, a_pulse(0.3 + 0.5 * np.arange(8)))
     one, two, six = (play(layer, hits, 100_000, channels=c) for c in (1, 2, 6))
     np.testing.assert_allclose(two.mean(0), one[0], atol=1e-6)
     np.testing.assert_allclose(six.mean(0), one[0], atol=1e-6)
@@ -505,3 +512,49 @@ def test_grooves_are_found_in_any_folder_of_the_collection(collection, folder):
     assert all(piece.split == "train" for piece in chosen)
     grooves = [groove for _, score in drumming.read_scores(collection, chosen) if (groove := drumming.groove_of(score))]
     assert len(drumming.distinct(grooves)) >= 6
+
+
+# ------------------------------------------------------------------------------------------------------------ a song that has drums
+
+
+def hats(seconds: float) -> np.ndarray:
+    rng, t = np.random.default_rng(1), np.arange(round(seconds * SAMPLE_RATE)) / SAMPLE_RATE
+    noise = np.diff(rng.standard_normal(len(t) + 2), 2)  # the higher the louder
+    return (0.02 * noise * np.exp(-30 * (t % 0.25))).astype(np.float32)[None].repeat(2, 0)
+
+
+def test_cymbals_are_heard_where_there_are_any(style):
+    y = music(8.0)
+    none, some = (style.listen(lambda y=y: [y], SAMPLE_RATE, 2).pulse.cymbals for y in (y, y + hats(8.0)))
+    assert (none, some) == (0.0, 1.0)
+
+
+def test_a_song_without_cymbals_is_left_alone_to_the_bit(style):
+    from stylestream.cymbals import without_cymbals
+
+    song = style.vocoder.analyse(torch.from_numpy(music(2.0)))
+    assert without_cymbals(song, 0.0) is song
+
+
+def test_cymbals_leave_and_what_lasts_stays(style):
+    from stylestream.cymbals import without_cymbals
+
+    t = np.arange(4 * SAMPLE_RATE) / SAMPLE_RATE
+    tone = np.stack([0.02 * np.sin(2 * np.pi * 12000 * t)] * 2).astype(np.float32) + music(4.0)
+    clean, drummed = (style.vocoder.analyse(torch.from_numpy(y)) for y in (tone, tone + hats(4.0)))
+    left = without_cymbals(drummed, 1.0)
+    hz = np.arange(1025) * SAMPLE_RATE / 2048
+    high, inner = (hz > 10000) & ((hz < 11800) | (hz > 12200)), slice(20, -20)
+    before_db, after_db = (10 * np.log10(np.square(s.high.abs().numpy()[high, inner]).mean()) for s in (drummed, left))
+    assert after_db < before_db - 12
+    at = np.abs(hz - 12000).argmin()
+    np.testing.assert_allclose(left.high.abs()[at, inner], clean.high.abs()[at, inner], rtol=0.35)
+    assert torch.equal(left.high[hz < 5000], drummed.high[hz < 5000])
+    assert torch.equal(left.low, drummed.low)
+
+
+def test_a_song_with_cymbals_in_chunks_is_the_song_in_one(style):
+    y = music(8.0) + hats(8.0)
+    one, many = (style.transfer(y, SAMPLE_RATE, chunk_seconds=s) for s in (1000, 1.3))
+    assert np.abs(one - many).max() < 1e-4
+    assert null_db(style.transfer(y, SAMPLE_RATE, strength=0.0), y) < -60
