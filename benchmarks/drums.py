@@ -87,7 +87,7 @@ def scored(style: StyleTransfer, excerpt: Any, recipe: Any, renderer: Renderer) 
     heard = style.listen(lambda: [song], RATE, len(song), peak=False)
     assert style.layer is not None
     hits = drums.plan_hits(style.layer, heard.pulse)
-    made, without = (style.transfer(song, RATE, drums=d) for d in (None, 0.0))
+    made, without = (style.transfer(song, RATE, drums=d) for d in (drums.USUAL_DRUMS, 0.0))
     row = {"beats found": float(heard.beats.reliable), "truth level": drumming.balance_db(true_drums, true_rest)}
     truth = band_flux(true_drums)
     for name, y in (("copy", song), ("without", without), ("with", made), ("truth", true_drums + true_rest)):

@@ -404,13 +404,8 @@ Dream = Annotated[
 ]
 Grain = Annotated[float, typer.Option(help="How much fine texture is drawn.", min=0.0, max=1.0, callback=_finite)]
 Drums = Annotated[
-    float | None,
-    typer.Option(
-        help="How loud the style's drummer plays along: 0 is off. Default: 0.5 for styles with drums.",
-        min=0.0,
-        max=1.0,
-        callback=_finite_or_none,
-    ),
+    float,
+    typer.Option(help="How loud the style's drummer plays along: 0 not at all, 0.5 as in its songs.", min=0.0, max=1.0, callback=_finite),
 ]
 
 
@@ -438,7 +433,7 @@ def transfer(
     strength: Strength = 1.0,
     dream: Dream = 0.0,
     grain: Grain = 0.5,
-    drums: Drums = None,
+    drums: Drums = 0.0,
     seed: Seed = 0,
     device: Device = "cpu",
     subtype: Annotated[

@@ -430,7 +430,7 @@ def write_layer(path: str | Path, layer: DrumLayer, about: str) -> None:
     """Put a layer into a style file, and on its card where it comes from."""
     card = read_card(path)
     notes = re.sub(r"\s*Drums: .*", "", card.notes).strip()
-    description = card.description.replace("the canvas has no drums", "its drums play on the song's own beats")
+    description = card.description.replace("the canvas has no drums", "its drums play on the song's own beats when asked")
     update_drums(path, layer.tensors(), notes=f"{notes} {about}".strip(), description=description)
 
 

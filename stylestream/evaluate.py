@@ -37,6 +37,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stylestream import __version__, baselines, bootstrap, curves, judge, metrics, recipes, timbre, twins
+from stylestream.drums import USUAL_DRUMS
 from stylestream.passages import (
     QUICK,
     STANDARD,
@@ -222,7 +223,7 @@ def rows_of(contenders: Contenders, seed: int = 0) -> dict[str, Row]:
         rows["lstm2017"] = Row(_lstm2017(contenders.lstm2017), key_of(code, contenders.lstm2017.read_bytes()))
     rows |= {name: Row(_kept(name), key_of(code, source_hash(("rivals",)))) for name in COSTLY}
     rows[contenders.name] = Row(_transferred(contenders.style, seed))
-    return rows | ({"with_drums": Row(_transferred(contenders.style, seed, drums=None))} if data.drums else {})
+    return rows | ({"with_drums": Row(_transferred(contenders.style, seed, drums=USUAL_DRUMS))} if data.drums else {})
 
 
 def _kept(name: str) -> Callable[[Heard], Array]:
@@ -237,7 +238,7 @@ def _network_key(path: Path, seed: int) -> str:
     return key_of(source_hash(MADE_BY["network"]), path.read_bytes(), seed, torch.__version__)
 
 
-def _transferred(path: Path, seed: int, *, drums: float | None = 0.0) -> Callable[[Heard], Array]:
+def _transferred(path: Path, seed: int, *, drums: float = 0.0) -> Callable[[Heard], Array]:
     """A style's result; without its drums, as long as the truth has none."""
 
     @functools.cache

@@ -330,9 +330,7 @@ class TransferRequest(BaseModel):
     strength: Annotated[float, Field(ge=0, le=1, description="0 gives the song back, 1 is the style")] = 1.0
     dream: Annotated[float, Field(ge=0, le=64, description="how much is the style's own instead of the song's: 0 nothing, 8 all")] = 0.0
     grain: Annotated[float, Field(ge=0, le=1, description="how much fine texture is drawn")] = 0.5
-    drums: Annotated[
-        float | None, Field(ge=0, le=1, description="how loud the style's drummer is: 0 is off; by default as the style has it")
-    ] = None
+    drums: Annotated[float, Field(ge=0, le=1, description="how loud the style's drummer is: 0 not at all, 0.5 as in its songs")] = 0.0
     seed: Annotated[int, Field(ge=0, lt=2**63, description="equal seeds give equal songs")] = 0
 
 
@@ -623,7 +621,7 @@ def _add_jobs(app: fastapi.FastAPI, desk: Desk, settings: Settings) -> None:
         strength: Annotated[float, fastapi.Query(ge=0, le=1, allow_inf_nan=False)] = 1.0,
         dream: Annotated[float, fastapi.Query(ge=0, le=64, allow_inf_nan=False)] = 0.0,
         grain: Annotated[float, fastapi.Query(ge=0, le=1, allow_inf_nan=False)] = 0.5,
-        drums: Annotated[float | None, fastapi.Query(ge=0, le=1, allow_inf_nan=False)] = None,
+        drums: Annotated[float, fastapi.Query(ge=0, le=1, allow_inf_nan=False)] = 0.0,
         seed: Annotated[int, fastapi.Query(ge=0, lt=2**63)] = 0,
     ) -> Response:
         """Send a song, get it in a style: both are the bodies. Waits in the queue like everyone."""
@@ -811,7 +809,7 @@ def _with_gradio(app: fastapi.FastAPI, desk: Desk, settings: Settings, exchange:
         strength: float = 1.0,
         dream: float = 0.0,
         grain: float = 0.5,
-        drums: float | None = None,
+        drums: float = 0.0,
         seed: int = 0,
         format: Literal["wav", "flac", "mp3"] = "wav",
     ) -> gradio.FileData:

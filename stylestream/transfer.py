@@ -33,7 +33,7 @@ from stylestream.blend import load_blend
 from stylestream.chunks import THREADS, Chunk, Queue, cut_into_chunks, in_order
 from stylestream.cymbals import REACH_FRAMES, without_cymbals
 from stylestream.draw import Draw
-from stylestream.drums import DEFAULT_DRUMS, NO_HITS, DrumLayer, Hits, layer_of, plan_hits, play
+from stylestream.drums import NO_HITS, USUAL_DRUMS, DrumLayer, Hits, layer_of, plan_hits, play
 from stylestream.features import FeatureConfig, LogFrequency
 from stylestream.network import Together, features_of, network_of
 from stylestream.rhythm import NO_PULSE, Beats, BeatTracker, Pulse, phase
@@ -70,15 +70,13 @@ class Dials:
     strength: float = 1.0
     dream: float = 0.0
     grain: float = 0.5
-    drums: float | None = None
+    drums: float = 0.0
     seed: int = 0
 
     def check(self, steps: int, *, has_drums: bool = True) -> None:
         """Raise ValueError with the range if a dial is outside it; ``steps`` is the style's K."""
         for name, highest in (("strength", 1), ("dream", steps), ("grain", 1), ("drums", 1)):
             value = getattr(self, name)
-            if name == "drums" and value is None:
-                continue
             if not isinstance(value, Real) or not 0 <= float(value) <= highest:  # NaN is in no range
                 raise ValueError(f"{name} is {value!r}; it must be from 0 to {highest}")
         if isinstance(self.seed, bool) or not isinstance(self.seed, (int, np.integer)):
@@ -166,7 +164,7 @@ class StyleTransfer:
         strength: float = 1.0,
         dream: float = 0.0,
         grain: float = 0.5,
-        drums: float | None = None,
+        drums: float = 0.0,
         seed: int = 0,
         first_frame: int = 0,
         inner: slice = slice(None),
@@ -201,11 +199,11 @@ class StyleTransfer:
         styled = self.vocoder.synthesise(x_hat[:, inner], _cut(song, inner, self.config), strength=strength)
         return self._with_drums(styled, hits, strength * self.drum_gain(drums), first_frame + inner.indices(x.shape[-1])[0])
 
-    def drum_gain(self, drums: float | None) -> float:
-        """What the dial does to the drum layer: 1 in the middle, where it stands if it is not touched; 12 dB more at the end."""
+    def drum_gain(self, drums: float) -> float:
+        """What the dial does to the drum layer: 1 in the middle, as loud as in the style's own songs; 12 dB more at the end."""
         if self.layer is None:
             return 0.0
-        return float(((DEFAULT_DRUMS if drums is None else drums) / DEFAULT_DRUMS) ** 2)
+        return float((drums / USUAL_DRUMS) ** 2)
 
     def _with_drums(self, y: Tensor, hits: Hits, gain: float, first_frame: int) -> Tensor:
         if self.layer is None or not gain or not len(hits):
@@ -250,7 +248,7 @@ class StyleTransfer:
         strength: float = 1.0,
         dream: float = 0.0,
         grain: float = 0.5,
-        drums: float | None = None,
+        drums: float = 0.0,
         seed: int = 0,
         chunk_seconds: float | None = None,
     ) -> Array:
@@ -267,9 +265,9 @@ class StyleTransfer:
             turns are roughly equal distances (`latents_of`).
         grain : float in [0, 1]
             How much texture is drawn: 0 is smooth.
-        drums : float in [0, 1], optional
-            How loud the style's drummer plays along: 0 is not at all, 0.5 as in the style's own songs, 1 is 12 dB more. When not given: 0.5
-            where the style has drums. Where the song has no clear beat nobody drums.
+        drums : float in [0, 1]
+            How loud the style's drummer plays along, where it has one: 0 is not at all, 0.5 as in the style's own songs, 1 is 12 dB more.
+            Where the song has no clear beat nobody drums.
         seed : int
             Of whatever is drawn.
         chunk_seconds : float, optional
@@ -685,7 +683,7 @@ def transfer_file(
     strength: float = 1.0,
     dream: float = 0.0,
     grain: float = 0.5,
-    drums: float | None = None,
+    drums: float = 0.0,
     seed: int = 0,
     subtype: str | None = None,
     chunk_seconds: float | None = None,

@@ -218,11 +218,11 @@ def test_a_drummer_is_offered_where_the_style_has_one(visit):
     choose(page, "tiny")
     expect(page.get_by_label("Drummer", exact=True)).to_be_hidden()
     choose(page, "drummer")
-    page.get_by_label("Drummer", exact=True).fill("0")
-    expect(page.locator("#drums-out")).to_have_text("no drums")
+    page.get_by_label("Drummer", exact=True).fill("0.5")
+    expect(page.locator("#drums-out")).to_have_text("as usual")
     page.get_by_role("button", name="Play it as drummer").click()
     expect(page.locator("#downloads")).to_be_visible()
-    expect(page.locator("#history li")).to_contain_text("drums 0")
+    expect(page.locator("#history li")).to_contain_text("drums 0.5")
 
 
 def test_both_sounds_run_together_to_the_sample(visit):

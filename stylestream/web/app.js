@@ -287,7 +287,7 @@ $("go").onclick = async () => {
   complain("go-error", "");
   stopSample();
   if (state.song) player.at = 0;
-  const asked = { song: state.song.id, style: state.style.name, strength: +$("strength").value, dream: +$("dream").value, grain: +$("grain").value, drums: state.style.drums ? +$("drums").value : null, seed: Math.max(Math.round(+$("seed").value) || 0, 0) };
+  const asked = { song: state.song.id, style: state.style.name, strength: +$("strength").value, dream: +$("dream").value, grain: +$("grain").value, drums: state.style.drums ? +$("drums").value : 0, seed: Math.max(Math.round(+$("seed").value) || 0, 0) };
   $("go").disabled = true;
   // the context must be opened by a gesture, and this is the last one before the sound is there
   try { player.song && (await player.open()); } catch { /* a machine without sound can still make songs */ }
@@ -507,7 +507,7 @@ function showHistory() {
 
 function historyLine(job) {
   const name = job.song.name.replace(/\.\w+$/, ""), what = `${name} as ${job.style.title.toLowerCase()}`;
-  const turned = [job.dials.strength !== 1 && `strength ${job.dials.strength}`, job.dials.dream && `dream ${job.dials.dream}`, job.dials.grain !== 0.5 && `texture ${job.dials.grain}`, (job.dials.drums ?? 0.5) !== 0.5 && `drums ${job.dials.drums}`, job.dials.seed && `chance ${job.dials.seed}`].filter(Boolean);
+  const turned = [job.dials.strength !== 1 && `strength ${job.dials.strength}`, job.dials.dream && `dream ${job.dials.dream}`, job.dials.grain !== 0.5 && `texture ${job.dials.grain}`, job.dials.drums && `drums ${job.dials.drums}`, job.dials.seed && `chance ${job.dials.seed}`].filter(Boolean);
   const button = (label, act) => {
     const made = make("button", { type: "button", textContent: label, onclick: act });
     made.setAttribute("aria-label", `${label} ${label === "Listen" ? "to " : ""}${what}`);
@@ -550,7 +550,7 @@ async function takeUp() {
   for (const job of jobs) if (unfinished(job) && job !== shown) follow(job, remember);
   if (shown) {
     state.styles.find((style) => style.name === shown.style.name)?.radio.click();
-    for (const name of ["strength", "dream", "grain", "drums", "seed"]) $(name).value = shown.dials[name] ?? 0.5;
+    for (const name of ["strength", "dream", "grain", "drums", "seed"]) $(name).value = shown.dials[name];
     dials();
   }
   if (shown && unfinished(shown)) { showSong(shown.song); watch(shown, false); }
