@@ -177,7 +177,7 @@ def plain(options: argparse.Namespace, model: Draw | None = None) -> None:
 TITLES = {
     "rock": ("Rock band", "distortion guitars over a finger bass; the canvas has no drums"),
     "jazz": ("Jazz band", "tenor saxophones and a hollow-body guitar over an acoustic bass, trumpets on top; the canvas has no drums"),
-    "electronic": ("Electronic", "a polysynth pad and synth brass over a synth bass"),
+    "electronic": ("Electronic", "a polysynth pad and synth brass over a synth bass; the canvas has no drums"),
     "orchestra": ("Orchestra", "string sections, horns in the middle, flutes above and basses below, in unison"),
     "choir": ("Choir", "choir aahs singing choral music in parts"),
     "strings": ("String quartet", "violins, viola and cello, bowed"),
