@@ -411,8 +411,8 @@ def page(collection: Path, count: int, seconds: float, built_before: Path | None
     least = min(spent["bours"][0] / wall for spent, wall in of_recordings.values())
     yield (
         f"The aim was five times as fast as librosa at our settings; it is {'reached' if least >= 5 else 'not reached'}. "
-        "Librosa's way does neither loudness nor beats, fingerprint and compression. What both do with a WAV, decoding and frames, takes this "
-        f"pipeline {1e3 * shared / recorded_seconds:.2f} ms of CPU per second of music, librosa {of_wav / shared:.1f} times as long."
+        "Librosa's way does neither loudness nor beats, fingerprint and compression. What both do with a WAV, decoding and frames, takes "
+        f"this pipeline {1e3 * shared / recorded_seconds:.2f} ms of CPU per second of music, librosa {of_wav / shared:.1f} times as long."
     )
     yield ""
     yield "## On disk"
