@@ -739,7 +739,7 @@ def how_it_was_made(card: Card | None, dials: Dials) -> str:
     >>> how_it_was_made(Card("Rock Band"), Dials(strength=0.9))
     'StyleStream: as Rock Band (strength 0.9, dream 0, grain 0.5, seed 0)'
     """
-    turned = {name: value for name, value in vars(dials).items() if value is not None}
+    turned = {name: value for name, value in vars(dials).items() if value or name != "drums"}
     said = ", ".join(f"{name} {value:g}" if isinstance(value, float) else f"{name} {value}" for name, value in turned.items())
     return f"StyleStream: as {card.title if card else 'a style'} ({said})"
 

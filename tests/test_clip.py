@@ -113,12 +113,12 @@ def test_two_clips_of_one_sound_are_nearer_than_clips_of_two(tmp_path, bright):
 
 
 def test_a_clip_is_one_style_without_an_ear_and_can_be_blended_with_another(bright):
-    clip, mixed, jazz = clip_style(bright), load_blend(f"{bright}:0.25,jazz:0.75"), load_blend("jazz")
+    clip, mixed, electronic = clip_style(bright), load_blend(f"{bright}:0.25,electronic:0.75"), load_blend("electronic")
     assert clip.weights["style"].shape[0] == clip.model_config["styles"] == 1
     assert not [name for name in clip.weights if name.startswith("clip.")]
-    (network,), (other,) = mixed.styles, jazz.styles
+    (network,), (other,) = mixed.styles, electronic.styles
     torch.testing.assert_close(network.weights["style"], 0.25 * clip.weights["style"] + 0.75 * other.weights["style"])
-    assert mixed.card.title == "25 % bright + 75 % jazz"
+    assert mixed.card.title == "25 % bright + 75 % electronic"
 
 
 def test_a_clip_and_a_style_of_another_base_are_blended_on_the_canvas(bright):
