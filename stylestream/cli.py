@@ -785,9 +785,8 @@ def dataset_verify(
         count = len(opened.description.shards)
         print(_printable(f"{data}: whole: {len(opened):,} songs in {count:,} shard{'' if count == 1 else 's'}, {size / 1e6:,.1f} MB read"))
     if faults:
-        _say(
-            f"{len(faults)} fault{'s' if len(faults) > 1 else ''} in {data}; delete it and build it anew, or copy it again from where it is whole"
-        )
+        faulty = f"{len(faults)} fault{'s' if len(faults) > 1 else ''}"
+        _say(f"{faulty} in {data}; delete it and build it anew, or copy it again from where it is whole")
     return 1 if faults else 0
 
 

@@ -88,7 +88,7 @@ def _write_dataset(folder: Path, songs: Sequence[dict[str, Any]], *, shard_songs
             for index, song in enumerate(songs[first : first + shard_songs], first):
                 columns = {key: value for key, value in song.items() if key != "levels"}
                 own = hashlib.sha256(str(index).encode()).hexdigest()[:16]
-                row = {name: [] if name in ("beats", "downbeats", "fingerprint", "sizes") else "" for name in names}
+                row: dict[str, Any] = {name: [] if name in ("beats", "downbeats", "fingerprint", "sizes") else "" for name in names}
                 row |= dict.fromkeys(("frames", "views", "offset", "bytes", "seconds", "whole_seconds"), 0)
                 row |= {"song_id": own, "style": "a", "kind": "audio", "licence": "CC0-1.0", "path": f"{index}.wav"}
                 row |= {"loudness_lufs": -20.0, "peak": 0.5}

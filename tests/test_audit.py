@@ -255,7 +255,7 @@ def run(capsys, *arguments) -> tuple[int, str, str]:
         cli.main(["dataset", *map(str, arguments)])
     out, err = capsys.readouterr()
     assert "Traceback" not in err
-    return exit_.value.code, out, err
+    return int(exit_.value.code or 0), out, err
 
 
 def test_info_prints_totals_and_draws_a_picture(folder, capsys, tmp_path):

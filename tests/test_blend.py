@@ -39,7 +39,7 @@ def tuned(seed: int, **settings: float) -> Draw:
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for parameter in draw.parameters():
-            parameter += 0.15 * parameter.std(unbiased=False).nan_to_num() * torch.randn(parameter.shape, generator=generator)
+            parameter.add_(0.15 * parameter.std(unbiased=False).nan_to_num() * torch.randn(parameter.shape, generator=generator))
         draw.mean_frames += 0.1 * torch.randn(draw.mean_frames.shape, generator=generator)
     draw.config = dataclasses.replace(draw.config, **settings)
     return draw

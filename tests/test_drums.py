@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -28,7 +29,8 @@ EIGHTHS = [(k * TICKS // 2, CLOSED) for k in range(8)]
 def a_layer(*grooves: list[list[tuple[int, int]]], beats: int = 4, gain_db: float = -10.0, velocity: int = 100) -> DrumLayer:
     """Grooves of bars of (tick, note), on sounds that begin with their loudest sample."""
     grooves = grooves or ([ROCK + EIGHTHS],)
-    rows, bars = [], []
+    rows: list[Any] = []
+    bars: list[Any] = []
     for number, groove in enumerate(grooves):
         for bar in groove:
             bars.append((number, beats, 4, len(rows), len(rows) + len(bar)))
@@ -478,6 +480,9 @@ def test_of_an_arrangers_songs_on_one_pattern_one_is_kept():
 
     same, other = groove_of(drum_score([GROOVE] * 9)), groove_of(drum_score([FILL] * 9))
     louder = groove_of(drum_score([[(t, n, v + 10) for t, n, v in GROOVE]] * 9))
+    assert same is not None
+    assert louder is not None
+    assert other is not None
     assert distinct([same, louder, other]) == [same, other]
 
 

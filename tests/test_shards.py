@@ -9,6 +9,7 @@ import re
 import zipfile
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -128,7 +129,7 @@ def test_the_first_frames_of_members_are_unpacked_alone(rng):
 def built(tmp_path_factory, write_dataset) -> tuple[Path, list[np.ndarray]]:
     rng = np.random.default_rng(1)
     songs = [some_levels(rng, frames, views=views) for frames, views in ((300, 2), (64, 0), (1, 0), (129, 2))]
-    columns = [{"levels": levels, "style": "rock" if i % 2 else "jazz"} for i, levels in enumerate(songs)]
+    columns: list[dict[str, Any]] = [{"levels": levels, "style": "rock" if i % 2 else "jazz"} for i, levels in enumerate(songs)]
     columns[0] |= {"beats": [0.0, 0.5, 1.0], "downbeats": [0.0], "split": "train"}
     columns.append({"levels": songs[0], "failure": "it is silent"})
     return write_dataset(tmp_path_factory.mktemp("data") / "DATA", columns), songs

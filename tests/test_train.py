@@ -91,6 +91,7 @@ def test_a_postnet_sharpens_smeared_canvases_of_songs_it_has_not_seen(frames):
     learnt, unseen = (train.paint_crops(model, store, config, views.ViewConfig())[1] for store in stores(frames))
     train.fit_postnet(model, views.envelope(learnt.float(), rows=12), learnt, config)
     smeared = views.envelope(unseen.float(), rows=12)
+    assert model.postnet is not None
     with torch.no_grad():
         after = smeared + model.postnet(smeared)
     assert (after - unseen).abs().mean() < 0.7 * (smeared - unseen).abs().mean()
