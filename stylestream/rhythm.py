@@ -22,6 +22,7 @@ from functools import cached_property
 from itertools import pairwise
 
 import numpy as np
+from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
 from scipy.ndimage import gaussian_filter1d, maximum_filter1d, uniform_filter1d
 
@@ -273,38 +274,46 @@ def _tempo(curve: Array, frames_per_second: float) -> tuple[Seconds, float]:
     lags = 60 * frames_per_second / np.geomspace(FASTEST_BPM, SLOWEST_BPM, 156)  # 1/60 octave apart
     window = min(int(TEMPO_WINDOW_SECONDS * frames_per_second), len(curve))
     starts = np.arange(0, len(curve) - window + 1, max(int(TEMPO_HOP_SECONDS * frames_per_second), 1))
-    repeats = np.stack([_autocorrelation(curve[s : s + window]) for s in starts])  # (windows, lag in frames)
-    path = _steady([_tempo_score(r, lags, frames_per_second) for r in repeats])
+    repeats = _autocorrelation(sliding_window_view(curve, window)[starts])  # (windows, lag in frames)
+    path = _steady(_tempo_score(repeats, lags, frames_per_second))
     at = np.arange(repeats.shape[1])
     strength = np.mean([_peak_near(r, lags[p], at) for r, p in zip(repeats, path, strict=True)])
     centre = starts + window / 2
     return np.interp(np.arange(len(curve)), centre, lags[path]), float(np.clip(strength, 0, 1))
 
 
-def _autocorrelation(curve: Array) -> Array:
-    # unbiased, so that a slow tempo is not held against a song; at 0 it is 1
-    spectrum = np.fft.rfft(curve, 2 * len(curve))
-    r = np.fft.irfft(np.abs(spectrum) ** 2)[: len(curve)]
-    r = r[: len(curve) * 3 // 4 + 1] / (1 - np.arange(len(curve) * 3 // 4 + 1) / len(curve))
-    return (r / max(r[0], 1e-9)).astype(np.float32)
+def _autocorrelation(curves: Array) -> Array:
+    """Of each row: (windows, frames) → (windows, lags). Unbiased, so that a slow tempo is not held against a song; at 0 it is 1."""
+    frames = curves.shape[1]
+    spectrum = np.fft.rfft(curves, 2 * frames)
+    r = np.fft.irfft(np.abs(spectrum) ** 2)[:, : frames * 3 // 4 + 1]
+    r = r / (1 - np.arange(frames * 3 // 4 + 1) / frames)
+    return (r / np.maximum(r[:, :1], 1e-9)).astype(np.float32)
 
 
-def _tempo_score(r: Array, lags: Seconds, frames_per_second: float) -> Seconds:
-    at = np.arange(len(r))
-    value = np.zeros(len(lags))
+def _tempo_score(repeats: Array, lags: Seconds, frames_per_second: float) -> Seconds:
+    """How well each lag would be a beat: (windows, lags in frames) → (windows, lags)."""
+    value = np.zeros((len(repeats), len(lags)))
     for times, weight in ((1, 1.0), (2, 0.5), (3, 0.25), (4, 0.25)):
-        value += weight * np.interp(lags * times, at, r, right=0)
+        value += weight * _between(repeats, lags * times)
     # a pulse that also sounds halfway is the double tempo, unless the halves are weak; eighth notes are common, so mildly
-    value = value - 0.3 * np.interp(lags / 2, at, r)
+    value = value - 0.3 * _between(repeats, lags / 2)
     octaves = np.log2(60 * frames_per_second / lags / USUAL_BPM)
     return value * np.exp(-0.5 * (octaves / 1.0) ** 2)
+
+
+def _between(r: Array, at: Seconds) -> Seconds:
+    """Rows (windows, n) read at places between 0 and n − 1, (windows, places); 0 beyond."""
+    left = np.clip(at.astype(np.int64), 0, r.shape[1] - 2)
+    low, high = r[:, left].astype(np.float64), r[:, left + 1].astype(np.float64)
+    return np.where(at <= r.shape[1] - 1, low + (high - low) * (at - left), 0.0)
 
 
 def _peak_near(r: Array, lag: float, at: NDArray[np.int64]) -> float:
     return float(np.interp(np.linspace(lag - 1, lag + 1, 9), at, r).max())
 
 
-def _steady(scores: list[Seconds]) -> NDArray[np.int64]:
+def _steady(scores: Seconds) -> NDArray[np.int64]:
     # Viterbi over windows; a jump of tempo costs, however far, or 60 songs in an hour would be one
     n = len(scores[0])
     step = np.abs(np.arange(n)[:, None] - np.arange(n)[None])
@@ -313,7 +322,7 @@ def _steady(scores: list[Seconds]) -> NDArray[np.int64]:
     for score in scores[1:]:
         total = best[None] - cost
         back.append(total.argmax(1))
-        best = score + total.max(1)
+        best = score + total[np.arange(n), back[-1]]
     path = [int(best.argmax())]
     for pointers in reversed(back):
         path.append(int(pointers[path[-1]]))
@@ -322,27 +331,30 @@ def _steady(scores: list[Seconds]) -> NDArray[np.int64]:
 
 def _follow(curve: Array, lags: Seconds) -> NDArray[np.int64]:
     """Ellis's recursion: the best score of a beat here is the onset here plus the best of the beats about one lag before."""
-    score, back = curve.astype(np.float64), np.full(len(curve), -1)
-    penalties: dict[int, tuple[int, Seconds]] = {}
-    for t, key in enumerate(np.rint(lags * 4).astype(int).tolist()):
-        if key not in penalties:
-            steps = np.arange(max(round(key / 8), 1), round(key / 2) + 1)  # half a beat to two beats ago
-            penalties[key] = (int(steps[-1]), -TIGHTNESS * np.log(steps[::-1] * 4 / key) ** 2 / 10)
-        longest, penalty = penalties[key]
-        start, end = t - longest, t - longest + len(penalty)
-        if end <= 0:
-            continue
-        total = score[max(start, 0) : end] + penalty[max(-start, 0) :]
-        i = int(total.argmax())
-        if total[i] > 0:
-            score[t] += total[i]
-            back[t] = max(start, 0) + i
+    keys = np.rint(lags * 4).astype(np.int64)
+    room = int(keys.max()) // 2 + 2
+    score = np.concatenate([np.full(room, -np.inf), curve])  # before the song there is no beat
+    back = np.full(len(curve), -1)
+    edges = np.flatnonzero(np.diff(keys)) + 1
+    for first, last in pairwise([0, *edges.tolist(), len(curve)]):
+        key = int(keys[first])
+        steps = np.arange(max(round(key / 8), 1), round(key / 2) + 1)[::-1]  # half a beat to two beats ago, the longest first
+        penalty = -TIGHTNESS * np.log(steps * 4 / key) ** 2 / 10
+        for t in range(first, last, int(steps[-1])):  # so many frames at once: none of them is a beat that another could follow
+            end = min(t + int(steps[-1]), last)
+            start = room + t - int(steps[0])
+            total = sliding_window_view(score[start : start + end - t - 1 + len(steps)], len(steps)) + penalty
+            i = total.argmax(1)
+            best = total[np.arange(end - t), i]
+            score[room + t : room + end] += np.maximum(best, 0)
+            back[t:end] = np.where(best > 0, np.arange(t, end) - steps[0] + i, -1)
+    score = score[room:]
     tail = max(len(curve) - int(lags[-1]), 0)
     t = tail + int(score[tail:].argmax())
     path = []
     while t >= 0:
         path.append(t)
-        t = back[t]
+        t = int(back[t])
     return np.array(path[::-1])
 
 
