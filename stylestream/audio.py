@@ -62,6 +62,7 @@ MAX_SECONDS = 24 * 3600.0  # a small file can decode to years of silence; a day 
 MAX_LOAD_BYTES = 4 * 1024**3  # of a song held in memory at once; streaming has no such limit
 _DECODE_SAMPLES = 4_096  # libsndfile drops the whole read in which a damaged file breaks off: so read little at a time
 _UNPACKED = ("WAV", "AIFF")  # plain samples: nothing to drop, and every read has its price
+_VORBIS_FRAME = 4_096  # samples at most: half of the longest window
 
 # ----------------------------------------------------------------------------------------------------------------------
 # What a song is
@@ -160,18 +161,26 @@ class _SoundFileSource:
         self.info = SongInfo(rate, self._file.channels, samples, self._file.format, self._file.subtype, samples / rate)
         self._order = _OGG_ORDER.get(self._file.channels) if self._file.format == "OGG" else None
         self._error: str | None = None
-        self._chunk_samples = BLOCK_SAMPLES if self._file.format in _UNPACKED else _DECODE_SAMPLES
+        self._read_samples = BLOCK_SAMPLES if self._file.format in _UNPACKED else _DECODE_SAMPLES
 
     def chunks(self) -> Iterator[Array]:
-        while True:
+        while len(y := self._block()):
+            yield y.T if self._order is None else y.T[self._order]  # (C, n)
+
+    def _block(self) -> Array:
+        """The next samples (n, C), as many as there are up to a block, or up to where a damaged file breaks off."""
+        y = np.empty((BLOCK_SAMPLES, self.info.channels), np.float32)
+        have = 0
+        while have < BLOCK_SAMPLES and self._error is None:
             try:
-                y = self._file.read(self._chunk_samples, dtype="float32", always_2d=True)
+                read = len(self._file.read(dtype="float32", always_2d=True, out=y[have : have + self._read_samples]))
             except soundfile.LibsndfileError as error:
                 self._error = str(error).strip() or "damaged data"
-                return
-            if not len(y):
-                return
-            yield y.T if self._order is None else y.T[self._order]  # (C, n)
+                break
+            have += read
+            if read < self._read_samples:
+                break
+        return y[:have]
 
     def complaint(self, samples: int) -> str | None:
         expected = self.info.samples or 0
@@ -184,6 +193,79 @@ class _SoundFileSource:
 
     def close(self) -> None:
         self._file.close()
+
+
+class _VorbisSource:
+    """Vorbis, decoded by FFmpeg in half the time, as far as it finds every packet in its place; by libsndfile from there on.
+
+    Both decoders give the same samples, within 4e-7. They differ in what they make of a damaged file, and one behaviour is enough.
+    """
+
+    def __init__(self, path: Path, slow: _SoundFileSource) -> None:
+        self._path, self._slow = path, slow
+        self.info, self._samples = slow.info, slow.info.samples or 0
+
+    def chunks(self) -> Iterator[Array]:
+        given = 0
+        with suppress(ImportError):
+            for y in self._quick_chunks():
+                given += y.shape[1]
+                yield y
+        if given < self._samples:
+            yield from _without_first(self._slow.chunks(), given)
+
+    def complaint(self, samples: int) -> str | None:
+        return self._slow.complaint(samples)
+
+    def close(self) -> None:
+        self._slow.close()
+
+    def _quick_chunks(self) -> Iterator[Array]:
+        """What FFmpeg decodes, up to the first packet that is damaged or missing."""
+        import av
+
+        with (
+            self._path.open("rb") as file,
+            suppress(OSError, ValueError, EOFError),  # FFmpeg's errors are all of these
+            av.open(file, mode="r", format="ogg") as container,
+        ):
+            if [(s.codec_context.name, s.codec_context.sample_rate, s.codec_context.channels) for s in container.streams.audio] == [
+                ("vorbis", self.info.sample_rate, self.info.channels)
+            ]:
+                yield from self._in_place(container.decode(audio=0))
+
+    def _in_place(self, frames: Iterable[Any]) -> Iterator[Array]:
+        """Frames as blocks, as long as each begins where those before it end.
+
+        FFmpeg is wrong about where a frame begins after a change of window, and right again with the next: two in a row are a gap.
+        """
+        y = np.empty((self.info.channels, BLOCK_SAMPLES + 4 * _VORBIS_FRAME), np.float32)
+        given, at, sure = 0, 0, 0  # samples before this block; in it; of those, the ones that are in their place
+        in_place = True
+        for frame in frames:
+            was_in_place, in_place = in_place, frame.pts == given + at
+            if not (in_place or was_in_place) or frame.samples > _VORBIS_FRAME:
+                break
+            sure = at if in_place else sure
+            if sure >= BLOCK_SAMPLES:
+                yield y[:, :sure]
+                y, rest = np.empty_like(y), y[:, sure:at]
+                y[:, : at - sure] = rest
+                given, at, sure = given + sure, at - sure, 0
+            for channel, plane in zip(y, frame.planes, strict=True):
+                channel[at : at + frame.samples] = np.frombuffer(plane, np.float32, frame.samples)
+            at += frame.samples
+        else:
+            sure = at if given + at >= self._samples else sure
+        yield y[:, : min(sure, self._samples - given)]
+
+
+def _without_first(chunks: Iterable[Array], samples: int) -> Iterator[Array]:
+    """Chunks (C, any) from this sample on."""
+    for y in chunks:
+        if y.shape[1] > samples:
+            yield y[:, samples:]
+        samples = max(samples - y.shape[1], 0)
 
 
 def _says_cut_short(log: str) -> bool:
@@ -339,7 +421,8 @@ def _open_source(path: Path) -> _Source:
     # from the first frame and stops there, and its decoder prints its surprise straight to stderr. FFmpeg reads to the end, in silence.
     if not _is_mp3_of_unsure_length(path):
         with suppress(soundfile.SoundFileError, TypeError, ValueError):  # TypeError: a name ending in .raw asks for a rate
-            return _SoundFileSource(path)
+            source = _SoundFileSource(path)
+            return _VorbisSource(path, source) if source.info.subtype == "VORBIS" and source.info.channels <= 2 else source
     try:
         return _AvSource(path)
     except ImportError:
@@ -497,10 +580,10 @@ def _joined(parts: list[Array]) -> Array:
 
 def _silence_not_numbers(y: Array) -> tuple[Array, int]:
     """The block with NaN and infinity as zero, and how many there were."""
-    # one pass over the memory in the usual case: the sum is finite only if every sample is (float64: it cannot overflow)
-    with np.errstate(invalid="ignore"):  # infinity less infinity
-        if np.isfinite(y.sum(dtype=np.float64)):
-            return y, 0
+    # one pass over the memory in the usual case: the energy is finite only if every sample is, and finite for all that is sound
+    flat = y.ravel()
+    if np.isfinite(flat @ flat):
+        return y, 0
     bad = ~np.isfinite(y)
     return np.where(bad, np.float32(0), y), int(bad.sum())
 

@@ -163,8 +163,8 @@ class Studio:
         config = self.features.config
         tracker = rhythm.BeatTracker(frames_per_second=config.frames_per_second, bins_per_octave=config.bins_per_octave)
         table = rhythm.loudness(np.arange(256, dtype=np.float32) * np.float32(STEP_DB / -config.floor_db))
-        for first in range(0, len(levels), 4 * BLOCK_FRAMES):
-            tracker.push_loudness(table[levels[first : first + 4 * BLOCK_FRAMES]].T)
+        for first in range(0, len(levels), BLOCK_FRAMES):
+            tracker.push_loudness(table.take(levels[first : first + BLOCK_FRAMES]).T)
         beats = tracker.beats()
         known = beats if beats.reliable else rhythm.NO_BEATS
         return {"beats": known.beat_seconds, "downbeats": known.downbeat_seconds}

@@ -276,8 +276,8 @@ def _tempo(curve: Array, frames_per_second: float) -> tuple[Seconds, float]:
     starts = np.arange(0, len(curve) - window + 1, max(int(TEMPO_HOP_SECONDS * frames_per_second), 1))
     repeats = _autocorrelation(sliding_window_view(curve, window)[starts])  # (windows, lag in frames)
     path = _steady(_tempo_score(repeats, lags, frames_per_second))
-    at = np.arange(repeats.shape[1])
-    strength = np.mean([_peak_near(r, lags[p], at) for r, p in zip(repeats, path, strict=True)])
+    near = np.linspace(lags[path] - 1, lags[path] + 1, 9, axis=1)
+    strength = _between(repeats, near).max(1).mean()
     centre = starts + window / 2
     return np.interp(np.arange(len(curve)), centre, lags[path]), float(np.clip(strength, 0, 1))
 
@@ -303,14 +303,11 @@ def _tempo_score(repeats: Array, lags: Seconds, frames_per_second: float) -> Sec
 
 
 def _between(r: Array, at: Seconds) -> Seconds:
-    """Rows (windows, n) read at places between 0 and n − 1, (windows, places); 0 beyond."""
+    """Rows (windows, n) read at places between 0 and n − 1, the same or its own for each: (windows, places); 0 beyond."""
     left = np.clip(at.astype(np.int64), 0, r.shape[1] - 2)
-    low, high = r[:, left].astype(np.float64), r[:, left + 1].astype(np.float64)
+    rows = np.arange(len(r))[:, None]
+    low, high = r[rows, left].astype(np.float64), r[rows, left + 1].astype(np.float64)
     return np.where(at <= r.shape[1] - 1, low + (high - low) * (at - left), 0.0)
-
-
-def _peak_near(r: Array, lag: float, at: NDArray[np.int64]) -> float:
-    return float(np.interp(np.linspace(lag - 1, lag + 1, 9), at, r).max())
 
 
 def _steady(scores: Seconds) -> NDArray[np.int64]:
@@ -336,14 +333,16 @@ def _follow(curve: Array, lags: Seconds) -> NDArray[np.int64]:
     score = np.concatenate([np.full(room, -np.inf), curve])  # before the song there is no beat
     back = np.full(len(curve), -1)
     edges = np.flatnonzero(np.diff(keys)) + 1
+    prepared: dict[int, tuple[NDArray[np.int64], Seconds, Seconds]] = {}
     for first, last in pairwise([0, *edges.tolist(), len(curve)]):
         key = int(keys[first])
-        steps = np.arange(max(round(key / 8), 1), round(key / 2) + 1)[::-1]  # half a beat to two beats ago, the longest first
-        penalty = -TIGHTNESS * np.log(steps * 4 / key) ** 2 / 10
+        if key not in prepared:
+            steps = np.arange(max(round(key / 8), 1), round(key / 2) + 1)[::-1]  # half a beat to two beats ago, the longest first
+            prepared[key] = steps, -TIGHTNESS * np.log(steps * 4 / key) ** 2 / 10, sliding_window_view(score, len(steps))
+        steps, penalty, before = prepared[key]
         for t in range(first, last, int(steps[-1])):  # so many frames at once: none of them is a beat that another could follow
             end = min(t + int(steps[-1]), last)
-            start = room + t - int(steps[0])
-            total = sliding_window_view(score[start : start + end - t - 1 + len(steps)], len(steps)) + penalty
+            total = before[room + t - steps[0] : room + end - steps[0]] + penalty
             i = total.argmax(1)
             best = total[np.arange(end - t), i]
             score[room + t : room + end] += np.maximum(best, 0)

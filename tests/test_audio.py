@@ -563,6 +563,21 @@ def test_silence_before_a_song_does_not_make_it_softer(rng):
     assert audio.loudness(padded, RATE) == pytest.approx(audio.loudness(y, RATE), abs=0.5)
 
 
+@pytest.mark.parametrize("rate", [8_000, 11_025, 44_100, 192_000])
+def test_a_filter_by_rows_is_the_filter_sample_by_sample(rng, rate):
+    from scipy.signal import sosfilt
+
+    from stylestream.meters import _k_weighting, _RowFilter
+
+    y = (0.1 * rng.standard_normal((2, 3 * rate + 5)) + 0.3).astype(np.float32)
+    sections = _k_weighting(rate)
+    by_rows = _RowFilter(sections)
+    first, state = by_rows(y[:, :320], np.zeros((2, 2), complex))
+    rest, _ = by_rows(y[:, 320:], state)
+    expected = sosfilt(sections, y.astype(np.float64), axis=-1)
+    assert np.abs(np.concatenate([first, rest], axis=1) - expected).max() < 1e-6
+
+
 def test_ten_milliseconds_have_a_loudness_and_silence_has_none(rng):
     y = noise(rng, 0.01, RATE)
     assert -40 < audio.loudness(y, RATE) < 0
@@ -990,6 +1005,55 @@ def test_a_damaged_song_gives_finite_samples_or_one_clear_line(tmp_path_factory,
         assert np.isfinite(y).all()
     except (ValueError, OSError) as error:
         one_line(error)
+
+
+def ogg_pages(song: bytes) -> list[tuple[int, int]]:
+    """Where each page begins and ends."""
+    pages, start = [], 0
+    while song[start : start + 4] == b"OggS":
+        sizes = song[start + 27 : start + 27 + song[start + 26]]
+        pages.append((start, start + 27 + len(sizes) + sum(sizes)))
+        start = pages[-1][1]
+    return pages
+
+
+def without_a_page(song: bytes) -> bytes:
+    start, end = ogg_pages(song)[12]
+    return song[:start] + song[end:]
+
+
+def with_a_page_twice(song: bytes) -> bytes:
+    start, end = ogg_pages(song)[12]
+    return song[:end] + song[start:]
+
+
+@pytest.mark.parametrize(
+    ("damage", "quick"),
+    [
+        (lambda song: song, 1.0),
+        (lambda song: song + song, 1.0),  # another stream after the first
+        (without_a_page, 0.6),
+        (with_a_page_twice, 0.2),
+        (lambda song: song[:60_000] + b"\0" * 2_000 + song[62_000:], 0.4),
+        (lambda song: song[:60_000] + song[60_700:], 0.4),
+        (lambda song: song[:60_000] + bytes([song[60_000] ^ 16]) + song[60_001:], 0.4),
+        (lambda song: song[:60_000], 0.4),
+    ],
+    ids=["whole", "chained", "page lost", "page twice", "zeros", "hole", "one bit", "cut"],
+)
+def test_of_a_damaged_vorbis_file_the_quick_decoder_gives_what_libsndfile_gives(tmp_path, rng, damage, quick):
+    y = 0.1 * rng.standard_normal((2, 6 * RATE)).astype(np.float32)
+    y[:, ::7_000] = 0.9  # short windows among the long ones
+    soundfile.write(tmp_path / "a.ogg", y.T, RATE, format="OGG", subtype="VORBIS")
+    (tmp_path / "a.ogg").write_bytes(damage((tmp_path / "a.ogg").read_bytes()))
+    slow, both = audio._SoundFileSource(tmp_path / "a.ogg"), audio._open_source(tmp_path / "a.ogg")
+    assert isinstance(both, audio._VorbisSource)
+    by_ffmpeg = sum(z.shape[1] for z in both._quick_chunks())
+    expected, z = (np.concatenate(list(source.chunks()), axis=1) for source in (slow, both))
+    assert z.shape == expected.shape
+    assert np.abs(z - expected).max() < 1e-6
+    assert both.complaint(z.shape[1]) == slow.complaint(z.shape[1])
+    assert by_ffmpeg > quick * 0.5 * z.shape[1]  # and it is FFmpeg that gave most of what comes before the damage
 
 
 # ----------------------------------------------------------------------------------------------------------------------

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 
+from stylestream import rhythm
 from stylestream.features import LogFrequency
 from stylestream.rhythm import Beats, BeatTracker, loudness, phase, track_beats
 
@@ -152,6 +153,30 @@ def test_frames_in_steps_of_a_decibel_may_be_looked_up(frames):
     np.testing.assert_array_equal(one.beats().beat_seconds, other.beats().beat_seconds)
     np.testing.assert_array_equal(one.beats().downbeat_seconds, other.beats().downbeat_seconds)
     assert one.beats().reliable
+
+
+def followed_frame_by_frame(curve: np.ndarray, lags: np.ndarray) -> list[int]:
+    """Ellis's recursion, one frame after another."""
+    score, back = curve.astype(np.float64), [-1] * len(curve)
+    for t, lag in enumerate(np.rint(lags * 4) / 4):
+        for step in range(round(2 * lag), max(round(lag / 2), 1) - 1, -1):
+            if t - step >= 0:
+                value = score[t - step] - rhythm.TIGHTNESS * np.log(step / lag) ** 2 / 10
+                if value > 0 and curve[t] + value > score[t]:
+                    score[t], back[t] = curve[t] + value, t - step
+    tail = max(len(curve) - int(lags[-1]), 0)
+    path = [tail + int(score[tail:].argmax())]
+    while back[path[-1]] >= 0:
+        path.append(back[path[-1]])
+    return path[::-1]
+
+
+@pytest.mark.parametrize("end_lag", [40.0, 22.6, 95.0])
+def test_beats_followed_by_runs_of_frames_are_those_followed_frame_by_frame(rng, end_lag):
+    curve = (rng.random(900) ** 6).astype(np.float32)
+    curve[::40] += 1
+    lags = np.linspace(40.0, end_lag, 900)
+    assert rhythm._follow(curve, lags).tolist() == followed_frame_by_frame(curve, lags)
 
 
 def test_a_tracker_that_heard_nothing_has_no_beats():
