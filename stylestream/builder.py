@@ -41,7 +41,7 @@ from stylestream.dataset import (
     describe,
     index_schema,
 )
-from stylestream.features import FeatureConfig, LogFrequency
+from stylestream.features import FeatureConfig, QuickFrames
 from stylestream.files import whole_file
 
 Array = np.ndarray[Any, Any]
@@ -79,7 +79,7 @@ class Studio:
     """What a worker keeps from song to song: the SoundFont, the front end."""
 
     def __init__(self, config: DatasetConfig, *, scores: bool = True) -> None:
-        self.config, self.features = config, LogFrequency()
+        self.config, self.features = config, QuickFrames()
         if scores:  # now, not with the first of them: what is not installed is one error, not one for each song
             midi.check_reader()
             _ = self.synthesizer
@@ -180,15 +180,13 @@ class Studio:
 
     def _levels(self, y: Array, gain: np.float32) -> Iterator[Array]:
         """Stored frames (n, F) of a waveform times a gain, block by block."""
-        import torch
-
         config = self.features.config
         hop, total = config.hop_length, 1 + len(y) // config.hop_length
         for first in range(0, total, BLOCK_FRAMES):
             start, count = max(first - MARGIN_FRAMES, 0), min(BLOCK_FRAMES, total - first)
-            block = torch.from_numpy(y[start * hop : (first + count + MARGIN_FRAMES) * hop] * gain)
-            x = self.features(block)[:, first - start : first - start + count].mT  # (n, F)
-            yield (x * (-config.floor_db / STEP_DB)).round_().clamp_(0, 255).to(torch.uint8).numpy()
+            x = self.features(y[start * hop : (first + count + MARGIN_FRAMES) * hop] * gain)[:, first - start : first - start + count]
+            steps = np.rint(x * np.float32(-config.floor_db / STEP_DB))
+            yield np.ascontiguousarray(np.clip(steps, 0, 255, out=steps).astype(np.uint8).T)
 
 
 def _is_midi(data: bytes) -> bool:

@@ -17,10 +17,14 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+
+Array = np.ndarray[Any, Any]
 
 
 @dataclass(frozen=True)
@@ -210,6 +214,65 @@ class LogFrequency(nn.Module):
             _solve(self.low_rows, rows, low, iterations, used=self.blend < 1),
             _solve(self.high_rows, rows, high, iterations, used=self.blend > 0),
         )
+
+
+class QuickFrames:
+    """Frames of a waveform, on a CPU and without gradients: those of `LogFrequency` within 1e-5, in two thirds of its time.
+
+    What is quicker: a row is the sum of the few bins that it touches (sparse matrices, with time last), and NumPy starts sooner than torch.
+
+    >>> y = torch.sin(2 * torch.pi * 440 / 44100 * torch.arange(44100))
+    >>> bool((torch.from_numpy(QuickFrames()(y.numpy())) - LogFrequency()(y)).abs().max() < 1e-5)
+    True
+    """
+
+    def __init__(self, config: FeatureConfig = FeatureConfig()) -> None:
+        self.config, front = config, LogFrequency(config)
+        self._decimator, self._before = front.decimate_pieces.numpy(), front.decimate_taps.numel() // 2
+        self._low = _Band(config.n_fft_decimated, config.hop_decimated, front.low_rows * (1 - front.blend))
+        self._high = _Band(config.n_fft_high, config.hop_length, front.high_rows * front.blend)
+
+    def __call__(self, y: Array) -> Array:
+        """Frames (F, 1 + N // hop_length) of a waveform (N,), float32 both."""
+        count = 1 + len(y) // self.config.hop_length
+        power = self._low.rows(self._decimate(y), count)
+        power += self._high.rows(y, count)
+        power += 10 ** (self.config.floor_db / 10)
+        x = np.log10(power, out=power)
+        x *= -10 / self.config.floor_db
+        x += 1
+        return x
+
+    def _decimate(self, y: Array) -> Array:
+        """As `LogFrequency.decimate`."""
+        reach, step, shifts = self._decimator.shape
+        length = -(-len(y) // self.config.decimation)
+        count = -(-length // shifts)
+        rows = np.pad(y, (self._before, (count + reach - 1) * step - len(y) - self._before)).reshape(-1, step)
+        low = rows[:count] @ self._decimator[0]
+        for piece in range(1, reach):
+            low += rows[piece : piece + count] @ self._decimator[piece]
+        return low.reshape(-1)[:length]
+
+
+class _Band:
+    """One STFT and its rows, for `QuickFrames`."""
+
+    def __init__(self, n_fft: int, hop_length: int, weights: Tensor) -> None:
+        from scipy import sparse
+
+        used = weights.sum(0).nonzero()[:, 0]
+        self.n_fft, self.hop_length, self.bins = n_fft, hop_length, slice(int(used[0]), int(used[-1]) + 1)
+        self.window = (torch.hann_window(n_fft) * (4.0 / n_fft)).numpy()
+        self.weights = sparse.csr_matrix(weights[:, self.bins].numpy())
+
+    def rows(self, y: Array, count: int) -> Array:
+        """Power in every row of the first frames: (N,) → (F, count)."""
+        padded = np.pad(y, self.n_fft // 2)
+        windows = np.lib.stride_tricks.sliding_window_view(padded, self.n_fft)[:: self.hop_length][:count]
+        S = torch.fft.rfft(torch.from_numpy(windows * self.window))[:, self.bins]  # by MKL, where NumPy's takes half as long again
+        power = S.real.square().add_(S.imag.square())
+        return np.asarray(self.weights @ power.T.contiguous().numpy())
 
 
 def to_frames(power: Tensor, *, floor_db: float = -90.0) -> Tensor:

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from stylestream.features import FeatureConfig, LogFrequency, decimation_filter, filterbank, from_frames, stft, to_frames
+from stylestream.features import FeatureConfig, LogFrequency, QuickFrames, decimation_filter, filterbank, from_frames, stft, to_frames
 
 CONFIG = FeatureConfig()
 
@@ -125,6 +125,18 @@ def test_frames_of_a_chunk_are_frames_of_the_song(features, rng):
     start, reach = 30, 5  # half a window and the decimation filter reach 4.25 hops
     part = features(y[(start - reach) * 512 : (start + 20 + reach) * 512])
     assert float((part[:, reach : reach + 20] - whole[:, start : start + 20]).abs().max()) < 1e-5
+
+
+@pytest.mark.parametrize("samples", [1, 511, 512, 5_000, 44_100])
+def test_the_quick_frames_are_the_frames(features, rng, samples):
+    y = (rng.standard_normal(samples) * np.linspace(0, 1, samples)).astype(np.float32)
+    x, expected = QuickFrames()(y), features(torch.from_numpy(y)).numpy()
+    assert x.shape == expected.shape and x.dtype == np.float32
+    assert np.abs(x - expected).max() < 1e-5
+
+
+def test_the_quick_frames_of_silence_are_zero():
+    assert np.abs(QuickFrames()(np.zeros(5000, np.float32))).max() < 1e-6
 
 
 def test_a_batch_is_its_songs_one_by_one(features, rng):
