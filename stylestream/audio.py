@@ -264,7 +264,7 @@ class _VorbisSource:
     def _room(self) -> tuple[Array, list[memoryview]]:
         """A block to be filled, and its channels as bytes: to make an array of every frame takes longer than to copy it."""
         y = np.empty((self.info.channels, BLOCK_SAMPLES + 4 * _VORBIS_FRAME), np.float32)
-        return y, [memoryview(channel).cast("B") for channel in y]
+        return y, [memoryview(channel.data).cast("B") for channel in y]
 
 
 def _without_first(chunks: Iterable[Array], samples: int) -> Iterator[Array]:

@@ -2,8 +2,9 @@
 
 A build is a plan and its shards. The plan is every song of the sources with its id, in the order in which they are found; shard *n* holds
 its songs 64 *n* to 64 *n* + 63, whatever becomes of them. Workers turn a song into compressed frames; this process alone writes, shard
-after shard, each whole or not at all. So a build that was killed goes on with the first shard that is missing, and gives the same bytes.
-The index comes last: only when all melodies are known, is it known which songs are the same piece, and so which split they are in.
+after shard, each whole or not at all. So a build that was killed goes on with the first shard that is missing, and gives the same bytes; and of
+a dataset that has lost shards since it was done, the build goes on with those. The index comes last: only when all melodies are known, is
+it known which songs are the same piece, and so which split they are in.
 
 While a build is not done, its folder holds ``build.json`` (the plan's digest) and ``parts/`` (each shard's rows of the index).
 """
@@ -398,7 +399,8 @@ def build(
     places : sequence of path or glob
         See `sources`.
     out : path
-        The dataset's folder: new, empty, or one in which the same build was begun.
+        The dataset's folder: new, empty, or one in which the same build was begun. Of one that is done, every byte is read, and shards that
+        are damaged or gone are built anew.
     jobs, engine
         As `parallel.over_songs`.
     progress : function of (Progress, "" or the song that failed and why)
@@ -414,7 +416,9 @@ def build(
     plan = make_plan(places, config)
     with _alone(folder, plan):
         done = Progress(len(plan.songs))
-        if not (folder / DESCRIPTION).exists() or (folder / UNFINISHED).exists():
+        if not (folder / UNFINISHED).exists() and (damaged := _damaged(folder)):
+            _reopen(folder, plan, damaged)
+        if (folder / UNFINISHED).exists():
             _write_shards(folder, plan, jobs, engine, done, progress)
             _write_index(folder, plan)
         else:
@@ -443,7 +447,7 @@ def _alone(folder: Path, plan: Plan) -> Iterator[None]:
         _lock(handle, folder)
         _check_folder(folder, plan)  # again: another may just have finished
         if not (folder / DESCRIPTION).exists():
-            _write_text(folder / UNFINISHED, json.dumps({"format_version": FORMAT_VERSION, "plan": plan.digest}) + "\n")
+            _mark_unfinished(folder, plan)
         yield
     finally:
         os.close(handle)
@@ -483,6 +487,10 @@ def _begun(file: Path) -> str:
     return ""
 
 
+def _mark_unfinished(folder: Path, plan: Plan) -> None:
+    _write_text(folder / UNFINISHED, json.dumps({"format_version": FORMAT_VERSION, "plan": plan.digest}) + "\n")
+
+
 def _write_text(path: Path, text: str) -> None:
     with whole_file(path) as temporary:
         temporary.write_text(text, encoding="utf-8")
@@ -520,6 +528,66 @@ def _write_shards(
     with contextlib.closing(heard):
         for number in missing:
             _write_shard(folder, number, plan.shard(number), heard, functools.partial(_told, done, progress))
+
+
+# --- what was done, and is damaged since -----------------------------------------------------------------------------------------------
+
+
+def _damaged(folder: Path) -> set[int]:
+    """Numbers of the shards of a finished dataset that are not as they were written, or whose songs' sounds are gone.
+
+    Raises
+    ------
+    ValueError
+        If its index is damaged: that alone says what is in the shards.
+    """
+    description = describe((folder / DESCRIPTION).read_bytes(), where=str(folder))
+    if not (folder / INDEX).exists() or _sha256(folder / INDEX) != description.index_sha256:
+        raise ValueError(f"{folder}: its {INDEX} is damaged, and cannot be made again of the rest; remove {folder}, and build it anew")
+    damaged = set()
+    for number, shard in enumerate(description.shards):
+        file = folder / str(shard["name"])
+        if not file.is_file() or file.stat().st_size != shard["bytes"] or _sha256(file) != shard["sha256"]:
+            damaged.add(number)
+    return damaged | _without_sound(folder, description)
+
+
+def _sha256(file: Path) -> str:
+    digest = hashlib.sha256()
+    with file.open("rb") as content:
+        while block := content.read(1 << 22):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def _without_sound(folder: Path, description: Description) -> set[int]:
+    import pyarrow.parquet as pq
+
+    kept = description.build["keep_audio"]
+    if not kept:
+        return set()
+    rows = pq.read_table(folder / INDEX, columns=["song_id", "failure"]).to_pylist()
+    return {
+        position // description.build["shard_songs"]
+        for position, row in enumerate(rows)
+        if not row["failure"] and not (folder / AUDIO / f"{row['song_id']}.{kept}").is_file()
+    }
+
+
+def _reopen(folder: Path, plan: Plan, damaged: set[int]) -> None:
+    """Make a finished dataset one whose build was broken off before these shards."""
+    import pyarrow.parquet as pq
+
+    described = describe((folder / DESCRIPTION).read_bytes(), where=str(folder)).shards
+    index = pq.read_table(folder / INDEX)
+    (folder / PARTS).mkdir(exist_ok=True)
+    for number, shard in enumerate(described):
+        if number not in damaged:
+            rows = index.slice(number * plan.config.shard_songs, plan.config.shard_songs)
+            _write_part(folder, number, rows, shard)
+    for number in damaged:
+        _part(folder, number).unlink(missing_ok=True)
+    _mark_unfinished(folder, plan)  # last: killed before, it is still a dataset that is done and damaged
 
 
 def _told(done: Progress, progress: Callable[[Progress, str], None], row: Mapping[str, Any]) -> None:
@@ -596,12 +664,15 @@ def _part(folder: Path, number: int) -> Path:
 
 def _write_rows(folder: Path, number: int, rows: list[dict[str, Any]], about: dict[str, Any]) -> None:
     import pyarrow as pa
+
+    _write_part(folder, number, pa.Table.from_pylist([_DEFAULTS | row for row in rows], schema=index_schema()), about)
+
+
+def _write_part(folder: Path, number: int, table: Any, about: Mapping[str, Any]) -> None:
     import pyarrow.parquet as pq
 
-    table = pa.Table.from_pylist([_DEFAULTS | row for row in rows], schema=index_schema())
-    table = table.replace_schema_metadata({"shard": json.dumps(about)})
     with whole_file(_part(folder, number)) as temporary:
-        pq.write_table(table, temporary, compression="zstd")
+        pq.write_table(table.replace_schema_metadata({"shard": json.dumps(about)}), temporary, compression="zstd")
 
 
 _DEFAULTS: dict[str, Any] = {

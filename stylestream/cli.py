@@ -786,14 +786,17 @@ def dataset_verify(
         print(_printable(f"{data}: whole: {len(opened):,} songs in {count:,} shard{'' if count == 1 else 's'}, {size / 1e6:,.1f} MB read"))
     if faults:
         faulty = f"{len(faults)} fault{'s' if len(faults) > 1 else ''}"
-        _say(f"{faulty} in {data}; delete it and build it anew, or copy it again from where it is whole")
+        _say(f"{faulty} in {data}; the `stylestream dataset build` that made it repairs it, or copy it again from where it is whole")
     return 1 if faults else 0
 
 
 @dataset_app.command("build")
 def dataset_build(
     sources: Annotated[list[str], typer.Argument(metavar="SOURCE...", help="Folders, globs, archives, CSV or Parquet manifests.")],
-    out: Annotated[Path, typer.Option("-o", "--out", help="The dataset's folder. The same command goes on where it was interrupted.")],
+    out: Annotated[
+        Path,
+        typer.Option("-o", "--out", help="The dataset's folder. The same command goes on where it stopped, and repairs."),
+    ],
     jobs: Annotated[int | None, typer.Option("-j", "--jobs", help="Worker processes. Default: one a core.", min=1)] = None,
     engine: Annotated[str, typer.Option(help="local, or ray: the cluster at $RAY_ADDRESS or on this machine.")] = "local",
     max_seconds: Annotated[float, typer.Option(help="Of a song at most, from its beginning.", min=0.0, callback=_finite)] = 0.0,

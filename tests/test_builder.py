@@ -302,6 +302,69 @@ def test_what_is_half_there_is_built_again(built, music, tmp_path, monkeypatch):
     assert bytes_below(tmp_path / "DATA") == bytes_below(built[0])
 
 
+def one_bit_flipped(shard: Path) -> None:
+    content = bytearray(shard.read_bytes())
+    content[len(content) // 2] ^= 4
+    shard.write_bytes(content)
+
+
+DAMAGES = {"gone": Path.unlink, "one bit": one_bit_flipped, "cut short": lambda shard: shard.write_bytes(shard.read_bytes()[:-9])}
+
+
+@pytest.mark.parametrize("damage", DAMAGES.values(), ids=DAMAGES)
+def test_a_finished_dataset_with_a_damaged_shard_is_repaired_to_the_same_bytes(built, music, tmp_path, capsys, damage):
+    folder = tmp_path / "DATA"
+    shutil.copytree(built[0], folder)
+    damage(sorted((folder / "shards").iterdir())[1])
+    with pytest.raises(SystemExit, match="1"):
+        cli.main(["dataset", "verify", str(folder)])
+    assert "the `stylestream dataset build` that made it repairs it" in capsys.readouterr().err
+    heard = []
+    done = build([music], folder, config=SHORT, jobs=1, progress=lambda progress, _: heard.append(progress.songs))
+    assert heard == [10, 11, 12]  # the two songs of that shard, and no other
+    assert (done.songs, done.resumed_songs) == (12, 10)
+    assert bytes_below(folder) == bytes_below(built[0])
+
+
+def test_a_repair_that_is_killed_goes_on_to_the_same_bytes(built, music, tmp_path, monkeypatch):
+    folder = tmp_path / "DATA"
+    shutil.copytree(built[0], folder)
+    for shard in sorted((folder / "shards").iterdir())[:2]:
+        one_bit_flipped(shard)
+    mark = builder._mark_unfinished
+    monkeypatch.setattr(builder, "_mark_unfinished", fail_with(KeyboardInterrupt()))
+    with pytest.raises(KeyboardInterrupt):
+        build([music], folder, config=SHORT, jobs=1)
+    monkeypatch.setattr(builder, "_mark_unfinished", mark)
+    monkeypatch.setattr(builder, "_write_index", fail_with(KeyboardInterrupt()))
+    with pytest.raises(KeyboardInterrupt):
+        build([music], folder, config=SHORT, jobs=1)
+    monkeypatch.undo()
+    with pytest.raises(ValueError, match="a dataset that is not finished"):
+        Dataset(folder)
+    assert build([music], folder, config=SHORT, jobs=1).resumed_songs == 12
+    assert bytes_below(folder) == bytes_below(built[0])
+
+
+def test_of_a_damaged_index_nothing_is_guessed(built, music, tmp_path):
+    folder = tmp_path / "DATA"
+    shutil.copytree(built[0], folder)
+    one_bit_flipped(folder / "index.parquet")
+    before = bytes_below(folder)
+    with pytest.raises(ValueError, match=r"its index.parquet is damaged, .* build it anew"):
+        build([music], folder, config=SHORT, jobs=1)
+    assert bytes_below(folder) == before
+
+
+def test_a_kept_sound_that_is_gone_is_made_again(music, tmp_path):
+    config = DatasetConfig(max_seconds=2.0, shard_songs=1, keep_audio="flac")
+    build([music / "field"], tmp_path / "DATA", config=config, jobs=1)
+    before = bytes_below(tmp_path / "DATA")
+    next(iter((tmp_path / "DATA" / "audio").iterdir())).unlink()
+    assert build([music / "field"], tmp_path / "DATA", config=config, jobs=1).resumed_songs == 2
+    assert bytes_below(tmp_path / "DATA") == before
+
+
 def fail_with(error: BaseException) -> Callable[..., Any]:
     def fail(*_: Any, **__: Any) -> Any:
         raise error

@@ -131,7 +131,8 @@ def test_frames_of_a_chunk_are_frames_of_the_song(features, rng):
 def test_the_quick_frames_are_the_frames(features, rng, samples):
     y = (rng.standard_normal(samples) * np.linspace(0, 1, samples)).astype(np.float32)
     x, expected = QuickFrames()(y), features(torch.from_numpy(y)).numpy()
-    assert x.shape == expected.shape and x.dtype == np.float32
+    assert x.shape == expected.shape
+    assert x.dtype == np.float32
     assert np.abs(x - expected).max() < 1e-5
 
 
