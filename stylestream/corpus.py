@@ -719,7 +719,7 @@ class FrameStore:
         if swapped and roles > 2:
             is_swapped = torch.rand(size, generator=generator) < swapped
             target_role = torch.where(is_swapped, torch.randint(1, roles - 1, (size,), generator=generator), 0)
-        index = (start[:, None] + torch.arange(crop_frames)).long().to(self.device)
+        index = start.to(self.device)[:, None] + torch.arange(crop_frames, device=self.device)  # a large copy would wait for the GPU
         batch = {
             "view": self._crops((target_role + away) % roles, index),
             "target": self._crops(target_role, index),

@@ -140,7 +140,7 @@ def train_step(state: State, store: FrameStore, config: TrainConfig, view_config
     how: dict[str, Any] = {"other": view_config.other, "swapped": config.clip_share / 2, "generator": generator}
     batch = store.batch(config.batch, config.crop_frames, clip_frames=clip_frames, **how)
     with torch.no_grad():
-        view = views.perturb(batch["view"], view_config, torch.Generator(device).manual_seed(seed))
+        view = views.drawn(batch["view"], batch["target"], view_config, torch.Generator(device).manual_seed(seed))
         known = (torch.rand(config.batch, device=device) < 0.5)[:, None, None]  # beats are not always known
     for group in state.optimizer.param_groups:
         group["lr"] = learning_rate(progress, config)
@@ -665,12 +665,14 @@ def paint_crops(model: Draw, store: FrameStore, config: PostNetConfig, view_conf
     """Canvases as a transfer paints them, without a post-net, and their targets: (crops, F, crop_frames) float16 each."""
     generator = torch.Generator().manual_seed(config.seed)
     margin, postnet = 6 * model.config.grid_frames, model.postnet  # what lies outside a crop is missed by its edges most
+    together = 16 if store.device == "cpu" else 128
     model.postnet, painted = None, []
     try:
-        for first in range(0, config.crops, 16):
-            count = min(16, config.crops - first)
+        for first in range(0, config.crops, together):
+            count = min(together, config.crops - first)
             batch = store.batch(count, config.crop_frames + 2 * margin, other=config.other, generator=generator)
-            view = views.perturb(batch["view"], view_config, torch.Generator(store.device).manual_seed(config.seed * 1_000_003 + first))
+            drawing = torch.Generator(store.device).manual_seed(config.seed * 1_000_003 + first)
+            view = views.drawn(batch["view"], batch["target"], view_config, drawing)
             with autocast(store.device):
                 canvas = model.transfer(view, style=batch["style"], phase=batch["phase"], grain=0.0)
             inner = slice(margin, margin + config.crop_frames)

@@ -10,7 +10,7 @@ Synthesis", NeurIPS 2021, done here on log-frequency frames.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -26,21 +26,23 @@ PIANO_PROGRAMS = (0, 1, 2, 3, 4)  # acoustic and electric: the songs people brin
 
 @dataclass(frozen=True)
 class ViewConfig:
-    """How a view is drawn. ``other`` with MIDI: 70 % other orchestration, 30 % target; folders of audio have no other."""
+    """How a view is drawn. With MIDI, 85 % other orchestrations, half of them undisturbed, and 15 % disturbed targets."""
 
-    other: float = 0.7  # share of crops whose view is another orchestration, where there is one
-    formant_semitones: float = 4.0  # largest shift of the envelope along pitch
-    equaliser_db: float = 6.0  # standard deviation of the random equaliser's eight knots
-    gain_db: float = 6.0  # standard deviation; levels are only roughly known
+    other: float = 0.85  # share of crops whose view is another orchestration, where there is one
+    clean_share: float = 0.5  # of crops whose view is far from the target are shown as they are: songs come undisturbed too
+    formant_semitones: float = 3.0  # largest shift of the envelope along pitch
+    equaliser_db: float = 5.0  # standard deviation of the random equaliser's eight knots
+    gain_db: float = 3.0  # standard deviation; songs and targets are levelled alike
     contrast: float = 0.25  # fine structure is multiplied by 1 ± this
     noise_share: float = 0.5  # of crops get a noise floor
     decay_share: float = 0.25  # of crops ring on, as with a pedal or in a room
     whiten_share: float = 0.0  # of crops lose their slow envelope; 0.4 for folders of audio
 
 
-RECORDINGS = ViewConfig(other=0.0, whiten_share=0.4)  # of folders of audio: a mixture of whitened and not
-STAND_IN = ViewConfig(other=0.0, whiten_share=1.0, equaliser_db=12.0, noise_share=0.0)  # a recording as another band might sound
-NEUTRAL = ViewConfig(other=0, formant_semitones=0, equaliser_db=0, gain_db=0, contrast=0, noise_share=0, decay_share=0)  # the target itself
+# Of folders of audio: the target itself is all there is to show, so it is disturbed more, and some of it whitened.
+RECORDINGS = ViewConfig(other=0.0, clean_share=0.0, formant_semitones=4.0, equaliser_db=6.0, gain_db=6.0, whiten_share=0.4)
+STAND_IN = replace(RECORDINGS, whiten_share=1.0, equaliser_db=12.0, noise_share=0.0)  # a recording as another band might sound
+NEUTRAL = ViewConfig(0, 0, 0, 0, 0, 0, 0, 0)  # the target itself
 
 
 def orchestrations(score: Any, rng: np.random.Generator, count: int) -> list[Any]:
@@ -119,3 +121,13 @@ def perturb(x: Tensor, config: ViewConfig, generator: torch.Generator) -> Tensor
     signal_db = (out - 1) * RANGE_DB
     both = torch.maximum(signal_db, noise_db) + 10 * torch.log10(1 + 10 ** (-(signal_db - noise_db).abs() / 10))  # powers add
     return (both / RANGE_DB + 1).clamp(min=0)
+
+
+def drawn(view: Tensor, target: Tensor, config: ViewConfig, generator: torch.Generator, *, far_db: float = 2.0) -> Tensor:
+    """What the encoder is shown of views (B, F, T): disturbed, or as they are. Nothing near its target is: that would be copied."""
+    disturbed = perturb(view, config, generator)
+    if not config.clean_share:
+        return disturbed
+    far = (view - target).abs().mean((1, 2)) * RANGE_DB > far_db
+    clean = far & (torch.rand(len(view), device=view.device, generator=generator) < config.clean_share)
+    return torch.where(clean[:, None, None], view, disturbed)

@@ -17,6 +17,7 @@ from stylestream.draw import (
     DrawConfig,
     GaussianAttention,
     PatchCritic,
+    PatchRead,
     PatchWrite,
     RowMix,
     Texture,
@@ -24,7 +25,6 @@ from stylestream.draw import (
     from_windows,
     gaussian_filters,
     gaussian_kl,
-    patch_conv,
     to_windows,
 )
 
@@ -222,7 +222,7 @@ def test_a_write_is_a_transposed_convolution(patch):
 def test_a_write_is_the_adjoint_of_a_patch_read():
     # ⟨read x, h⟩ = ⟨x, write h⟩ with the same weights and no bias: that is what "transpose" means
     torch.manual_seed(0)
-    read, write = patch_conv(5, (6, 4)), PatchWrite(5, (6, 4))
+    read, write = PatchRead(5, (6, 4)), PatchWrite(5, (6, 4))
     with torch.no_grad():
         read.weight.copy_(write.weight)
         read.bias.zero_()

@@ -139,3 +139,13 @@ def test_orchestrations_are_the_same_notes_on_other_instruments():
     assert all(p[0] == 40 and p[-1] == 61 for p in parts)
     assert len({tuple(track.program for track in other.tracks) for other in made}) > 15
     assert [track.program for track in score.tracks] == [48] * 5
+
+
+def test_songs_far_from_their_target_come_undisturbed_as_often_as_said_and_near_ones_never():
+    target = comb(400)
+    view = target.clone()
+    view[::2] += 12.0 / RANGE_DB  # every second one is far from its target
+    seen = views.drawn(view, target, only(gain_db=3.0, clean_share=0.5), generator())
+    clean = (seen == view).all(2).all(1)
+    assert 0.4 < clean[::2].float().mean() < 0.6
+    assert not clean[1::2].any()

@@ -5,8 +5,9 @@
     python tools/make_styles.py drums --data DATA --out stylestream/styles      the drum layers of style files that are there, anew
 
 The settings are those of stylestream/configs/STYLE.toml: [train] for the base, [tune] for each style; options replace them. Each step
-resumes when run again. The base, electronic and jazz as shipped: --per-style 240 --views 4 --seconds 20 --batch 256 --rate 1.5e-3
---base-minutes 14 --style-minutes 0.97 --plain-minutes 2.7 on an H100.
+resumes when run again. As shipped, in two runs: a base with --per-style 240 --views 4 --seconds 20 --batch 256 --rate 1.5e-3
+--base-minutes 14 on an H100 (its views were disturbed more), and all styles from it with --start BASE --per-style 240 --views 3
+--seconds 12 --batch 128 --crop-frames 256 --rate 1e-3 --base-minutes 4.9 --style-minutes 0.5 on an H200.
 """
 
 from __future__ import annotations
@@ -136,7 +137,7 @@ def settings(options: argparse.Namespace, style: str, table: str) -> train.Train
     """Of a style's bundled recipe, with what the options replace."""
     minutes = options.base_minutes if table == "train" else options.style_minutes
     rate = options.rate if table == "train" or options.rate is None else options.rate / 2
-    given = {"minutes": minutes, "batch": options.batch, "learning_rate": rate}
+    given = {"minutes": minutes, "batch": options.batch, "crop_frames": options.crop_frames, "learning_rate": rate}
     return replace(
         train.construct(train.TrainConfig, read_config(style)[table], f"{style}.toml [{table}]"),
         **{key: value for key, value in given.items() if value is not None},
@@ -146,7 +147,8 @@ def settings(options: argparse.Namespace, style: str, table: str) -> train.Train
 def base(options: argparse.Namespace, model: Draw, stores: Stores) -> None:
     """All styles at once."""
     config = replace(settings(options, options.styles[0], "train"), clip_share=CLIP_SHARE)
-    state = train.new_state(model.config, config, device=options.device, model=model)
+    start = load_style_file(options.start).weights if options.start else None
+    state = train.new_state(model.config, config, device=options.device, base=start, model=model)
     train.load_checkpoint(state, options.work / "base")
     train.fit(state, *stores, config, BASE_VIEWS, options.work / "base", report=say, grow=True)
 
@@ -339,6 +341,8 @@ def main() -> None:
     parser.add_argument("--base-minutes", type=float)
     parser.add_argument("--style-minutes", type=float)
     parser.add_argument("--batch", type=int)
+    parser.add_argument("--crop-frames", type=int)
+    parser.add_argument("--start", type=Path, help="a base to go on from, instead of nothing")
     parser.add_argument("--rate", type=float, help="of the base; a style takes half of it")
     options = parser.parse_args()
     if options.step == "drums":
