@@ -458,6 +458,22 @@ class Vocoder(nn.Module):
         differences = torch.stack([*sides, -sum(sides, torch.zeros_like(mid))])
         return mid + differences + (1 - strength) * song.y
 
+    @torch.no_grad()
+    def wanted_and_given(self, x_hat: Tensor, song: Analysis) -> tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor]]:
+        """For each band the frames that were arrived at, and those that their waveform has, (T, bins) each: what `polish` learns from."""
+        sizes = _power(song.low).sqrt_(), _power(song.high).sqrt_()
+        powers = self.features.powers(x_hat, *sizes, iterations=self.solver_iterations)
+        n = song.y.shape[-1]
+        found = []
+        lengths = (-(-n // self.features.config.decimation), n)
+        for band, P, M, samples in zip((self.low, self.high), powers, (song.low, song.high), lengths, strict=True):
+            target = P.mT.sqrt()
+            grid = _OverlapAdd(band.n_fft, band.hop_length, samples, target.shape[0], like=target)
+            start = band.start(M.mT, target, method=self.method, strength=1.0, first_frame=song.first_frame)
+            X = torch.cat(_iterate(start, target, grid, iterations=self.iterations, momentum=self.momentum))
+            found.append((X, _given(X, grid)))
+        return found[0], found[1]
+
     def _invert(
         self, band: _Band, target: Tensor, M: Tensor, sides: Sequence[Tensor], song: Analysis, *, samples: int, strength: float
     ) -> Tensor:
@@ -473,6 +489,12 @@ class Vocoder(nn.Module):
         reach = taps.numel() // 2 // d
         phases = F.pad(taps, (0, d - taps.numel() % d)).reshape(-1, d).flip(0)  # (2 reach + 1, d)
         return (F.pad(y, (reach, reach)).unfold(0, 2 * reach + 1, 1) @ phases).reshape(-1)[:samples]
+
+
+def _given(X: Tensor, grid: _OverlapAdd) -> Tensor:
+    """STFT of the waveform that is closest to the frames X, (T, bins)."""
+    rows = grid.waveform(X[b] for b in grid.blocks())
+    return torch.cat([grid.frames(rows, b) for b in grid.blocks()])
 
 
 def _low_share(n_fft: int, sample_rate: float, *, from_hz: float = 1000.0, to_hz: float = 1500.0) -> Tensor:
