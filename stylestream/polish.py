@@ -20,10 +20,14 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+
+from stylestream.style import load_style_file
 
 CHANNELS_SEEN = 9  # see `seen`
 FLOOR = 1e-9  # a power 90 dB under a full-scale sine
@@ -169,3 +173,25 @@ def seen(X: Tensor, given: Tensor, song: Tensor, config: BandConfig) -> Tensor:
 
 def _power(S: Tensor) -> Tensor:
     return S.real.square() + S.imag.square()
+
+
+def load_polish(path: str | Path) -> Polish:
+    """The network of a file.
+
+    Raises
+    ------
+    ValueError
+        If it is no such file, or damaged.
+    """
+    data = load_style_file(path)
+    if data.model_config.get("model") != "polish":
+        raise ValueError(f"{path} holds no polish; tools/make_vocoder.py makes one")
+    settings: dict[str, Any] = {key: tuple(v) if isinstance(v, list) else v for key, v in data.model_config.items() if key != "model"}
+    try:
+        model = Polish(PolishConfig(**settings))
+        model.load_state_dict(data.weights)
+    except (TypeError, RuntimeError) as error:
+        raise ValueError(
+            f"{path}: weights and settings do not belong together ({str(error).splitlines()[0]}); get the file again"
+        ) from None
+    return model.eval().requires_grad_(False)

@@ -119,6 +119,7 @@ def prepare_style(options: argparse.Namespace, name: str, split: Any, count: int
 def prepare_recordings(options: argparse.Namespace) -> None:
     """Passages of openly licensed recordings; the canvas is their own frames, blurred as canvases are."""
     from stylestream import audio, recipes
+
     vocoder = Vocoder()
     with (options.data / "audio.csv").open(newline="", encoding="utf-8") as lines:
         rows = [row for row in csv.DictReader(lines) if recipes.licence_allowed(row["licence"])]
@@ -295,7 +296,12 @@ class Critic(nn.Module):
     def __init__(self, channels: int = 24) -> None:
         super().__init__()
         self.resolutions = RESOLUTIONS[:3]
-        sizes = ((2, channels, (2, 1)), (channels, channels, (2, 1)), (channels, 2 * channels, (2, 2)), (2 * channels, 2 * channels, (2, 1)))
+        sizes = (
+            (2, channels, (2, 1)),
+            (channels, channels, (2, 1)),
+            (channels, 2 * channels, (2, 2)),
+            (2 * channels, 2 * channels, (2, 1)),
+        )
         self.stacks = nn.ModuleList(
             nn.ModuleList(
                 [nn.utils.parametrizations.weight_norm(nn.Conv2d(a, b, (5, 5), stride=s, padding=2)) for a, b, s in sizes]
@@ -323,7 +329,9 @@ def fooling(true: list[list[Tensor]], made: list[list[Tensor]]) -> Tensor:
     total = made[0][-1].new_zeros(())
     for a, b in zip(true, made, strict=True):
         total = total - b[-1].mean()
-        total = total + 2 * sum((x.detach() - y).abs().mean() / (x.detach().abs().mean() + 1e-3) for x, y in zip(a[:-1], b[:-1], strict=True))
+        total = total + 2 * sum(
+            (x.detach() - y).abs().mean() / (x.detach().abs().mean() + 1e-3) for x, y in zip(a[:-1], b[:-1], strict=True)
+        )
     return total
 
 
@@ -346,6 +354,7 @@ class State:
     optimizer: torch.optim.Optimizer
     critic_optimizer: torch.optim.Optimizer
     step: int = 0
+    critic_began: bool = False
 
 
 def new_state(options: argparse.Namespace) -> State:
@@ -370,7 +379,9 @@ def polished(model: Polish, vocoder: Vocoder, batch: Batch, options: argparse.Na
     return waveform(vocoder, low, high)[:, EDGE:-EDGE]
 
 
-def learn(state: State, vocoder: Vocoder, distance: Distance, batch: Batch, options: argparse.Namespace, *, critic: bool) -> dict[str, float]:
+def learn(
+    state: State, vocoder: Vocoder, distance: Distance, batch: Batch, options: argparse.Namespace, *, critic: bool
+) -> dict[str, float]:
     """One step."""
     y, truth = polished(state.model, vocoder, batch, options), batch.truth[:, EDGE:-EDGE]
     found = distance(y, truth)
@@ -379,7 +390,9 @@ def learn(state: State, vocoder: Vocoder, distance: Distance, batch: Batch, opti
     if critic:
         fooled = fooling(state.critic(truth), state.critic(y))
         (other,) = torch.autograd.grad(fooled, y, retain_graph=True)
-        push = push + options.share * other * (push.norm() / (other.norm() + 1e-12))  # as strong as the distance, no more: never to be tuned
+        push = push + options.share * other * (
+            push.norm() / (other.norm() + 1e-12)
+        )  # as strong as the distance, no more: never to be tuned
         said["fooled"] = float(fooled.detach())
     state.optimizer.zero_grad(set_to_none=True)
     y.backward(push)
@@ -416,7 +429,7 @@ def validated(model: Polish, vocoder: Vocoder, distance: Distance, held: list[Pa
     return {name: round(float(np.mean(values)), 4) for name, values in found.items()}
 
 
-def write(state: State, options: argparse.Namespace, scores: dict[str, Any], minutes: float, passages: list[Passage]) -> None:
+def write(path: Path, state: State, options: argparse.Namespace, scores: dict[str, Any], minutes: float, passages: list[Passage]) -> None:
     """The weights, half precision, with their card."""
     seconds = sum(p.truth.shape[0] for p in passages) / 2 / RATE
     about = Card(
@@ -424,7 +437,11 @@ def write(state: State, options: argparse.Namespace, scores: dict[str, Any], min
         description="The learned part of the inversion: turns the bins of frames that borrowed the phase of a song. No style.",
         author="StyleStream contributors",
         licence="Apache-2.0",
-        sources=(Source("training pieces and recordings of the styles' corpus", "see docs/data.md", len(passages) // 2, round(seconds / 3600, 2)),),
+        sources=(
+            Source(
+                "training pieces and recordings of the styles' corpus", "see docs/data.md", len(passages) // 2, round(seconds / 3600, 2)
+            ),
+        ),
         training_minutes=round(minutes, 1),
         training_steps=state.step,
         training_device=options.device,
@@ -432,7 +449,7 @@ def write(state: State, options: argparse.Namespace, scores: dict[str, Any], min
         notes="Pieces rendered with FluidR3 (MIT). Canvases by the shipped styles.",
     )
     config = {"model": "polish", **asdict(state.mean.config)}
-    save_style(options.out, state.mean.state_dict(), model_config=config, feature_config={}, card=about)
+    save_style(path, state.mean.state_dict(), model_config=config, feature_config={}, card=about)
 
 
 def train(options: argparse.Namespace) -> None:
@@ -448,19 +465,23 @@ def train(options: argparse.Namespace) -> None:
     while (gone := (time.monotonic() - began) / seconds) < 1:
         for group in state.optimizer.param_groups:
             group["lr"] = options.rate * min(1, (state.step + 1) / 100) * (0.02 + 0.98 * (1 + np.cos(np.pi * gone)) / 2)
+        critic = gone > options.critic_from
+        if critic and not state.critic_began:  # what the distance alone has taught stays to be compared
+            state.critic_began = True
+            write(options.out.with_stem(options.out.stem + "-plain"), state, options, scores, gone * options.minutes, passages)
         batch = crops(passages, options.batch, options.frames, rng)
-        said = learn(state, vocoder, distance, batch, options, critic=gone > options.critic_from)
+        said = learn(state, vocoder, distance, batch, options, critic=critic)
         if gone * seconds - told > options.report_seconds or options.steps == state.step:
             told = gone * seconds
             scores["after"] = validated(state.mean, vocoder, distance, held, options)
             print(f"{told:.0f} s, step {state.step}: {scores['after']}", flush=True)
             log.write(json.dumps({"seconds": round(told, 1), "step": state.step, "train": said, "valid": scores["after"]}) + "\n")
             log.flush()
-            write(state, options, scores, told / 60, passages)
+            write(options.out, state, options, scores, told / 60, passages)
         if options.steps == state.step:
             break
     scores["after"] = validated(state.mean, vocoder, distance, held, options)
-    write(state, options, scores, (time.monotonic() - began) / 60, passages)
+    write(options.out, state, options, scores, (time.monotonic() - began) / 60, passages)
     print(f"step {state.step}: {scores['after']}; {options.out}", flush=True)
 
 
