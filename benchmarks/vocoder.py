@@ -9,6 +9,7 @@ paints. Every way gets the same frames: the truth's own (what a perfect canvas w
 from __future__ import annotations
 
 import argparse
+import json
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -22,9 +23,12 @@ from torch import Tensor
 
 from stylestream import baselines, bootstrap, judge, metrics, midi, passages, recipes
 from stylestream.files import whole_file
-from stylestream.polish import load_polish
+from stylestream.style import find_style
 from stylestream.transfer import load_style
 from stylestream.vocoder import Analysis, Vocoder
+
+sys.path.insert(0, str(Path(__file__).parent.parent / "tools"))
+from polish import PolishedVocoder, load_polish
 
 RATE = 44100
 STYLES = ("rock", "jazz", "electronic", "choir", "strings", "piano", "chiptune")
@@ -45,6 +49,7 @@ class Passage:
     """One passage: frames by kind, the song they borrow from, the truth, its notes."""
 
     group: str
+    key: str  # piece, place and style
     frames: dict[str, Tensor]
     song: Analysis
     truth: metrics.Sound
@@ -53,10 +58,10 @@ class Passage:
 
 def ways(polish: Path | None) -> dict[str, Vocoder]:
     """The rows."""
-    found = {f"song's phase, {n} rounds": Vocoder(iterations=n) for n in (0, 2, 4, 8, 16, 32)}
+    found = {f"song's phase, {n} rounds": Vocoder(iterations=n) for n in (0, 2, 4, 8, 16)}
     found |= {"PGHI": Vocoder(method="pghi", iterations=0), "PGHI, 4 rounds": Vocoder(method="pghi", iterations=4)}
     if polish is not None:
-        found |= {f"learned, on {n} rounds": Vocoder(iterations=n, polish=load_polish(polish)) for n in (4,)}
+        found["learned, on 4 rounds"] = PolishedVocoder(load_polish(polish), iterations=4)
     return found
 
 
@@ -91,7 +96,20 @@ def passages_of(options: argparse.Namespace, name: str) -> Iterator[Passage]:
         canvas, analysis = canvas_of(style, song)
         own = style.vocoder.features(baselines.levelled(truth, style.config))[:, : canvas.shape[1]]
         notes = passages.notes_of(target, excerpt)
-        yield Passage(excerpt.piece.group, {"true": own, "canvas": canvas}, analysis, metrics.prepare(truth), notes)
+        key = passages.key_of(name, excerpt.id, excerpt.start_seconds, excerpt.seconds)
+        yield Passage(excerpt.piece.group, key, {"true": own, "canvas": canvas}, analysis, metrics.prepare(truth), notes)
+
+
+def kept(options: argparse.Namespace, make: Callable[[], dict[str, Any]], *what: Any) -> dict[str, Any]:
+    """What was measured once, as long as the code that makes and measures it is the same."""
+    code = passages.source_hash(("features", "vocoder", "sound", "metrics", "judge"))
+    path = options.cache / "scores" / f"{passages.key_of(code, *what)}.json"
+    if not path.is_file():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with whole_file(path) as temporary:
+            temporary.write_text(json.dumps(make()), encoding="utf-8")
+    found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    return found
 
 
 def measured(passage: Passage, kind: str, vocoder: Vocoder) -> dict[str, Any]:
@@ -101,19 +119,32 @@ def measured(passage: Passage, kind: str, vocoder: Vocoder) -> dict[str, Any]:
     seconds = (time.process_time() - began) * RATE / y.shape[1]
     truth, sound = metrics.matched(passage.truth, metrics.prepare(y))
     found: dict[str, Any] = {name: float(ask(truth, sound, passage.notes)) for name, ask in SCORES.items()}
-    return found | {"seconds per second": seconds, "patches": judge.patch_numbers(sound)}
+    return found | {"seconds per second": seconds, "patches": judge.patch_numbers(sound).round(3).tolist()}
 
 
 def measure(options: argparse.Namespace) -> list[dict[str, Any]]:
     """Kind → way → scores, for every passage."""
     rows, found = ways(options.polish), []
     for name in options.style or STYLES:
+        weights = find_style(name).read_bytes()
         for passage in passages_of(options, name):
-            scores = {kind: {way: measured(passage, kind, vocoder) for way, vocoder in rows.items()} for kind in KINDS}
-            truth = {"note AUC": metrics.note_auc(passage.truth, passage.notes), "patches": judge.patch_numbers(passage.truth)}
+
+            def score(kind: str, way: str, passage: Passage = passage, weights: bytes = weights) -> dict[str, Any]:
+                learned = options.polish.read_bytes() if way.startswith("learned") else b""
+                key = passages.key_of(weights, learned)
+                return kept(options, lambda: measured(passage, kind, rows[way]), passage.key, kind, way, key)
+
+            scores = {kind: {way: score(kind, way) for way in rows} for kind in KINDS}
+            truth = kept(options, lambda passage=passage: of_truth(passage), passage.key, "truth")
             found.append({"group": passage.group, "style": name, "truth": truth, **scores})
             print(f"{name}: {passage.group}", flush=True)
     return found
+
+
+def of_truth(passage: Passage) -> dict[str, Any]:
+    """What the truth itself scores."""
+    patches = judge.patch_numbers(passage.truth).round(3).tolist()
+    return {"note AUC": float(metrics.note_auc(passage.truth, passage.notes)), "patches": patches}
 
 
 def cell(values: np.ndarray, groups: list[str], places: int, *, sign: bool = False) -> str:
@@ -134,7 +165,13 @@ def table(pieces: list[dict[str, Any]], kind: str) -> list[str]:
             cell(np.array([piece[kind][way][name] for piece in pieces]), groups, 3 if name in ("MR-STFT", "note AUC") else 2)
             for name in SCORES
         ]
-        told = judge.patches_auc([p["truth"]["patches"] for p in pieces], [p[kind][way]["patches"] for p in pieces], groups=groups)
+        told = judge.patches_auc(
+            *(
+                [np.array(p[part]["patches"]) if part == "truth" else np.array(p[kind][way]["patches"]) for p in pieces]
+                for part in ("truth", way)
+            ),
+            groups=groups,
+        )
         seconds = np.mean([piece[kind][way]["seconds per second"] for piece in pieces])
         lines.append(f"| {way} | " + " | ".join(cells) + f" | {told:.2f} | {seconds:.4f} | × {seconds / base:.1f} |")
     return lines

@@ -35,7 +35,6 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from .features import LogFrequency
-from .polish import Polish
 
 BLOCK_FRAMES = 96  # frames handled at once: about 1 MB, so that a block stays in the cache
 HANN_GAMMA = 0.25645  # of n_fft²: the Gaussian closest to a Hann window, from [3], table I
@@ -342,8 +341,6 @@ class Vocoder(nn.Module):
         Of fast Griffin–Lim.
     solver_iterations : int
         Rounds of `LogFrequency.powers`.
-    polish : Polish, optional
-        A network that mends what the rounds arrive at.
 
     Examples
     --------
@@ -364,14 +361,12 @@ class Vocoder(nn.Module):
         method: str = "song",
         momentum: float = 0.99,
         solver_iterations: int = 5,
-        polish: Polish | None = None,
     ) -> None:
         super().__init__()
         if method not in ("song", "pghi"):
             raise ValueError(f"unknown phase method {method!r}; choose song or pghi")
         self.features = LogFrequency() if features is None else features
         self.iterations, self.method, self.momentum, self.solver_iterations = iterations, method, momentum, solver_iterations
-        self.polish = polish
         c = self.features.config
         low_share = _low_share(c.n_fft_decimated, c.sample_rate / c.decimation)
         high_share = 1 - _low_share(c.n_fft_high, c.sample_rate)
@@ -387,8 +382,7 @@ class Vocoder(nn.Module):
         but through the square of a Hann window, which leaves next to nothing of the outer half. Four frames for image and filters.
         """
         half_window = self.features.config.n_fft_low // 2 // self.features.config.hop_length
-        polished = 0 if self.polish is None else half_window + self.polish.context_frames
-        return (math.ceil(self.iterations) + 2) * half_window + 4 + polished
+        return (math.ceil(self.iterations) + 2) * half_window + 4
 
     @property
     def context_samples(self) -> int:
@@ -464,43 +458,13 @@ class Vocoder(nn.Module):
         differences = torch.stack([*sides, -sum(sides, torch.zeros_like(mid))])
         return mid + differences + (1 - strength) * song.y
 
-    @torch.no_grad()
-    def wanted_and_given(self, x_hat: Tensor, song: Analysis) -> tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor]]:
-        """For each band the frames that the rounds arrive at, and those that their waveform has, (T, bins) each: what `polish` is shown."""
-        sizes = _power(song.low).sqrt_(), _power(song.high).sqrt_()
-        powers = self.features.powers(x_hat, *sizes, iterations=self.solver_iterations)
-        n = song.y.shape[-1]
-        lengths = (-(-n // self.features.config.decimation), n)
-        found = []
-        for band, P, M, samples in zip((self.low, self.high), powers, (song.low, song.high), lengths, strict=True):
-            grid = _OverlapAdd(band.n_fft, band.hop_length, samples, P.shape[-1], like=P)
-            X = self._phased(band, P.mT.sqrt(), M, grid, strength=1.0, first_frame=song.first_frame)
-            found.append((torch.cat(X), torch.cat(_given(X, grid))))
-        return found[0], found[1]
-
-    def _phased(self, band: _Band, target: Tensor, M: Tensor, grid: _OverlapAdd, *, strength: float, first_frame: int) -> list[Tensor]:
-        start = band.start(M.mT, target, method=self.method, strength=strength, first_frame=first_frame)
-        return _iterate(start, target, grid, iterations=self.iterations, momentum=self.momentum)
-
     def _invert(
         self, band: _Band, target: Tensor, M: Tensor, sides: Sequence[Tensor], song: Analysis, *, samples: int, strength: float
     ) -> Tensor:
         grid = _OverlapAdd(band.n_fft, band.hop_length, samples, target.shape[0], like=target)
-        found = self._phased(band, target, M, grid, strength=strength, first_frame=song.first_frame)
-        X = torch.cat(found)
-        if self.polish is not None:
-            X = self._polished(band, X, torch.cat(_given(found, grid)), M.mT, grid, strength=strength)
+        start = band.start(M.mT, target, method=self.method, strength=strength, first_frame=song.first_frame)
+        X = torch.cat(_iterate(start, target, grid, iterations=self.iterations, momentum=self.momentum))
         return band.waveforms(X, M.mT, [D.mT for D in sides], grid, strength=strength)
-
-    def _polished(self, band: _Band, X: Tensor, given: Tensor, M: Tensor, grid: _OverlapAdd, *, strength: float) -> Tensor:
-        assert self.polish is not None
-        turn, reach = self.polish.low if band is self.low else self.polish.high, self.polish.context_frames
-        parts = []
-        for block in grid.blocks():
-            near = slice(max(block.start - reach, 0), block.stop + reach)
-            part = turn(X[None, near], given[None, near], M[None, near], strength=strength)[0]
-            parts.append(part[block.start - near.start :][: block.stop - block.start])
-        return torch.cat(parts)
 
     def _interpolate(self, y: Tensor, samples: int) -> Tensor:
         """Decimated waveform → (samples,), through the filter that decimated it."""
@@ -509,12 +473,6 @@ class Vocoder(nn.Module):
         reach = taps.numel() // 2 // d
         phases = F.pad(taps, (0, d - taps.numel() % d)).reshape(-1, d).flip(0)  # (2 reach + 1, d)
         return (F.pad(y, (reach, reach)).unfold(0, 2 * reach + 1, 1) @ phases).reshape(-1)[:samples]
-
-
-def _given(found: Sequence[Tensor], grid: _OverlapAdd) -> list[Tensor]:
-    """STFT of the waveform that is closest to the frames found, in blocks."""
-    rows = grid.waveform(found)
-    return [grid.frames(rows, b) for b in grid.blocks()]
 
 
 def _low_share(n_fft: int, sample_rate: float, *, from_hz: float = 1000.0, to_hz: float = 1500.0) -> Tensor:

@@ -1,4 +1,4 @@
-"""Train the learned part of the inversion (`stylestream.polish`): what it mends in the sound that frames and the song's phase give.
+"""Train the learned part of the inversion (tools/polish.py): what it mends in the sound that frames and the song's phase give.
 
     python tools/make_vocoder.py prepare --data DATA --work WORK
     python tools/make_vocoder.py train --work WORK --minutes 4 --device cuda
@@ -24,10 +24,10 @@ from typing import Any
 
 import numpy as np
 import torch
+from polish import Polish, PolishConfig, both_arrived
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from stylestream.polish import Polish, PolishConfig
 from stylestream.style import Card, Source, save_style
 from stylestream.vocoder import Vocoder
 
@@ -183,7 +183,7 @@ def inverted(vocoder: Vocoder, truth: Tensor, song: Tensor, canvas: Tensor) -> I
     frames = min(own.shape[1], canvas.shape[1], analysis.high.shape[1])
     analysis = replace(analysis, y=analysis.y[:, : (frames - 1) * HOP], low=analysis.low[:, :frames], high=analysis.high[:, :frames])
     for kind, x in (("true", own), ("canvas", canvas)):
-        low, high = vocoder.wanted_and_given(x[:, :frames], analysis)
+        low, high = both_arrived(vocoder, x[:, :frames], analysis)
         yield Passage((*low, analysis.low.mT), (*high, analysis.high.mT), truth[: (frames - 1) * HOP], kind)
 
 
@@ -461,7 +461,7 @@ def train(options: argparse.Namespace) -> None:
     scores: dict[str, Any] = {"before": validated(state.mean, vocoder, distance, held, options)}
     print(f"{len(passages)} passages after {time.monotonic() - began:.0f} s; before: {scores['before']}", flush=True)
     began, seconds, told = time.monotonic(), options.minutes * 60, 0.0
-    log = options.out.with_suffix(".jsonl").open("w", encoding="utf-8")
+    log: list[str] = []
     while (gone := (time.monotonic() - began) / seconds) < 1:
         for group in state.optimizer.param_groups:
             group["lr"] = options.rate * min(1, (state.step + 1) / 100) * (0.02 + 0.98 * (1 + np.cos(np.pi * gone)) / 2)
@@ -475,8 +475,8 @@ def train(options: argparse.Namespace) -> None:
             told = gone * seconds
             scores["after"] = validated(state.mean, vocoder, distance, held, options)
             print(f"{told:.0f} s, step {state.step}: {scores['after']}", flush=True)
-            log.write(json.dumps({"seconds": round(told, 1), "step": state.step, "train": said, "valid": scores["after"]}) + "\n")
-            log.flush()
+            log.append(json.dumps({"seconds": round(told, 1), "step": state.step, "train": said, "valid": scores["after"]}))
+            options.out.with_suffix(".jsonl").write_text("\n".join(log) + "\n", encoding="utf-8")
             write(options.out, state, options, scores, told / 60, passages)
         if options.steps == state.step:
             break

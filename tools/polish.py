@@ -4,6 +4,7 @@
 wants and the frames of the waveform that they give: partials that cancel between windows, attacks that smear, a fine structure that is
 the song's. A small convolutional network [1]_, [2]_ looks at both and turns each bin: a gain and a rotation, X ↦ X exp(g + iθ), on the
 low band's STFT and on the high one's. It starts as the identity, so that it can only be worse than nothing where it has learned wrongly.
+`docs/vocoder.md` has what it gains and what it takes; ``tools/make_vocoder.py`` trains it.
 
 What it sees of a bin does not depend on where the phase of the whole stands: levels, the angle between the wanted and the given, and
 the phase's steps to the next frame and to the next bin. Several neighbouring bins share a column, so that a column is cheap.
@@ -19,6 +20,7 @@ References
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -27,7 +29,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from stylestream.features import LogFrequency
 from stylestream.style import load_style_file
+from stylestream.vocoder import Analysis, Vocoder, _Band, _iterate, _OverlapAdd
 
 CHANNELS_SEEN = 9  # see `seen`
 FLOOR = 1e-9  # a power 90 dB under a full-scale sine
@@ -173,6 +177,67 @@ def seen(X: Tensor, given: Tensor, song: Tensor, config: BandConfig) -> Tensor:
 
 def _power(S: Tensor) -> Tensor:
     return S.real.square() + S.imag.square()
+
+
+class PolishedVocoder(Vocoder):
+    """A vocoder whose frames are polished once the rounds are done. Local as the other is, with more context.
+
+    Parameters
+    ----------
+    polish : Polish
+    features, **settings
+        As of `Vocoder`.
+    """
+
+    def __init__(self, polish: Polish, features: LogFrequency | None = None, **settings: Any) -> None:
+        super().__init__(features, **settings)
+        self.polish = polish
+
+    @property
+    def context_frames(self) -> int:
+        """As of `Vocoder`; half a window more to see what the frames give, and the network's own."""
+        half_window = self.features.config.n_fft_low // 2 // self.features.config.hop_length
+        return super().context_frames + half_window + self.polish.context_frames
+
+    def _invert(
+        self, band: _Band, target: Tensor, M: Tensor, sides: Sequence[Tensor], song: Analysis, *, samples: int, strength: float
+    ) -> Tensor:
+        grid = _OverlapAdd(band.n_fft, band.hop_length, samples, target.shape[0], like=target)
+        found, given = arrived(self, band, target, M, grid, strength=strength, first_frame=song.first_frame)
+        X = self._polished(band, found, given, M.mT, grid, strength=strength)
+        return band.waveforms(X, M.mT, [D.mT for D in sides], grid, strength=strength)
+
+    def _polished(self, band: _Band, X: Tensor, given: Tensor, M: Tensor, grid: _OverlapAdd, *, strength: float) -> Tensor:
+        turn, reach = self.polish.low if band is self.low else self.polish.high, self.polish.context_frames
+        parts = []
+        for block in grid.blocks():
+            near = slice(max(block.start - reach, 0), block.stop + reach)
+            part = turn(X[None, near], given[None, near], M[None, near], strength=strength)[0]
+            parts.append(part[block.start - near.start :][: block.stop - block.start])
+        return torch.cat(parts)
+
+
+def arrived(
+    vocoder: Vocoder, band: _Band, target: Tensor, M: Tensor, grid: _OverlapAdd, *, strength: float, first_frame: int
+) -> tuple[Tensor, Tensor]:
+    """The frames that the rounds arrive at in one band, and those that their waveform has, (T, bins) each."""
+    start = band.start(M.mT, target, method=vocoder.method, strength=strength, first_frame=first_frame)
+    found = _iterate(start, target, grid, iterations=vocoder.iterations, momentum=vocoder.momentum)
+    rows = grid.waveform(found)
+    return torch.cat(found), torch.cat([grid.frames(rows, block) for block in grid.blocks()])
+
+
+@torch.no_grad()
+def both_arrived(vocoder: Vocoder, x_hat: Tensor, song: Analysis) -> tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor]]:
+    """`arrived` of both bands, as `Vocoder.synthesise` has them on its way: what a polish learns from."""
+    powers = vocoder.features.powers(x_hat, song.low.abs(), song.high.abs(), iterations=vocoder.solver_iterations)
+    n = song.y.shape[-1]
+    lengths = (-(-n // vocoder.features.config.decimation), n)
+    found = []
+    for band, P, M, samples in zip((vocoder.low, vocoder.high), powers, (song.low, song.high), lengths, strict=True):
+        grid = _OverlapAdd(band.n_fft, band.hop_length, samples, P.shape[-1], like=P)
+        found.append(arrived(vocoder, band, P.mT.sqrt(), M, grid, strength=1.0, first_frame=song.first_frame))
+    return found[0], found[1]
 
 
 def load_polish(path: str | Path) -> Polish:
