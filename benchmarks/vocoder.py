@@ -12,7 +12,7 @@ import argparse
 import json
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -32,7 +32,7 @@ from polish import PolishedVocoder, load_polish
 
 RATE = 44100
 STYLES = ("rock", "jazz", "electronic", "choir", "strings", "piano", "chiptune")
-SHIPPED = "song's phase, 4 rounds"
+SHIPPED = "as the style asks"  # which of them is shipped
 SCORES: dict[str, Callable[..., float]] = {
     "log-mel L1, dB": lambda truth, y, notes: metrics.log_mel_l1(truth, y),
     "LSD, dB": lambda truth, y, notes: metrics.lsd(truth, y),
@@ -50,18 +50,20 @@ class Passage:
 
     group: str
     key: str  # piece, place and style
+    rounds: float  # that the style asks for
     frames: dict[str, Tensor]
     song: Analysis
     truth: metrics.Sound
     notes: Any
 
 
-def ways(polish: Path | None) -> dict[str, Vocoder]:
+def ways(polishes: Sequence[Path]) -> dict[str, Vocoder]:
     """The rows."""
     found = {f"song's phase, {n} rounds": Vocoder(iterations=n) for n in (0, 2, 4, 8, 16)}
     found |= {"PGHI": Vocoder(method="pghi", iterations=0), "PGHI, 4 rounds": Vocoder(method="pghi", iterations=4)}
-    if polish is not None:
-        found["learned, on 4 rounds"] = PolishedVocoder(load_polish(polish), iterations=4)
+    for path in polishes:
+        polish = load_polish(path)
+        found[f"learned ({path.stem}), on {polish.config.rounds:g} rounds"] = PolishedVocoder(polish)
     return found
 
 
@@ -97,7 +99,9 @@ def passages_of(options: argparse.Namespace, name: str) -> Iterator[Passage]:
         own = style.vocoder.features(baselines.levelled(truth, style.config))[:, : canvas.shape[1]]
         notes = passages.notes_of(target, excerpt)
         key = passages.key_of(name, excerpt.id, excerpt.start_seconds, excerpt.seconds)
-        yield Passage(excerpt.piece.group, key, {"true": own, "canvas": canvas}, analysis, metrics.prepare(truth), notes)
+        yield Passage(
+            excerpt.piece.group, key, style.vocoder.iterations, {"true": own, "canvas": canvas}, analysis, metrics.prepare(truth), notes
+        )
 
 
 def kept(options: argparse.Namespace, make: Callable[[], dict[str, Any]], *what: Any) -> dict[str, Any]:
@@ -125,16 +129,18 @@ def measured(passage: Passage, kind: str, vocoder: Vocoder) -> dict[str, Any]:
 def measure(options: argparse.Namespace) -> list[dict[str, Any]]:
     """Kind → way → scores, for every passage."""
     rows, found = ways(options.polish), []
+    learned = {way: path.read_bytes() for way, path in zip(list(rows)[-len(options.polish) :], options.polish, strict=False)}
     for name in options.style or STYLES:
         weights = find_style(name).read_bytes()
         for passage in passages_of(options, name):
 
             def score(kind: str, way: str, passage: Passage = passage, weights: bytes = weights) -> dict[str, Any]:
-                learned = options.polish.read_bytes() if way.startswith("learned") else b""
-                key = passages.key_of(weights, learned)
+                key = passages.key_of(weights, learned.get(way, b""))
                 return kept(options, lambda: measured(passage, kind, rows[way]), passage.key, kind, way, key)
 
             scores = {kind: {way: score(kind, way) for way in rows} for kind in KINDS}
+            for table_of_kind in scores.values():
+                table_of_kind[SHIPPED] = table_of_kind[f"song's phase, {passage.rounds:g} rounds"]
             truth = kept(options, lambda passage=passage: of_truth(passage), passage.key, "truth")
             found.append({"group": passage.group, "style": name, "truth": truth, **scores})
             print(f"{name}: {passage.group}", flush=True)
@@ -204,10 +210,10 @@ def main() -> None:
     """Measure, and write the page."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("data", type=Path)
-    parser.add_argument("--polish", type=Path, help="weights that tools/make_vocoder.py made")
+    parser.add_argument("--polish", type=Path, action="append", default=[], help="weights that tools/make_vocoder.py made")
     parser.add_argument("-s", "--style", action="append", choices=STYLES)
     parser.add_argument("--pieces", type=int, default=2, help="of each style")
-    parser.add_argument("--seconds", type=float, default=10.0)
+    parser.add_argument("--seconds", type=float, default=8.0)
     parser.add_argument("--split", choices=("test", "valid"), default="test")
     parser.add_argument("--cache", type=Path, default=Path("build/vocoder"))
     parser.add_argument("--out", type=Path)

@@ -24,7 +24,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from polish import Polish, PolishConfig, both_arrived
+from polish import Polish, PolishConfig, both_arrived, load_polish
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -293,7 +293,7 @@ def loss_of(found: dict[str, Tensor]) -> Tensor:
 class Critic(nn.Module):
     """Which of two spectrograms is the truth: one small convolutional network a resolution, patch by patch."""
 
-    def __init__(self, channels: int = 24) -> None:
+    def __init__(self, channels: int) -> None:
         super().__init__()
         self.resolutions = RESOLUTIONS[:3]
         sizes = (
@@ -358,10 +358,12 @@ class State:
 
 
 def new_state(options: argparse.Namespace) -> State:
-    """An identity, and a critic that knows nothing."""
+    """An identity, or what was learned before, and a critic that knows nothing."""
     torch.manual_seed(0)
-    config = PolishConfig(channels=options.channels, blocks=options.blocks)
-    model, mean, critic = Polish(config).to(options.device), Polish(config).to(options.device), Critic().to(options.device)
+    config = PolishConfig(channels=options.channels, blocks=options.blocks, rounds=options.rounds)
+    model, mean, critic = Polish(config).to(options.device), Polish(config).to(options.device), Critic(options.critic_channels).to(options.device)
+    if options.start:
+        model.load_state_dict(load_polish(options.start).state_dict())
     mean.load_state_dict(model.state_dict())
     return State(
         model,
@@ -455,7 +457,7 @@ def write(path: Path, state: State, options: argparse.Namespace, scores: dict[st
 def train(options: argparse.Namespace) -> None:
     """Learn for so many minutes."""
     began = time.monotonic()
-    vocoder, distance = Vocoder().to(options.device), Distance().to(options.device)
+    vocoder, distance = Vocoder(iterations=options.rounds).to(options.device), Distance().to(options.device)
     passages, held = passages_of(options, "train", vocoder), passages_of(options, "valid", vocoder)
     state, rng = new_state(options), np.random.default_rng(0)
     scores: dict[str, Any] = {"before": validated(state.mean, vocoder, distance, held, options)}
@@ -503,9 +505,12 @@ def main() -> None:
     parser.add_argument("--batch", type=int, default=8)
     parser.add_argument("--frames", type=int, default=96, help="of a crop")
     parser.add_argument("--rate", type=float, default=2e-3)
-    parser.add_argument("--channels", type=int, default=64)
-    parser.add_argument("--blocks", type=int, default=4)
+    parser.add_argument("--rounds", type=float, default=0, help="of fast Griffin–Lim before the network; the styles ask for none, mostly")
+    parser.add_argument("--channels", type=int, default=32)
+    parser.add_argument("--blocks", type=int, default=3)
     parser.add_argument("--critic-from", type=float, default=0.5, help="part of the time after which the critic joins; 1: never")
+    parser.add_argument("--critic-channels", type=int, default=12)
+    parser.add_argument("--start", type=Path, help="weights to go on from")
     parser.add_argument("--share", type=float, default=0.5, help="of the critic's gradient, re the distance's")
     parser.add_argument("--report-seconds", type=float, default=30.0)
     options = parser.parse_args()

@@ -57,8 +57,9 @@ class BandConfig:
 class PolishConfig:
     """Size of the network."""
 
-    channels: int = 64
-    blocks: int = 4  # in each band
+    channels: int = 32
+    blocks: int = 3  # in each band
+    rounds: float = 0.0  # of fast Griffin–Lim that come before it: what it was trained after
     low: tuple[int, ...] = (512, 64, 0, 36, 4)  # a BandConfig: up to 1550 Hz; above, the low band is not heard
     high: tuple[int, ...] = (2048, 512, 40, 123, 8)  # from 860 Hz
 
@@ -186,11 +187,11 @@ class PolishedVocoder(Vocoder):
     ----------
     polish : Polish
     features, **settings
-        As of `Vocoder`.
+        As of `Vocoder`, but for the rounds, which are those that the network was trained after.
     """
 
     def __init__(self, polish: Polish, features: LogFrequency | None = None, **settings: Any) -> None:
-        super().__init__(features, **settings)
+        super().__init__(features, iterations=polish.config.rounds, **settings)
         self.polish = polish
 
     @property
