@@ -361,7 +361,8 @@ def new_state(options: argparse.Namespace) -> State:
     """An identity, or what was learned before, and a critic that knows nothing."""
     torch.manual_seed(0)
     config = PolishConfig(channels=options.channels, blocks=options.blocks, rounds=options.rounds)
-    model, mean, critic = Polish(config).to(options.device), Polish(config).to(options.device), Critic(options.critic_channels).to(options.device)
+    model, mean = Polish(config).to(options.device), Polish(config).to(options.device)
+    critic = Critic(options.critic_channels).to(options.device)
     if options.start:
         model.load_state_dict(load_polish(options.start).state_dict())
     mean.load_state_dict(model.state_dict())
