@@ -1,13 +1,13 @@
 """Train the learned part of the inversion (tools/polish.py): what it mends in the sound that frames and the song's phase give.
 
-    python tools/make_vocoder.py prepare --data DATA --work WORK
-    python tools/make_vocoder.py train --work WORK --minutes 4 --device cuda
+    python tools/make_vocoder.py all --data DATA --work WORK
+    python tools/make_vocoder.py train --work WORK --minutes 4 --batch 16 --frames 96 --device cuda
 
 ``prepare`` makes pairs: a passage as a style plays it (truth), the same passage on other instruments (song), and the canvas that the
 shipped style paints of that song; also recordings, whose song is the recording without its phase and fine structure. All renders are
 FluidR3's, of training pieces; pieces of the validation split are kept for the score that is printed. It resumes. ``train`` needs nothing
 but WORK: every passage is inverted from the truth's own frames and from the canvas, once, and the network learns to take the results
-nearer to the truth. It writes the best weights so far, and its log, every half minute.
+nearer to the truth. It writes the running mean of its weights, and its log, every half minute.
 """
 
 from __future__ import annotations
@@ -495,21 +495,21 @@ def main() -> None:
     parser.add_argument("--data", type=Path, default=Path("../shared/data"))
     parser.add_argument("--work", type=Path, required=True)
     parser.add_argument("--out", type=Path, help="weights; WORK/polish.safetensors when not given")
-    parser.add_argument("--seconds", type=float, default=6.0, help="of a passage")
-    parser.add_argument("--pieces", type=int, default=9, help="of each style to train on")
+    parser.add_argument("--seconds", type=float, default=5.0, help="of a passage")
+    parser.add_argument("--pieces", type=int, default=8, help="of each style to train on")
     parser.add_argument("--valid", type=int, default=1, help="of each style to score on while training")
-    parser.add_argument("--recordings", type=int, default=8)
+    parser.add_argument("--recordings", type=int, default=6)
     parser.add_argument("--most", type=int, default=0, help="pairs to use of what was prepared; 0: all")
-    parser.add_argument("--minutes", type=float, default=4.0)
+    parser.add_argument("--minutes", type=float, default=24.0)
     parser.add_argument("--steps", type=int, default=0, help="stop there if that is earlier")
     parser.add_argument("--device", default="cpu")
-    parser.add_argument("--batch", type=int, default=8)
-    parser.add_argument("--frames", type=int, default=96, help="of a crop")
+    parser.add_argument("--batch", type=int, default=4)
+    parser.add_argument("--frames", type=int, default=64, help="of a crop")
     parser.add_argument("--rate", type=float, default=2e-3)
     parser.add_argument("--rounds", type=float, default=0, help="of fast Griffin–Lim before the network; the styles ask for none, mostly")
     parser.add_argument("--channels", type=int, default=32)
     parser.add_argument("--blocks", type=int, default=3)
-    parser.add_argument("--critic-from", type=float, default=0.5, help="part of the time after which the critic joins; 1: never")
+    parser.add_argument("--critic-from", type=float, default=1.0, help="part of the time after which the critic joins; 1: never")
     parser.add_argument("--critic-channels", type=int, default=12)
     parser.add_argument("--start", type=Path, help="weights to go on from")
     parser.add_argument("--share", type=float, default=0.5, help="of the critic's gradient, re the distance's")
