@@ -63,7 +63,8 @@ def ways(polishes: Sequence[Path]) -> dict[str, Vocoder]:
     found |= {"PGHI": Vocoder(method="pghi", iterations=0), "PGHI, 4 rounds": Vocoder(method="pghi", iterations=4)}
     for path in polishes:
         polish = load_polish(path)
-        found[f"learned ({path.stem}), on {polish.config.rounds:g} rounds"] = PolishedVocoder(polish)
+        which = f" ({path.stem})" if len(polishes) > 1 else ""
+        found[f"learned{which}, on {polish.config.rounds:g} rounds"] = PolishedVocoder(polish)
     return found
 
 
