@@ -19,6 +19,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import functools
 import json
 import shutil
 import sys
@@ -40,9 +41,9 @@ from stylestream import audio, baselines, bootstrap, evaluate, metrics, recipes,
 from stylestream.cli import read_config
 from stylestream.features import FeatureConfig
 from stylestream.files import whole_file
-from stylestream.passages import write_sound
+from stylestream.passages import read_sound, write_sound
 from stylestream.rivals import levelled
-from stylestream.style import Card, save_style
+from stylestream.style import Card, find_style, save_style
 
 Array = NDArray[np.floating]
 Make = Callable[[Array, str], Array]  # the song (C, N) at 44.1 kHz and its id → the result
@@ -60,7 +61,7 @@ TITLES = {
     "shipped": "StyleStream, the style that ships",
     "ceiling": "ceiling",
 }
-COLUMNS = ("log_mel_l1", "mfcc", "lsd", "chroma", "note_auc", "flux")
+COLUMNS = ("log_mel_l1", "mfcc", "mfcc_16k", "lsd", "lsd_16k", "chroma", "note_auc", "flux")
 MARKS_MINUTES = (1, 2, 3, 5, 8, 12, 16, 20, 25, 30, 40, 50, 60)
 
 RAVE_CONFIG = "v2_small.gin"
@@ -453,11 +454,15 @@ def fit_ours(options: argparse.Namespace, run: str) -> None:
 
     def report(row: dict[str, float]) -> None:
         print(json.dumps({key: round(value, 4) for key, value in row.items()}), flush=True)
-        keeper(row)
+        keeper(row | {"seconds": row["seconds"] + prepared.seconds})
 
     music = [own_style.corpus(options)]
     workshop.train(music, out, config=tables, minutes=options.minutes, base=base, device=options.device, report=report, say=print)
     own_style.keep_last(options, run)
+    last = folder / "kept" / "last.json"
+    row = json.loads(last.read_text())
+    if "made_frames" not in row:  # making them is no training, but it takes its time
+        last.write_text(json.dumps(row | {"minutes": row["minutes"] + prepared.seconds / 60, "made_frames": prepared.seconds}))
 
 
 def load_ours(options: argparse.Namespace, weights: Path) -> Make:
@@ -515,28 +520,40 @@ def scores_of(passage: Passage, y: Array) -> dict[str, float]:
     return {
         "log_mel_l1": metrics.log_mel_l1(truth, result),
         "mfcc": metrics.mfcc_distance(truth, result),
+        "mfcc_16k": metrics.mfcc_distance(*(metrics.prepare(to_8_khz(sound)) for sound in (passage.truth.y, y))),
         "lsd": metrics.lsd(truth, result),
+        "lsd_16k": metrics.lsd_16k(truth, result),
         "chroma": metrics.chroma_cosine(truth, result),
         "note_auc": metrics.note_auc(result, passage.notes),
         "flux": metrics.flux_correlation(truth, result),
     }
 
 
+def to_8_khz(y: Array) -> Array:
+    """What of a sound (C, N) a method at 16 kHz could have made: mono, nothing above."""
+    mono = y.mean(0)
+    return fitted(at_rate(at_rate(mono, 16000), RATE, 16000), mono[None])
+
+
 def score(options: argparse.Namespace) -> None:
     """Every keepsake on the same passages; the last ones first, they say most. What is scored is left."""
     heard = passages(options)
+    music = recipes.song_id(b"".join(song.tobytes() for song in songs(options.work / "music")))
     for row, make in plain_rows(options, heard).items():
-        measure(options, heard, row, lambda make=make: make)
+        measure(options, heard, row, music, lambda make=make: make)
     shipped = own_style.SOUNDS[options.sound].shipped
     if shipped:
-        measure(options, heard, "shipped", lambda: played_by(shipped))
+        measure(options, heard, "shipped", recipes.song_id(find_style(shipped).read_bytes()), lambda: played_by(shipped))
     load = {"rave": load_rave, "ssvqvae": load_ssvqvae, "scratch": load_ours, "tune": load_ours}
     runs = {run: kept(options, run) for run in (*THEIRS, *OURS)}
     for place in range(max((len(rows) for rows in runs.values()), default=0)):
         for run, rows in runs.items():
             if place < len(rows):
-                weights = options.work / run / "kept" / f"{rows[-1 - place]['name']}.safetensors"
-                measure(options, heard, f"{run}-{weights.stem}", lambda run=run, weights=weights: load[run](options, weights))
+                row = rows[-1 - place]
+                weights = options.work / run / "kept" / f"{row['name']}.safetensors"
+                measure(
+                    options, heard, f"{run}-{row['name']}", row["made_of"], lambda run=run, weights=weights: load[run](options, weights)
+                )
 
 
 def plain_rows(options: argparse.Namespace, heard: Sequence[Passage]) -> dict[str, Make]:
@@ -550,21 +567,21 @@ def plain_rows(options: argparse.Namespace, heard: Sequence[Passage]) -> dict[st
     }
 
 
-def measure(options: argparse.Namespace, heard: Sequence[Passage], row: str, load: Callable[[], Make]) -> None:
-    """Scores of a row on every passage, written once; its sound lies beside them."""
+def measure(options: argparse.Namespace, heard: Sequence[Passage], row: str, made_of: str, load: Callable[[], Make]) -> None:
+    """Scores of a row on every passage, written once; its sound lies beside them, and is not made again for another score."""
     path = options.work / "scores" / f"{row}.json"
-    if path.exists():
+    about = {"made_of": made_of, "protocol": asdict(protocol_of(options)), "columns": list(COLUMNS)}
+    if path.exists() and {**json.loads(path.read_text()), "pieces": None} == about | {"pieces": None}:
         return
-    make, found = load(), []
+    make, found = functools.cache(load), []
     for passage in heard:
-        began = time.process_time()
-        y = make(passage.song, passage.facts["path"])
-        took = time.process_time() - began
-        write_sound(options.work / "sound" / row / f"{Path(passage.facts['path']).stem}.flac", y)
-        found.append(passage.facts | {"scores": scores_of(passage, y), "took": took})
+        sound = options.work / "sound" / f"{row}-{made_of}" / f"{passage.facts['id']}-{options.seconds:g}.flac"
+        if not sound.exists():
+            write_sound(sound, make()(passage.song, passage.facts["path"]))
+        found.append(passage.facts | {"scores": scores_of(passage, read_sound(sound))})
     path.parent.mkdir(parents=True, exist_ok=True)
     with whole_file(path) as temporary:
-        temporary.write_text(json.dumps(found))
+        temporary.write_text(json.dumps(about | {"pieces": found}))
     print(row, {key: round(float(np.mean([piece["scores"][key] for piece in found])), 3) for key in COLUMNS}, flush=True)
 
 
@@ -574,7 +591,7 @@ def kept(options: argparse.Namespace, run: str) -> list[dict[str, Any]]:
     found: dict[str, dict[str, Any]] = {}
     for row in sorted(rows, key=lambda row: (row["minutes"], row["step"])):
         made_of = recipes.song_id((options.work / run / "kept" / f"{row['name']}.safetensors").read_bytes())
-        found.setdefault(made_of, row)
+        found.setdefault(made_of, row | {"made_of": made_of})
     return list(found.values())
 
 
@@ -583,7 +600,7 @@ def kept(options: argparse.Namespace, run: str) -> list[dict[str, Any]]:
 
 def table_of(options: argparse.Namespace) -> tuple[list[dict[str, Any]], dict[str, Any]]:
     """Pieces with the scores of every row, and their means."""
-    rows = {path.stem: json.loads(path.read_text()) for path in sorted((options.work / "scores").glob("*.json"))}
+    rows = {path.stem: json.loads(path.read_text())["pieces"] for path in sorted((options.work / "scores").glob("*.json"))}
     pieces = merged(rows)
     return pieces, bootstrap.table(pieces)
 
@@ -591,12 +608,12 @@ def table_of(options: argparse.Namespace) -> tuple[list[dict[str, Any]], dict[st
 def merged(rows: Mapping[str, Sequence[Mapping[str, Any]]]) -> list[dict[str, Any]]:
     """Row → its pieces, as pieces with rows. ValueError if a row was scored on other passages.
 
-    >>> merged({"copy": [{"path": "a", "scores": {"mfcc": 1.0}, "took": 0.1}]})
+    >>> merged({"copy": [{"path": "a", "scores": {"mfcc": 1.0}}]})
     [{'path': 'a', 'rows': {'copy': {'mfcc': 1.0}}}]
     """
     pieces: list[dict[str, Any]] = []
     for row, found in rows.items():
-        facts = [{key: value for key, value in piece.items() if key not in ("scores", "took")} for piece in found]
+        facts = [{key: value for key, value in piece.items() if key != "scores"} for piece in found]
         pieces = pieces or [piece | {"rows": {}} for piece in facts]
         if [{key: value for key, value in piece.items() if key != "rows"} for piece in pieces] != facts:
             raise ValueError(f"{row} was scored on other passages; remove its file in scores/ and score it again")
@@ -612,16 +629,18 @@ def last_of(options: argparse.Namespace, run: str, scored: Mapping[str, Any]) ->
 
 TEXT = """# Trained rivals
 
-Written by `python benchmarks/rivals_trained.py DATA --work WORK --rave RAVE --ssvqvae SS-VQ-VAE --site SITE {command} --out
-docs/rivals.md`; do not edit. Two methods of others that are trained, beside `stylestream train`: the same ten minutes of {title} as
-audio, about the same time of {device}, the same held-out passages ({pieces} pieces, {seconds:.0f} s of each), the same scores. Songs
-and truths are those of [the reduction protocol](evaluation.md): the song is a piece's piano reduction in a SoundFont that nobody was
-trained on, the truth the piece as the style plays it. Baselines that are not trained are in [quality.md](quality.md).
+Written by `python benchmarks/rivals_trained.py DATA --work WORK --rave RAVE --ssvqvae SS-VQ-VAE --site SITE score page --out
+docs/rivals.md` after one call with `RUN --minutes MINUTES` for each training: {planned}. Do not edit. Two methods of others that are
+trained, beside `stylestream train`: the same ten minutes of {title} as audio, minutes of {device}, the same held-out passages ({pieces}
+pieces, {seconds:.0f} s of each), the same scores. Songs and truths are those of [the reduction protocol](evaluation.md): the song is a
+piece's piano reduction in a SoundFont that nobody was trained on, the truth the piece as the style plays it. Baselines that are not
+trained are in [quality.md](quality.md).
 
 Minutes are processor time of one thread, so that what else the machine does takes nothing from anybody; ours include making the frames
-and scoring on held-out frames, theirs only training. **They are few.** RAVE's authors train for days on a GPU, those of ss-vq-vae for
-32 epochs of a corpus of many instruments; the table says what comes of a quarter of an hour of a processor, not what these methods can
-do. The curves say how far each has come, and whether it is still rising.
+and scoring on held-out frames, theirs only training. **They are few.** RAVE is normally trained for days on a GPU at 44.1 kHz,
+ss-vq-vae for 32 epochs of a large corpus of many instruments: the table says what comes of minutes of a processor, which is what
+`stylestream train` is made for, not what these methods can do. The curves say how far each has come, and whether it is still rising.
+`--device cuda` is there to train them at their own batches and lengths; this page's runs did not use it.
 
 """
 DONE = """
@@ -646,14 +665,16 @@ a training song as style input. Changed: steps are {clip_batch} pairs of {clip_s
 copy, because today's autograd refuses to have a ReLU's result changed in place. It is meant to learn of many instruments what timbre
 is; here it hears one ensemble, as the others do. Above 8 kHz it plays nothing, which the log-mel distance hears.
 
-**StyleStream**: `stylestream train --from none` and `--from base` at the size that ships, one thread. The base has heard other music
-for GPU hours before ([training.md](training.md)); *from nothing* has not. A training that no longer gains ends by itself. What is kept
-at a minute is the best on held-out frames until then; of the rivals it is what they are at that minute.
+**StyleStream**: `stylestream train --from none` and `--from base` at the size that ships, one thread. Of the ten songs it keeps one to
+score itself by; the rivals train on all ten. The base has heard other music, string quartets among it but none of the test pieces, for
+GPU hours before ([training.md](training.md)); *from nothing* has not. A training that no longer gains ends by itself. What is kept at a
+minute is the best on held-out frames until then; of the rivals it is what they are at that minute. The row *that ships* was trained for
+hours on many scores.
 
 The rivals were trained on mono songs at −20 LUFS and play songs at −20 LUFS; results are compared in mono and at equal loudness. One
 run of each: the intervals are over pieces, not over trainings.
 """
-LABELS = {"log_mel_l1": "log-mel L1, dB", "mfcc": "MFCC distance", "note_auc": "note AUC", "chroma": "chroma cosine", "flux": "flux corr."}
+LABELS = {"log_mel_l1": "log-mel L1, dB", "mfcc": "MFCC distance", "note_auc": "note AUC", "mfcc_16k": "MFCC, to 8 kHz"}
 
 
 def page(options: argparse.Namespace) -> str:
@@ -662,10 +683,9 @@ def page(options: argparse.Namespace) -> str:
     names = {"copy": "copy", "equalise": "equalise", **{run: f"{run}-{row['name']}" for run, row in last.items()}}
     names |= {row: row for row in ("shipped", "ceiling", "truth") if row in found["rows"]}
     sizes, device = sizes_of(options), "one core" if options.device == "cpu" else options.device
-    text = TEXT.format(
-        command=" ".join(["prepare", *last, "score", "page"]), title=own_style.SOUNDS[options.sound].title, device=device,
-        pieces=len(pieces), seconds=pieces[0]["seconds"],
-    )  # fmt: skip
+    planned = ", ".join(f"`{run}` {row['minutes']:.0f}" for run, row in last.items())
+    about = {"title": own_style.SOUNDS[options.sound].title, "device": device, "planned": planned}
+    text = TEXT.format(pieces=len(pieces), seconds=pieces[0]["seconds"], **about)
     weights = {f"{run}_weights": millions(options, run, last[run]) if run in last else float("nan") for run in THEIRS}
     done = DONE.format(phase_1=PHASE_1_SHARE, their_clip=THEIR_SIZES.clip_seconds, **asdict(sizes), **weights)
     parts = [*result_lines(options, found, names, last), "", "## What it says", "", *verdicts(pieces, names, last), ""]
@@ -690,7 +710,10 @@ def millions(options: argparse.Namespace, run: str, row: Mapping[str, Any]) -> f
 
 def result_lines(options: argparse.Namespace, found: Mapping[str, Any], names: Mapping[str, str], last: Mapping[str, Any]) -> list[str]:
     """The table: each run at its end."""
-    lines = ["|  | minutes | steps | audio heard | way | " + " | ".join(heading(c) for c in COLUMNS) + " |", "|---" + "|---:" * 10 + "|"]
+    lines = [
+        "|  | minutes | steps | audio heard | way | " + " | ".join(heading(c) for c in COLUMNS) + " |",
+        "|---" + "|---:" * (4 + len(COLUMNS)) + "|",
+    ]
     for row, name in names.items():
         spent_on = last.get(row)
         took = (
@@ -705,7 +728,7 @@ def result_lines(options: argparse.Namespace, found: Mapping[str, Any], names: M
 
 
 def heading(column: str) -> str:
-    return LABELS.get(column, evaluate.COLUMNS[column])
+    return {**evaluate.COLUMNS, **LABELS}[column]
 
 
 def number(value: float | None) -> str:
@@ -752,7 +775,7 @@ def said(cells: Mapping[str, Mapping[str, Any]]) -> str:
     'MFCC distance −2.00 [−3.00, −1.00], better; note AUC +0.10 [−0.10, +0.30], within noise'
     """
     parts = []
-    for column in ("log_mel_l1", "mfcc", "chroma", "note_auc"):
+    for column in ("log_mel_l1", "mfcc", "mfcc_16k", "chroma", "note_auc"):
         if column not in cells:
             continue
         mean, low, high = (cells[column][key] for key in ("mean", "low", "high"))
@@ -766,8 +789,11 @@ def said(cells: Mapping[str, Mapping[str, Any]]) -> str:
 
 def curve_lines(options: argparse.Namespace, found: Mapping[str, Any]) -> list[str]:
     """Every keepsake that is scored."""
-    columns = ("log_mel_l1", "mfcc", "chroma", "note_auc", "flux")
-    lines = ["| run | minutes | steps | way | " + " | ".join(heading(c) for c in columns) + " |", "|---" + "|---:" * 8 + "|"]
+    columns = ("log_mel_l1", "mfcc", "mfcc_16k", "chroma", "note_auc", "flux")
+    lines = [
+        "| run | minutes | steps | way | " + " | ".join(heading(c) for c in columns) + " |",
+        "|---" + "|---:" * (3 + len(columns)) + "|",
+    ]
     for run in (*THEIRS, *OURS):
         for row in kept(options, run):
             name = f"{run}-{row['name']}"

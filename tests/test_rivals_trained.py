@@ -32,12 +32,21 @@ def rivals_trained():
 
 
 def piece(path: str, **scores: float) -> dict:
-    return {"id": path, "path": path, "group": path, "start_seconds": 0.0, "seconds": 12.0, "scores": scores, "took": 1.0}
+    return {"id": path, "path": path, "group": path, "start_seconds": 0.0, "seconds": 12.0, "scores": scores}
 
 
 def rows_of(rave_mfcc: float) -> dict:
     def one(value: float, mfcc: float, auc: float) -> list[dict]:
-        scores = {"log_mel_l1": value, "mfcc": mfcc, "lsd": 1.0, "chroma": 0.5, "note_auc": auc, "flux": 0.5}
+        scores = {
+            "log_mel_l1": value,
+            "mfcc": mfcc,
+            "mfcc_16k": mfcc,
+            "lsd": 1.0,
+            "lsd_16k": 1.0,
+            "chroma": 0.5,
+            "note_auc": auc,
+            "flux": 0.5,
+        }
         return [piece(name, **{key: x + 0.01 * i for key, x in scores.items()}) for i, name in enumerate("abcd")]
 
     return {
@@ -93,7 +102,7 @@ def test_rows_that_were_scored_on_other_passages_are_refused(rivals_trained) -> 
 def test_the_page_says_who_is_better_as_it_was_measured(rivals_trained, tmp_path: Path, rave_mfcc: float, word: str) -> None:
     (tmp_path / "scores").mkdir()
     for row, found in rows_of(rave_mfcc).items():
-        (tmp_path / "scores" / f"{row}.json").write_text(json.dumps(found))
+        (tmp_path / "scores" / f"{row}.json").write_text(json.dumps({"pieces": found}))
     for run, name, value in (("rave", "000010", 1.0), ("scratch", "000020", 2.0)):
         kept = tmp_path / run / "kept"
         keeper = rivals_trained.Keeper(kept, rivals_trained.CoreClock("cpu"))
@@ -106,7 +115,7 @@ def test_the_page_says_who_is_better_as_it_was_measured(rivals_trained, tmp_path
     assert "| StyleStream, from nothing | 12.0 | 20 | 99 s | 50 % [50, 50] |" in text
     assert f"MFCC distance {'−40.00' if word == 'better' else '+5.00'}" in text
     line = next(line for line in text.splitlines() if line.startswith("- StyleStream, from nothing, less RAVE"))
-    assert f"], {word}; chroma" in line
+    assert f"], {word}; MFCC, to 8 kHz" in line
     assert "note AUC +0.30 [+0.30, +0.30], better" in line
     assert "0.5 million" in text  # without the discriminator
 
