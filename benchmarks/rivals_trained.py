@@ -622,9 +622,12 @@ def merged(rows: Mapping[str, Sequence[Mapping[str, Any]]]) -> list[dict[str, An
     return pieces
 
 
-def last_of(options: argparse.Namespace, run: str, scored: Mapping[str, Any]) -> dict[str, Any] | None:
-    """What a run ended with, where it is scored."""
-    return next((row for row in reversed(kept(options, run)) if f"{run}-{row['name']}" in scored), None)
+def shown_of(options: argparse.Namespace, run: str, found: Mapping[str, Any]) -> dict[str, Any] | None:
+    """Of ours what it ended with; of a rival the keepsake that went furthest on these very passages: a choice in its favour."""
+    scored = [row for row in kept(options, run) if f"{run}-{row['name']}" in found["rows"]]
+    if run in THEIRS:
+        return max(scored, key=lambda row: found["way"][f"{run}-{row['name']}"]["mean"], default=None)
+    return scored[-1] if scored else None
 
 
 TEXT = """# Trained rivals
@@ -655,7 +658,7 @@ regularisation at the configured β, its three multi-scale and five multi-period
 Adam at 1e-3 and 1e-4 with betas 0.5 and 0.9; 44.1 kHz; the reader's random phase and dither. It plays a song by encoding and decoding
 it, which is its authors' timbre transfer. Changed: steps are {rave_batch} excerpts of {rave_samples} samples (theirs: 8 of 131072); the
 first phase, a million steps, is {phase_1:.0%} of the minutes, and the learning rate falls from 1e-3 to 1e-4 within it, as theirs does;
-no validation, so the last weights are taken. Lightning, torchaudio's spectrogram and readers that are not used have stand-ins where
+no validation. Lightning, torchaudio's spectrogram and readers that are not used have stand-ins where
 they are not installed; two SciPy calls are given what today's SciPy asks for.
 
 **ss-vq-vae** (Cífka et al., 2021; github.com/cifkao/ss-vq-vae). Kept: `experiments/model/config.yaml` with every size in it,
@@ -668,8 +671,9 @@ is; here it hears one ensemble, as the others do. Above 8 kHz it plays nothing, 
 **StyleStream**: `stylestream train --from none` and `--from base` at the size that ships, one thread. Of the ten songs it keeps one to
 score itself by; the rivals train on all ten. The base has heard other music, string quartets among it but none of the test pieces, for
 GPU hours before ([training.md](training.md)); *from nothing* has not. A training that no longer gains ends by itself. What is kept at a
-minute is the best on held-out frames until then; of the rivals it is what they are at that minute. The row *that ships* was trained for
-hours on many scores.
+minute is the best on held-out frames until then; of the rivals it is what they are at that minute. The first table has ours as it
+ended, and of each rival the keepsake that went furthest on these very passages, which is in its favour. The row *that ships* was
+trained for hours on many scores.
 
 The rivals were trained on mono songs at −20 LUFS and play songs at −20 LUFS; results are compared in mono and at equal loudness. One
 run of each: the intervals are over pieces, not over trainings.
@@ -679,11 +683,11 @@ LABELS = {"log_mel_l1": "log-mel L1, dB", "mfcc": "MFCC distance", "note_auc": "
 
 def page(options: argparse.Namespace) -> str:
     pieces, found = table_of(options)
-    last = {run: row for run in (*THEIRS, *OURS) if (row := last_of(options, run, found["rows"]))}
+    last = {run: row for run in (*THEIRS, *OURS) if (row := shown_of(options, run, found))}
     names = {"copy": "copy", "equalise": "equalise", **{run: f"{run}-{row['name']}" for run, row in last.items()}}
     names |= {row: row for row in ("shipped", "ceiling", "truth") if row in found["rows"]}
     sizes, device = sizes_of(options), "one core" if options.device == "cpu" else options.device
-    planned = ", ".join(f"`{run}` {row['minutes']:.0f}" for run, row in last.items())
+    planned = ", ".join(f"`{run}` {kept(options, run)[-1]['minutes']:.0f}" for run in last)
     about = {"title": own_style.SOUNDS[options.sound].title, "device": device, "planned": planned}
     text = TEXT.format(pieces=len(pieces), seconds=pieces[0]["seconds"], **about)
     weights = {f"{run}_weights": millions(options, run, last[run]) if run in last else float("nan") for run in THEIRS}
@@ -709,7 +713,7 @@ def millions(options: argparse.Namespace, run: str, row: Mapping[str, Any]) -> f
 
 
 def result_lines(options: argparse.Namespace, found: Mapping[str, Any], names: Mapping[str, str], last: Mapping[str, Any]) -> list[str]:
-    """The table: each run at its end."""
+    """The table: ours at the end, a rival at its best."""
     lines = [
         "|  | minutes | steps | audio heard | way | " + " | ".join(heading(c) for c in COLUMNS) + " |",
         "|---" + "|---:" * (4 + len(COLUMNS)) + "|",
