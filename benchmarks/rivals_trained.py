@@ -423,6 +423,13 @@ def load_ssvqvae(options: argparse.Namespace, weights: Path) -> Make:
 # -- StyleStream -----------------------------------------------------------------------------------------------------------
 
 
+def ours(options: argparse.Namespace, run: str) -> None:
+    """Train, or take over what is trained."""
+    adopt(options, run) if options.own else fit_ours(options, run)
+    if run == "tune":
+        own_style.keep_base(options)
+
+
 class TrainingClock(train._Clock):
     """A training's clock that counts what `CoreClock` counts."""
 
@@ -463,6 +470,33 @@ def fit_ours(options: argparse.Namespace, run: str) -> None:
     row = json.loads(last.read_text())
     if "made_frames" not in row:  # making them is no training, but it takes its time
         last.write_text(json.dumps(row | {"minutes": row["minutes"] + prepared.seconds / 60, "made_frames": prepared.seconds}))
+
+
+def adopt(options: argparse.Namespace, run: str) -> None:
+    """A run of `own_style.py`, of the same songs, instead of a new one: its keepsakes, at the minutes that one thread takes for them."""
+    source, folder = options.own / options.sound / run, options.work / run
+    if folder.exists():
+        raise ValueError(f"{folder} is there already; remove it to take another run")
+    shutil.copytree(source / "kept", folder / "kept")
+    shutil.copy(source / "model.json", folder)
+    pace = json.loads((options.own / "pace.json").read_text())
+    (history,) = (json.loads(path.read_text()) for path in source.glob("*.ckpt/history.json"))
+    for path in (folder / "kept").glob("*.json"):
+        row = json.loads(path.read_text())
+        minutes = core_minutes(pace, run, history, row["step"])
+        path.write_text(json.dumps({"name": row["name"], "minutes": minutes, "step": row["step"], "adopted": True}))
+
+
+def core_minutes(pace: Mapping[str, Any], run: str, history: Sequence[Mapping[str, float]], steps: float) -> float:
+    """Making the frames, the steps up to one, and the scores among them, as one thread of a quiet machine takes for each."""
+    found, last, seconds = pace[run], 0.0, pace["render"] if steps else 0.0
+    for row in history:
+        if row["step"] > steps:
+            break
+        stage = max((begin, name) for name, begin in found["from"].items() if begin <= row["progress"])[1]
+        seconds += (row["step"] - last) * found["all"]["1"][stage] + found["score"]
+        last = row["step"]
+    return float(seconds / 60)
 
 
 def load_ours(options: argparse.Namespace, weights: Path) -> Make:
@@ -623,11 +657,13 @@ def merged(rows: Mapping[str, Sequence[Mapping[str, Any]]]) -> list[dict[str, An
 
 
 def shown_of(options: argparse.Namespace, run: str, found: Mapping[str, Any]) -> dict[str, Any] | None:
-    """Of ours what it ended with; of a rival the keepsake that went furthest on these very passages: a choice in its favour."""
+    """Of ours the last one within the rivals' minutes; of a rival the one that went furthest on these very passages, in its favour."""
     scored = [row for row in kept(options, run) if f"{run}-{row['name']}" in found["rows"]]
     if run in THEIRS:
         return max(scored, key=lambda row: found["way"][f"{run}-{row['name']}"]["mean"], default=None)
-    return scored[-1] if scored else None
+    ends = [rows[-1]["minutes"] for rival in THEIRS if (rows := kept(options, rival))]
+    within = [row for row in scored if row["minutes"] <= min(ends, default=float("inf")) + 0.1]
+    return within[-1] if within else None
 
 
 TEXT = """# Trained rivals
@@ -678,6 +714,12 @@ trained for hours on many scores.
 The rivals were trained on mono songs at −20 LUFS and play songs at −20 LUFS; results are compared in mono and at equal loudness. One
 run of each: the intervals are over pieces, not over trainings.
 """
+ADOPTED = """
+{runs}: not a run of this script but that of `benchmarks/own_style.py` on the same songs ([benchmarks.md](benchmarks.md)), taken by
+`--own`. It ran with two hours ahead of it and was ended early, so no keepsake of it has had the small last steps that a training of
+these minutes ends with. Its minutes are its steps and scores, each at what it takes on one thread of a quiet machine, and making the
+frames.
+"""
 LABELS = {"log_mel_l1": "log-mel L1, dB", "mfcc": "MFCC distance", "note_auc": "note AUC", "mfcc_16k": "MFCC, to 8 kHz"}
 
 
@@ -689,6 +731,7 @@ def page(options: argparse.Namespace) -> str:
     sizes, device = sizes_of(options), "one core" if options.device == "cpu" else options.device
     planned = ", ".join(f"`{run}` {kept(options, run)[-1]['minutes']:.0f}" for run in last)
     about = {"title": own_style.SOUNDS[options.sound].title, "device": device, "planned": planned}
+    taken = [run for run in last if any(row.get("adopted") for row in kept(options, run))]
     text = TEXT.format(pieces=len(pieces), seconds=pieces[0]["seconds"], **about)
     weights = {f"{run}_weights": millions(options, run, last[run]) if run in last else float("nan") for run in THEIRS}
     done = DONE.format(phase_1=PHASE_1_SHARE, their_clip=THEIR_SIZES.clip_seconds, **asdict(sizes), **weights)
@@ -700,7 +743,8 @@ def page(options: argparse.Namespace) -> str:
         "",
         *curve_lines(options, found),
     ]
-    return text + "\n".join(parts) + "\n" + done
+    adopted = ADOPTED.format(runs=" and ".join(f"`{run}`" for run in taken)) if taken else ""
+    return text + "\n".join(parts) + "\n" + done + adopted
 
 
 def millions(options: argparse.Namespace, run: str, row: Mapping[str, Any]) -> float:
@@ -864,6 +908,7 @@ def parsed(arguments: Sequence[str] | None = None) -> Options:
     parser.add_argument("--rave", type=Path, help="a checkout of RAVE")
     parser.add_argument("--ssvqvae", type=Path, help="a checkout of ss-vq-vae")
     parser.add_argument("--site", type=Path, help="a folder of packages that they need")
+    parser.add_argument("--own", type=Path, help="take `scratch` and `tune` from this work folder of own_style.py instead of training")
     parser.add_argument("--sound", choices=list(own_style.SOUNDS), default="strings")
     parser.add_argument("--out", type=Path, help="the page; default is stdout")
     parser.add_argument("--minutes", type=float, default=20.0, help="of each training, on one core")
@@ -884,8 +929,8 @@ def main() -> None:
         "prepare": lambda: own_style.frames_of(options),
         "rave": lambda: fit_rave(options),
         "ssvqvae": lambda: fit_ssvqvae(options),
-        "scratch": lambda: fit_ours(options, "scratch"),
-        "tune": lambda: (fit_ours(options, "tune"), own_style.keep_base(options)),
+        "scratch": lambda: ours(options, "scratch"),
+        "tune": lambda: ours(options, "tune"),
         "score": lambda: score(options),
         "page": lambda: write(options),
     }

@@ -93,6 +93,14 @@ def test_content_and_style_clips_come_of_the_same_song(rivals_trained) -> None:
     assert len(content.unique()) > 2
 
 
+def test_an_adopted_run_costs_what_one_thread_takes_for_its_frames_its_steps_and_its_scores(rivals_trained) -> None:
+    one_thread = {"content": 1.0, "critic": 2.0}
+    pace = {"render": 30.0, "scratch": {"from": {"content": 0.0, "critic": 0.6}, "score": 5.0, "all": {"1": one_thread}}}
+    history = [{"step": 10, "progress": 0.5}, {"step": 20, "progress": 0.7}, {"step": 99, "progress": 1.0}]
+    assert rivals_trained.core_minutes(pace, "scratch", history, 20) * 60 == pytest.approx(30 + 10 + 5 + 2 * 10 + 5)
+    assert rivals_trained.core_minutes(pace, "scratch", [], 0) == 0
+
+
 def test_rows_that_were_scored_on_other_passages_are_refused(rivals_trained) -> None:
     with pytest.raises(ValueError, match="rave was scored on other passages"):
         rivals_trained.merged({"copy": [piece("a", mfcc=1.0)], "rave": [piece("b", mfcc=1.0)]})
