@@ -707,8 +707,9 @@ is; here it hears one ensemble, as the others do. Above 8 kHz it plays nothing, 
 **StyleStream**: `stylestream train --from none` and `--from base` at the size that ships, one thread. Of the ten songs it keeps one to
 score itself by; the rivals train on all ten. The base has heard other music, string quartets among it but none of the test pieces, for
 GPU hours before ([training.md](training.md)); *from nothing* has not. A training that no longer gains ends by itself. What is kept at a
-minute is the best on held-out frames until then; of the rivals it is what they are at that minute. The first table has ours as it
-ended, and of each rival the keepsake that went furthest on these very passages, which is in its favour. The row *that ships* was
+minute is the best on held-out frames until then; of the rivals it is what they are at that minute. The first table has ours as it was
+when the rivals ended, or as it ended before, and of each rival the keepsake that went furthest on these very passages,
+which is in its favour. The row *that ships* was
 trained for hours on many scores.
 
 The rivals were trained on mono songs at −20 LUFS and play songs at −20 LUFS; results are compared in mono and at equal loudness. One
@@ -716,8 +717,9 @@ run of each: the intervals are over pieces, not over trainings.
 """
 ADOPTED = """
 {runs}: not a run of this script but that of `benchmarks/own_style.py` on the same songs ([benchmarks.md](benchmarks.md)), taken by
-`--own`. It ran with two hours ahead of it and was ended early, so no keepsake of it has had the small last steps that a training of
-these minutes ends with. Its minutes are its steps and scores, each at what it takes on one thread of a quiet machine, and making the
+`--own`. The one
+from nothing had two hours ahead of it and was ended early: no keepsake of it has had the small last steps that a training of these
+minutes ends with. Minutes are its steps and scores, each at what it takes on one thread of a quiet machine, and making the
 frames.
 """
 LABELS = {"log_mel_l1": "log-mel L1, dB", "mfcc": "MFCC distance", "note_auc": "note AUC", "mfcc_16k": "MFCC, to 8 kHz"}
