@@ -2,9 +2,9 @@
 
 A build is a plan and its shards. The plan is every song of the sources with its id, in the order in which they are found; shard *n* holds
 its songs 64 *n* to 64 *n* + 63, whatever becomes of them. Workers turn a song into compressed frames; this process alone writes, shard
-after shard, each whole or not at all. So a build that was killed goes on with the first shard that is missing, and gives the same bytes; and of
-a dataset that has lost shards since it was done, the build goes on with those. The index comes last: only when all melodies are known, is
-it known which songs are the same piece, and so which split they are in.
+after shard, each whole or not at all. So a build that was killed goes on with the first shard that is missing, and gives the same bytes;
+and of a dataset that has lost shards since it was done, the build goes on with those. The index comes last: only when all melodies are
+known, is it known which songs are the same piece, and so which split they are in.
 
 While a build is not done, its folder holds ``build.json`` (the plan's digest) and ``parts/`` (each shard's rows of the index).
 """
