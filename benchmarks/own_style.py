@@ -28,7 +28,7 @@ from typing import Any
 
 import torch
 
-from stylestream import dataset, evaluate, midi, recipes, train, views, workshop
+from stylestream import evaluate, midi, recipes, train, views, workshop
 from stylestream.cli import read_config
 from stylestream.features import FeatureConfig
 from stylestream.files import whole_file
@@ -112,9 +112,9 @@ def pace(options: argparse.Namespace) -> None:
     songs = sorted(corpus(options).glob("*.wav"))
     with tempfile.TemporaryDirectory() as folder:
         began = time.monotonic()
-        dataset.prepare([str(song) for song in songs[:2]], Path(folder), dataset.BuildConfig())
+        corpus.prepare([str(song) for song in songs[:2]], Path(folder), corpus.BuildConfig())
         out["render"] = (time.monotonic() - began) * len(songs) / 2
-    store = dataset.FrameStore(options.work / "frames", [dataset.OWN_STYLE])
+    store = corpus.FrameStore(options.work / "frames", [corpus.OWN_STYLE])
     for run, (base, _) in RUNS.items():
         config, model = settings(options, run, base)
         stages = {"content": 0.0, "texture": config.texture_from, "critic": config.critic_from}
@@ -130,17 +130,17 @@ def pace(options: argparse.Namespace) -> None:
     (options.work.parent / "pace.json").write_text(json.dumps(out, indent=1))
 
 
-def frames_of(options: argparse.Namespace) -> dataset.Prepared:
+def frames_of(options: argparse.Namespace) -> corpus.Prepared:
     """The music as frames, all of it: a busy machine would hear only what a share of the minutes is enough for."""
     folder = options.work / "frames"
     listed = folder / "songs.json"
     if not listed.exists():
-        prepared = dataset.prepare([str(corpus(options))], folder, dataset.BuildConfig(), jobs=None)
+        prepared = corpus.prepare([str(corpus(options))], folder, corpus.BuildConfig(), jobs=None)
         listed.write_text(json.dumps(asdict(prepared)))
-    return dataset.Prepared(**json.loads(listed.read_text()))
+    return corpus.Prepared(**json.loads(listed.read_text()))
 
 
-def step_seconds(state: train.State, store: dataset.FrameStore, config: train.TrainConfig, threads: int, progress: float) -> float:
+def step_seconds(state: train.State, store: corpus.FrameStore, config: train.TrainConfig, threads: int, progress: float) -> float:
     """Of the steps at a progress, the first left out; the middle one of a few."""
     torch.set_num_threads(threads)
     config, taken = replace(config, batch=train.LEAST_BATCH), []
@@ -259,7 +259,7 @@ def keep_base(options: argparse.Namespace) -> None:
     if (kept / "000000.json").exists():
         return
     frames_of(options)
-    store = dataset.FrameStore(options.work / "frames", [dataset.OWN_STYLE])
+    store = corpus.FrameStore(options.work / "frames", [corpus.OWN_STYLE])
     weights = train.start_weights(load_style_file(base_path()).weights, store.mean_frames()[0])
     save_file({key: value.contiguous() for key, value in weights.items()}, kept / "000000.safetensors")
     (kept / "000000.json").write_text(json.dumps({"name": "000000", "minutes": 0.0, "step": 0}))

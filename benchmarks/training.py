@@ -38,7 +38,7 @@ def write_noise(folder: Path) -> None:
 def child(options: argparse.Namespace) -> None:
     """Train, and print seconds of music per second."""
     from stylestream import train, views
-    from stylestream.dataset import FrameStore
+    from stylestream.corpus import FrameStore
     from stylestream.draw import DrawConfig
     from stylestream.team import assemble
 

@@ -32,7 +32,7 @@ from stylestream.features import FeatureConfig, LogFrequency, stft
 from stylestream.rivals import levelled, musaicing, ulyanov
 
 if TYPE_CHECKING:
-    from stylestream.dataset import Piece
+    from stylestream.recipes import Piece
     from stylestream.style import StyleData
 
 Array = NDArray[np.floating]
@@ -83,9 +83,9 @@ def style_audio(data_root: str | Path, style: str, *, songs: int = 8, seconds: f
     Parameters
     ----------
     data_root : path
-        A collection (see ``dataset.pieces``).
+        A collection (see ``recipes.pieces``).
     style : str
-        A name in ``dataset.STYLE_RECIPES``.
+        A name in ``recipes.STYLE_RECIPES``.
     cache : path, optional
         Folder where renders are kept (see `cached`).
 
@@ -98,15 +98,15 @@ def style_audio(data_root: str | Path, style: str, *, songs: int = 8, seconds: f
     ValueError
         If the style is unknown, or none of its songs can be played.
     """
-    from stylestream import dataset
+    from stylestream import corpus, recipes
 
-    renderer = dataset.PieceRenderer(dataset.BuildConfig(max_seconds=seconds, min_seconds=min(seconds, 4.0)))
-    chosen = dataset.select(dataset.pieces(data_root, style), songs)
+    renderer = corpus.PieceRenderer(corpus.BuildConfig(max_seconds=seconds, min_seconds=min(seconds, 4.0)))
+    chosen = recipes.select(recipes.pieces(data_root, style), songs)
     played = []
-    for _, content in dataset.read_pieces(data_root, chosen):
+    for _, content in recipes.read_pieces(data_root, chosen):
         try:
             played.append(
-                cached(renderer.sound, content, dataset.recipe_of(style), cache=cache, name="style", key=f"{style} {seconds}", seed=0)
+                cached(renderer.sound, content, recipes.recipe_of(style), cache=cache, name="style", key=f"{style} {seconds}", seed=0)
             )
         except ValueError:  # a piece its recipe refuses is no loss: there are others
             continue
@@ -438,11 +438,11 @@ def spectra_2017(
     data_root: str | Path, style: str, training: Lstm2017Training = Lstm2017Training(), *, jobs: int | None = None
 ) -> tuple[list[Piece], list[Tensor]]:
     """The style's training pieces, rendered as the style's own training renders them, as the 2017 system sees them."""
-    from stylestream import dataset, parallel
+    from stylestream import parallel, recipes
 
-    chosen = dataset.select(dataset.pieces(data_root, style), training.songs)
+    chosen = recipes.select(recipes.pieces(data_root, style), training.songs)
     work = functools.partial(_render_spectrum, style, training.max_seconds)
-    done = list(parallel.over_songs(work, dataset.read_pieces(data_root, chosen), setup=_synthesizer, jobs=jobs))
+    done = list(parallel.over_songs(work, recipes.read_pieces(data_root, chosen), setup=_synthesizer, jobs=jobs))
     good = sorted(((task[0], S) for task, S in done if not isinstance(S, ValueError)), key=lambda pair: pair[0].path)
     return [piece for piece, _ in good], [torch.from_numpy(S) for _, S in good]
 
@@ -454,9 +454,9 @@ def _synthesizer() -> Any:
 
 
 def _render_spectrum(style: str, max_seconds: float, synthesizer: Any, task: tuple[Piece, bytes]) -> Array:
-    from stylestream import dataset, midi
+    from stylestream import midi, recipes
 
-    score = dataset.target_score(midi.load_score(task[1]), dataset.recipe_of(style))
+    score = recipes.target_score(midi.load_score(task[1]), recipes.recipe_of(style))
     rng = np.random.default_rng(list(task[1][:64]))
     start = float(rng.uniform(0, max(0.0, midi.duration_seconds(score) - max_seconds)))
     return spectrum_2017(synthesizer.render(score, start_seconds=start, max_seconds=max_seconds)).half().numpy()

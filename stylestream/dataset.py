@@ -25,59 +25,17 @@ import numpy as np
 from stylestream import shards
 from stylestream.corpus import (
     LEVELS,
-    OWN_STYLE,
-    BuildConfig,
     FrameStore,
-    Part,
-    PieceRenderer,
-    Prepared,
-    Song,
     StoredSong,
-    build_frames,
-    find_music,
-    frames_of,
-    own_recipe,
-    plan,
-    prepare,
-    to_bytes,
 )
 from stylestream.recipes import (
-    AUDIO_SUFFIXES,
-    SCORE_SUFFIXES,
-    STYLE_RECIPES,
-    Piece,
     Split,
-    StyleRecipe,
-    chiptune_programs,
-    choir_programs,
-    given_programs,
-    group_of,
-    licence_allowed,
-    melody_fingerprint,
-    piano_programs,
-    pieces,
-    quartet_programs,
-    read_pieces,
-    recipe_of,
-    rock_programs,
-    select,
-    song_id,
-    split_of,
-    target_score,
-    text_hash,
 )
 from stylestream.shards import CHUNK_FRAMES
 
 if TYPE_CHECKING:
     from stylestream.features import FeatureConfig
 
-__all__ = [
-    "AUDIO_SUFFIXES", "FORMAT_VERSION", "LEVELS", "OWN_STYLE", "SCORE_SUFFIXES", "STYLE_RECIPES", "BuildConfig", "Dataset", "DatasetConfig",
-    "Description", "FrameStore", "Part", "Piece", "PieceRenderer", "Prepared", "Song", "Split", "StyleRecipe", "build_frames",
-    "chiptune_programs", "choir_programs", "find_music", "frames_of", "given_programs", "group_of", "index_schema", "licence_allowed",
-    "melody_fingerprint", "own_recipe", "piano_programs", "pieces", "plan", "prepare", "quartet_programs", "read_pieces", "recipe_of",
-    "rock_programs", "select", "song_id", "split_of", "target_score", "text_hash", "to_bytes",
-]  # fmt: skip
 
 FORMAT_VERSION = 1
 DESCRIPTION, INDEX, SHARDS = "dataset.json", "index.parquet", "shards"

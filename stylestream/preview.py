@@ -17,8 +17,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from stylestream import audio, dataset
-from stylestream.dataset import FrameStore
+from stylestream import audio, corpus
+from stylestream.corpus import FrameStore
 from stylestream.draw import Draw
 from stylestream.files import whole_file
 from stylestream.train import distance_db, stand_in
@@ -57,7 +57,7 @@ class Excerpt:
         frames = min(count, round(seconds * 44100 / 512))
         start = first + min(count // 4, count - frames)
         window = slice(start, start + frames)
-        self.target = held_out.frames[0, window].T.float()[None] / dataset.LEVELS  # (1, F, T)
+        self.target = held_out.frames[0, window].T.float()[None] / corpus.LEVELS  # (1, F, T)
         self.song = stand_in(held_out, window, self.target)
         self.phase = held_out.phase[window].T.float()[None] / 127
 

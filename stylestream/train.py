@@ -29,8 +29,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from stylestream import dataset, views
-from stylestream.dataset import FrameStore
+from stylestream import corpus, views
+from stylestream.corpus import FrameStore
 from stylestream.draw import Draw, DrawConfig, PatchCritic
 from stylestream.files import whole_file
 from stylestream.team import ALONE, Team
@@ -258,7 +258,7 @@ def transfer_score(model: Draw, store: FrameStore, *, role: int = 1, max_frames:
             continue
         T = min(count, max_frames)
         window = slice(first, first + T)
-        target = store.frames[0, window].T.float()[None] / dataset.LEVELS
+        target = store.frames[0, window].T.float()[None] / corpus.LEVELS
         song = stand_in(store, window, target, role)
         phase = store.phase[window].T.float()[None] / 127
         with autocast(store.device):
@@ -272,7 +272,7 @@ def transfer_score(model: Draw, store: FrameStore, *, role: int = 1, max_frames:
 
 def stand_in(store: FrameStore, window: slice, target: Tensor, role: int = 1) -> Tensor:
     """The song that is shown for a target (1, F, T): another orchestration of it, ``role`` if that is far enough, or it disturbed."""
-    songs = [frames[window].T.float()[None] / dataset.LEVELS for frames in store.frames[1:]]
+    songs = [frames[window].T.float()[None] / corpus.LEVELS for frames in store.frames[1:]]
     far = [distance_db(song, target) for song in songs]
     if len(far) >= role and far[role - 1] > 2.0:
         return songs[role - 1]

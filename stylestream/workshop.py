@@ -19,8 +19,9 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from stylestream import dataset, doctor, views
-from stylestream.dataset import DESCRIPTION, BuildConfig, Dataset, FrameStore
+from stylestream import corpus, doctor, recipes, views
+from stylestream.corpus import BuildConfig, FrameStore
+from stylestream.dataset import DESCRIPTION, Dataset
 from stylestream.draw import DrawConfig
 from stylestream.files import whole_file
 from stylestream.passages import same_melody
@@ -174,7 +175,7 @@ def _recipe_named(plan: Plan, name: str, sources: Sequence[str | Path]) -> str:
     """A collection, and a dataset, may have many styles: the output says which, where the config does not."""
     if plan.data.recipe:
         return plan.data.recipe
-    if name in dataset.STYLE_RECIPES and any((Path(source) / "midi.csv").is_file() for source in sources):
+    if name in recipes.STYLE_RECIPES and any((Path(source) / "midi.csv").is_file() for source in sources):
         return name
     built = [Dataset(source) for source in sources if is_dataset(source)]
     return name if any(name in data.description.styles for data in built) else ""
@@ -294,11 +295,11 @@ def _prepare(
     jobs: int | None,
     progress: Callable[[str, float, str], None],
     say: Callable[[str], None],
-) -> dataset.Prepared:
+) -> corpus.Prepared:
     """The frames of the sources; remembered in ``songs.json``, so that a song that is added meanwhile does not change the training."""
     path = folder / "songs.json"
     if path.exists():
-        return dataset.Prepared(**json.loads(path.read_text()))
+        return corpus.Prepared(**json.loads(path.read_text()))
     built = [source for source in plan.sources if is_dataset(source)]
     for line in () if built else first_look(plan.sources, plan.data):
         say(f"warning: {line}")
@@ -308,12 +309,12 @@ def _prepare(
         if failure:
             say(failure)
 
-    make = _spectrum if plan.kind == "lstm2017" else dataset.frames_of
+    make = _spectrum if plan.kind == "lstm2017" else corpus.frames_of
     try:
         if built:
             prepared = _listed(plan, built)
         else:
-            prepared = dataset.prepare(plan.sources, folder / "frames", plan.data, make=make, seconds=seconds, jobs=jobs, progress=done)
+            prepared = corpus.prepare(plan.sources, folder / "frames", plan.data, make=make, seconds=seconds, jobs=jobs, progress=done)
     except (ValueError, OSError):
         if not _begun(folder):  # there was no music
             _tidy(folder)
@@ -330,7 +331,7 @@ def _prepare(
     return prepared
 
 
-def _listed(plan: Plan, built: Sequence[str]) -> dataset.Prepared:
+def _listed(plan: Plan, built: Sequence[str]) -> corpus.Prepared:
     """The songs of a built dataset that a training hears.
 
     Raises
@@ -359,7 +360,7 @@ def _listed(plan: Plan, built: Sequence[str]) -> dataset.Prepared:
         for row in rows
         if row["style"] == style and row["split"] in ("train", "valid")
     ]
-    return dataset.Prepared(songs, {}, {}, 0.0)
+    return corpus.Prepared(songs, {}, {}, 0.0)
 
 
 def _tidy(folder: Path) -> None:
@@ -382,7 +383,7 @@ def first_look(sources: Sequence[str], config: BuildConfig, *, seconds: float = 
     """
     until = time.monotonic() + seconds
     places = [Path(source) for source in sources if not (Path(source) / "midi.csv").is_file()]
-    paths = sorted((path for place in places for path in _music_below(place)), key=lambda path: dataset.text_hash(path.name))
+    paths = sorted((path for place in places for path in _music_below(place)), key=lambda path: recipes.text_hash(path.name))
     large = [path for index, path in enumerate(paths) if path.stat().st_size >= LARGE_BYTES or (index < files and _lasts_hours(path))]
     checkups: list[doctor.Checkup] = []
     for path in paths[:files]:
@@ -400,14 +401,14 @@ def _lasts_hours(path: Path) -> bool:
     from stylestream import audio
 
     try:
-        seconds = None if path.suffix.lower() in dataset.SCORE_SUFFIXES else audio.info(path).seconds
+        seconds = None if path.suffix.lower() in recipes.SCORE_SUFFIXES else audio.info(path).seconds
     except (ValueError, OSError):
         return False
     return seconds is not None and seconds > 3600
 
 
 def _music_below(place: Path) -> list[Path]:
-    suffixes = (*dataset.SCORE_SUFFIXES, *dataset.AUDIO_SUFFIXES)
+    suffixes = (*recipes.SCORE_SUFFIXES, *recipes.AUDIO_SUFFIXES)
     return [path for path in ([place] if place.is_file() else place.rglob("*")) if path.suffix.lower() in suffixes and path.is_file()]
 
 
@@ -429,7 +430,7 @@ def _look_lines(found: int, checkups: Sequence[doctor.Checkup], config: BuildCon
         yield f"{len(long)} of {len(checkups)} files looked at are long ({Path(longest.path).name} {clock(longest.seconds)}); {rest}"
 
 
-def known_already(prepared: dataset.Prepared, start: StyleData | None) -> str:
+def known_already(prepared: corpus.Prepared, start: StyleData | None) -> str:
     """A line, if what is to be trained on is in the weights that the training starts from."""
     if start is None:
         return ""
@@ -442,7 +443,7 @@ def known_already(prepared: dataset.Prepared, start: StyleData | None) -> str:
 
 def sameness(store: FrameStore) -> Iterator[str]:
     """Lines about music that is too much alike to learn a style of."""
-    rows = store.frames[0, ::8].float() / dataset.LEVELS  # (T, F)
+    rows = store.frames[0, ::8].float() / corpus.LEVELS  # (T, F)
     notes = torch.nn.functional.relu(rows - rows.mean(1, keepdim=True)).mean(0)
     classes = notes[: notes.numel() // 36 * 36].reshape(-1, 12, 3).sum((0, 2))
     if float(classes.sort(descending=True).values[:3].sum() / classes.sum().clamp(min=1e-9)) > 0.75:
@@ -451,7 +452,7 @@ def sameness(store: FrameStore) -> Iterator[str]:
         yield "all of the music is equally loud from beginning to end; the style will have no dynamics"
     if len(store.songs) > 1:
         means = torch.stack([store.frames[0, first : first + count : 8].float().mean(0) for _, _, first, count in store.songs])
-        far_db = (means - means.mean(0)).abs().mean() / dataset.LEVELS * 90
+        far_db = (means - means.mean(0)).abs().mean() / corpus.LEVELS * 90
         if float(far_db) < 0.2:
             yield "all songs sound the same on average, to a fifth of a decibel; are they copies?"
 
@@ -500,7 +501,7 @@ def _stores(plan: Plan, folder: Path, device: str) -> tuple[FrameStore, FrameSto
     """Songs to train on and to score on; of a dataset without a song to score on, the last is held out."""
     built = next((source for source in plan.sources if is_dataset(source)), None)
     if built is None:
-        train, valid = (FrameStore(folder / "frames", [dataset.OWN_STYLE], split=split, device=device) for split in ("train", "valid"))
+        train, valid = (FrameStore(folder / "frames", [corpus.OWN_STYLE], split=split, device=device) for split in ("train", "valid"))
         return train, valid
     data = Dataset(built)
     names = [plan.data.recipe or data.description.styles[0]]
@@ -655,7 +656,7 @@ def _tensorboard(folder: Path, step: int, team: Team) -> Iterator[Any]:
         yield writer
 
 
-def _card(plan: Plan, start: StyleData | None, state: State, prepared: dataset.Prepared, out: Path, best: Mapping[str, float]) -> Card:
+def _card(plan: Plan, start: StyleData | None, state: State, prepared: corpus.Prepared, out: Path, best: Mapping[str, float]) -> Card:
     about = replace(card(out.stem, prepared, state.team.device), training_minutes=round(state.seconds / 60, 1), training_steps=state.step)
     if best:
         scores = {key: round(best[f"score/{key}"], 3) for key in ("way", "ceiling", "l1_db", "copy_db") if f"score/{key}" in best}
@@ -668,7 +669,7 @@ def _card(plan: Plan, start: StyleData | None, state: State, prepared: dataset.P
     return about
 
 
-def _write_style(plan: Plan, start: StyleData | None, prepared: dataset.Prepared, out: Path, folder: Path, about: Card) -> None:
+def _write_style(plan: Plan, start: StyleData | None, prepared: corpus.Prepared, out: Path, folder: Path, about: Card) -> None:
     from safetensors.torch import load_file
 
     from stylestream.features import FeatureConfig
@@ -679,7 +680,7 @@ def _write_style(plan: Plan, start: StyleData | None, prepared: dataset.Prepared
     save_style(out, weights, model_config=asdict(plan.model), feature_config=features, card=about, fingerprints=heard)
 
 
-def card(name: str, prepared: dataset.Prepared, device: str) -> Card:
+def card(name: str, prepared: corpus.Prepared, device: str) -> Card:
     """What a style was made of."""
     from stylestream.style import Card, Source
 
@@ -711,7 +712,7 @@ def licence(sources: Sequence[Source]) -> str:
     return "not stated" if "not stated" in names or not names else f"that of its music: {', '.join(names)}"
 
 
-def limits(prepared: dataset.Prepared, best: Mapping[str, float]) -> str:
+def limits(prepared: corpus.Prepared, best: Mapping[str, float]) -> str:
     """What a style cannot do, as far as its training tells."""
     parts = ["it paints tones: no drums, no words"]
     if prepared.music_seconds < LITTLE_SECONDS:
@@ -725,7 +726,7 @@ def limits(prepared: dataset.Prepared, best: Mapping[str, float]) -> str:
     return "; ".join(parts)
 
 
-def fingerprints(prepared: dataset.Prepared) -> dict[str, list[int]]:
+def fingerprints(prepared: corpus.Prepared) -> dict[str, list[int]]:
     """Training songs by id, with the hashes of their melodies."""
     return {song["id"]: song["fingerprint"] for song in prepared.songs if song["split"] == "train"}
 
@@ -733,7 +734,7 @@ def fingerprints(prepared: dataset.Prepared) -> dict[str, list[int]]:
 # -- the baseline of 2017 --------------------------------------------------------------------------------------------------
 
 
-def _spectrum(renderer: dataset.PieceRenderer, part: dataset.Part) -> dict[str, Any]:
+def _spectrum(renderer: corpus.PieceRenderer, part: corpus.Part) -> dict[str, Any]:
     """A part as the system of 2017 sees it."""
     from stylestream import baselines
 
@@ -741,12 +742,12 @@ def _spectrum(renderer: dataset.PieceRenderer, part: dataset.Part) -> dict[str, 
     if isinstance(content, Path):
         y = renderer.recording(content, window=part.window)[None]
     else:
-        y = renderer.sound(content, dataset.own_recipe(renderer.config), seed=part.seed, window=part.window)
+        y = renderer.sound(content, corpus.own_recipe(renderer.config), seed=part.seed, window=part.window)
     return {"spectrum": baselines.spectrum_2017(y).half().numpy(), "seconds": y.shape[1] / baselines.FEATURES.sample_rate}
 
 
 def _train_lstm2017(
-    plan: Plan, prepared: dataset.Prepared, out: Path, folder: Path, device: str, progress: Callable[[str, float, str], None]
+    plan: Plan, prepared: corpus.Prepared, out: Path, folder: Path, device: str, progress: Callable[[str, float, str], None]
 ) -> Trained:
     """Train it; from the beginning, if it was interrupted: it is small."""
     import numpy as np

@@ -75,7 +75,7 @@ def _write_dataset(folder: Path, songs: Sequence[dict[str, Any]], *, shard_songs
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    from stylestream import dataset, shards
+    from stylestream import dataset, recipes, shards
     from stylestream.features import FeatureConfig
 
     (folder / "shards").mkdir(parents=True)
@@ -97,7 +97,7 @@ def _write_dataset(folder: Path, songs: Sequence[dict[str, Any]], *, shard_songs
                     coded = shards.encode(own, song["levels"])
                     row |= {"frames": coded.frames, "views": coded.views, "sizes": list(coded.sizes), "bytes": len(coded.data)}
                     row |= {"offset": writer.add(coded), "shard": name, "checksum": coded.checksum, "seconds": coded.frames / rate}
-                    row |= {"whole_seconds": coded.frames / rate, "split": dataset.split_of(row["group_id"])}
+                    row |= {"whole_seconds": coded.frames / rate, "split": recipes.split_of(row["group_id"])}
                     there += 1
                 rows.append(row | columns)
             writer.close()

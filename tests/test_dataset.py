@@ -15,8 +15,9 @@ import pytest
 import soundfile
 import torch
 
-from stylestream import cli, dataset, midi, parallel
-from stylestream.dataset import BuildConfig, FrameStore, Piece, PieceRenderer, Song, group_of, plan, split_of
+from stylestream import cli, corpus, midi, parallel, recipes
+from stylestream.corpus import BuildConfig, FrameStore, PieceRenderer, Song, plan
+from stylestream.recipes import Piece, group_of, split_of
 
 torch.set_num_threads(1)
 RATE = 44100
@@ -48,7 +49,7 @@ def recording(folder: Path, name: str, tone: Any, *, seconds: float = 5.0, hz: f
 
 
 def a_song(path: str, *, midi: bool = True) -> Song:
-    return Song(Piece(path), dataset.song_id(path.encode()), b"MThd" if midi else Path(path))
+    return Song(Piece(path), recipes.song_id(path.encode()), b"MThd" if midi else Path(path))
 
 
 def needs_fluidsynth() -> None:
@@ -85,15 +86,15 @@ def test_pieces_that_are_the_same_music_share_a_group(path, generated, group):
 
 def test_no_group_is_in_two_splits_and_groups_take_turns(rng):
     pieces = [Piece(f"rock/mma/{groove}_tune{tune}_{90 + tune}_1.mid", generated=True) for tune in range(60) for groove in ("A", "B", "C")]
-    chosen = {split: dataset.select(pieces, 1000, split=split) for split in ("train", "valid", "test")}
+    chosen = {split: recipes.select(pieces, 1000, split=split) for split in ("train", "valid", "test")}
     assert sum(map(len, chosen.values())) == len(pieces)
     groups = {split: {piece.group for piece in members} for split, members in chosen.items()}
     assert not groups["train"] & groups["test"]
     assert not groups["train"] & groups["valid"]
     assert not groups["valid"] & groups["test"]
-    first = dataset.select(pieces, len(groups["train"]))
+    first = recipes.select(pieces, len(groups["train"]))
     assert {piece.group for piece in first} == groups["train"]  # one of each before a second of any
-    assert dataset.select(list(reversed(pieces)), 7) == first[:7]  # whatever the order of the list
+    assert recipes.select(list(reversed(pieces)), 7) == first[:7]  # whatever the order of the list
 
 
 @pytest.mark.parametrize(
@@ -112,26 +113,26 @@ def test_no_group_is_in_two_splits_and_groups_take_turns(rng):
     ],
 )
 def test_only_licences_that_allow_it_go_into_shipped_weights(licence, allowed):
-    assert dataset.licence_allowed(licence) is allowed
+    assert recipes.licence_allowed(licence) is allowed
 
 
 def test_recipes_give_parts_their_instruments():
     parts = [SimpleNamespace(program=5, notes=[SimpleNamespace(pitch=p)]) for p in (76, 64, 55, 40)]
-    assert dataset.quartet_programs(parts) == [40, 40, 41, 42]
-    assert dataset.chiptune_programs(parts) == [80, 81, 81, 38]
-    assert dataset.rock_programs(parts) == [30, 30, 30, 33]
-    assert dataset.rock_programs(parts[:1]) == [30]
-    assert dataset.piano_programs(parts) == [0, 0, 0, 0]
-    assert dataset.given_programs(parts) == [5, 5, 5, 5]
-    assert dataset.choir_programs([SimpleNamespace(program=0), SimpleNamespace(program=53)]) == [52, 53]
+    assert recipes.quartet_programs(parts) == [40, 40, 41, 42]
+    assert recipes.chiptune_programs(parts) == [80, 81, 81, 38]
+    assert recipes.rock_programs(parts) == [30, 30, 30, 33]
+    assert recipes.rock_programs(parts[:1]) == [30]
+    assert recipes.piano_programs(parts) == [0, 0, 0, 0]
+    assert recipes.given_programs(parts) == [5, 5, 5, 5]
+    assert recipes.choir_programs([SimpleNamespace(program=0), SimpleNamespace(program=53)]) == [52, 53]
 
 
 # --- a training's sources --------------------------------------------------------------------------------------------------
 
 
 def test_the_folders_that_are_searched_hold_what_the_verbs_call_songs():
-    assert set(dataset.AUDIO_SUFFIXES) == set(cli.AUDIO_SUFFIXES)
-    assert set(dataset.SCORE_SUFFIXES) == set(cli.MIDI_SUFFIXES)
+    assert set(recipes.AUDIO_SUFFIXES) == set(cli.AUDIO_SUFFIXES)
+    assert set(recipes.SCORE_SUFFIXES) == set(cli.MIDI_SUFFIXES)
 
 
 def test_music_is_found_in_folders_once_each(tmp_path, tone):
@@ -141,7 +142,7 @@ def test_music_is_found_in_folders_once_each(tmp_path, tone):
     (tmp_path / "x" / ".hidden.mid").write_bytes(b"MThd two")
     (tmp_path / "notes.txt").write_text("no music")
     wav = recording(tmp_path, "deep/er/b.wav", tone, seconds=0.1)
-    found = dataset.find_music([tmp_path, wav], BuildConfig())
+    found = corpus.find_music([tmp_path, wav], BuildConfig())
     assert sorted(song.piece.path for song in found) == ["deep/er/b.wav", "x/a.mid"]
     kinds = {song.piece.path: song.content for song in found}
     assert kinds["x/a.mid"] == b"MThd one"
@@ -152,18 +153,18 @@ def test_music_is_found_in_folders_once_each(tmp_path, tone):
 def test_a_recordings_licence_is_read_from_audio_csv(tmp_path, tone):
     recording(tmp_path, "audio/rock/a.wav", tone, seconds=0.1)
     (tmp_path / "audio.csv").write_text("path,style,title,source,licence\naudio/rock/a.wav,rock,,Band/Album,CC-BY-4.0\n")
-    (song,) = dataset.find_music([tmp_path / "audio" / "rock"], BuildConfig())
+    (song,) = corpus.find_music([tmp_path / "audio" / "rock"], BuildConfig())
     assert (song.piece.source, song.piece.licence) == ("Band/Album", "CC-BY-4.0")
 
 
 def test_where_there_is_no_music_that_is_said(tmp_path):
     with pytest.raises(FileNotFoundError, match="no such file or folder"):
-        dataset.find_music([tmp_path / "missing"], BuildConfig())
+        corpus.find_music([tmp_path / "missing"], BuildConfig())
     with pytest.raises(ValueError, match=r"no music in .* \(looked for \.mid .*\.wav"):
-        dataset.find_music([tmp_path], BuildConfig())
+        corpus.find_music([tmp_path], BuildConfig())
     (tmp_path / "midi.csv").write_text("path\n")
     with pytest.raises(ValueError, match=r"holds many styles; name the output after one \(rock, "):
-        dataset.find_music([tmp_path], BuildConfig())
+        corpus.find_music([tmp_path], BuildConfig())
 
 
 def test_a_collection_gives_the_recipes_pieces_and_never_its_test_split(tmp_path):
@@ -178,7 +179,7 @@ def test_a_collection_gives_the_recipes_pieces_and_never_its_test_split(tmp_path
     for path, *_ in rows:
         (tmp_path / path).parent.mkdir(exist_ok=True)
         (tmp_path / path).write_bytes(path.encode())
-    found = {song.piece.path for song in dataset.find_music([tmp_path], BuildConfig(recipe="strings"))}
+    found = {song.piece.path for song in corpus.find_music([tmp_path], BuildConfig(recipe="strings"))}
     assert found == {path for path, *_ in rows[:40] if split_of(path) != "test"}
     assert 25 < len(found) < 40
 
@@ -222,7 +223,7 @@ def test_no_more_is_planned_than_is_asked_for():
 
 def test_frames_keep_their_level_within_a_fifth_of_a_decibel():
     x = torch.linspace(0, 1.06, 2000)
-    error_db = (torch.from_numpy(dataset.to_bytes(x)).float() / dataset.LEVELS - x) * 90
+    error_db = (torch.from_numpy(corpus.to_bytes(x)).float() / corpus.LEVELS - x) * 90
     assert 0.18 < float(error_db.abs().max()) < 0.19
 
 
@@ -260,13 +261,13 @@ def test_a_score_is_rendered_as_target_and_views_with_its_beats(tmp_path):
     needs_fluidsynth()
     content = tune(tmp_path, "a.mid").read_bytes()
     renderer = PieceRenderer(BuildConfig(views=2, max_seconds=5.0))
-    recipe = dataset.StyleRecipe(())
+    recipe = recipes.StyleRecipe(())
     arrays = renderer.render(content, recipe, seed=0)
     frames, phase = arrays["frames"], arrays["phase"]
     assert frames.shape == (3, 1 + 5 * RATE // 512, 324)
     assert frames.dtype == np.uint8
     for view in frames[1:]:
-        assert np.abs(view.astype(int) - frames[0]).mean() * 90 / dataset.LEVELS > 3  # another instrument
+        assert np.abs(view.astype(int) - frames[0]).mean() * 90 / corpus.LEVELS > 3  # another instrument
     chroma = frames.reshape(3, -1, 9, 12, 3).mean((1, 2, 4))
     assert np.corrcoef(chroma)[0, 1:].min() > 0.5  # the same notes
     known = phase[np.abs(phase[:, :2]).max(1) > 0]  # up to the last note
@@ -295,7 +296,7 @@ def test_one_process_or_two_interrupted_or_not_the_files_are_the_same_and_what_f
     (music / "broken.mid").write_bytes(tune(tmp_path, "x.mid").read_bytes()[:10])
     (music / "broken.wav").write_text("not a song")
     config = BuildConfig(views=1, max_seconds=4.0, excerpts=1)
-    two = dataset.prepare([music], tmp_path / "two", config, jobs=2)
+    two = corpus.prepare([music], tmp_path / "two", config, jobs=2)
     assert set(two.failures) == {"broken.mid", "broken.wav"}
     assert all(two.failures.values())
     assert {song["path"] for song in two.songs} == {"tune0.mid", "tune1.mid", "played0.wav", "played1.wav", "played2.wav"}
@@ -306,10 +307,10 @@ def test_one_process_or_two_interrupted_or_not_the_files_are_the_same_and_what_f
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        dataset.prepare([music], tmp_path / "one", config, jobs=1, progress=interrupt)
+        corpus.prepare([music], tmp_path / "one", config, jobs=1, progress=interrupt)
     kept = {path.name: path.stat().st_mtime_ns for path in (tmp_path / "one").iterdir()}
     assert 1 <= len(kept) < 5
-    one = dataset.prepare([music], tmp_path / "one", config, jobs=1)
+    one = corpus.prepare([music], tmp_path / "one", config, jobs=1)
     assert (one.songs, one.failures) == (two.songs, two.failures)
     for path in (tmp_path / "two").iterdir():
         assert path.read_bytes() == (tmp_path / "one" / path.name).read_bytes()
@@ -321,11 +322,11 @@ def test_one_process_or_two_interrupted_or_not_the_files_are_the_same_and_what_f
 
 def test_if_the_song_that_was_held_out_fails_another_is(tmp_path, tone):
     names = ["a.wav", "b.wav", "c.wav"]
-    held = min(names, key=dataset.text_hash)
+    held = min(names, key=recipes.text_hash)
     for name in names:
         recording(tmp_path / "music", name, tone, hz=330.0 + len(name) + ord(name[0]))
     (tmp_path / "music" / held).write_text("not a song")
-    prepared = dataset.prepare([tmp_path / "music"], tmp_path / "frames", BuildConfig(), jobs=1)
+    prepared = corpus.prepare([tmp_path / "music"], tmp_path / "frames", BuildConfig(), jobs=1)
     assert list(prepared.failures) == [held]
     assert sorted(song["split"] for song in prepared.songs) == ["train", "valid"]
     assert {path.name for path in (tmp_path / "frames").iterdir()} == {song["name"] for song in prepared.songs}
@@ -335,7 +336,7 @@ def test_if_the_song_that_was_held_out_fails_another_is(tmp_path, tone):
 def test_a_folder_of_nothing_but_damage_says_so(tmp_path):
     (tmp_path / "a.wav").write_text("not a song")
     with pytest.raises(ValueError, match=r"no song can be used: a\.wav: "):
-        dataset.prepare([tmp_path], tmp_path / "frames", BuildConfig(), jobs=1)
+        corpus.prepare([tmp_path], tmp_path / "frames", BuildConfig(), jobs=1)
 
 
 def fail() -> None:
@@ -383,14 +384,14 @@ def test_a_batch_is_a_function_of_its_seed(store):
 
 def test_crops_lie_within_a_song_and_views_are_aligned(store):
     batch = store.batch(400, 64, other=0.7, generator=torch.Generator().manual_seed(0))
-    values = (batch["target"] * dataset.LEVELS).round().int()
+    values = (batch["target"] * corpus.LEVELS).round().int()
     position = 200 * values[:, 0] + values[:, 1]
     assert bool((position.diff(dim=1) == 1).all())  # no seam
     levels = values[:, 100, 0]
     assert set(levels.tolist()) == {10, 20, 30}
     assert batch["style"].tolist() == [0 if level < 30 else 1 for level in levels.tolist()]
     assert float((batch["style"] == 1).float().mean()) == pytest.approx(0.5, abs=0.07)  # styles equally often, whatever their size
-    view = (batch["view"] * dataset.LEVELS).round().int()
+    view = (batch["view"] * corpus.LEVELS).round().int()
     assert torch.equal(view[:, :2], values[:, :2])
     role = view[:, 100, 0] - levels
     assert set(role.tolist()) == {0, 1, 2}
@@ -398,7 +399,7 @@ def test_crops_lie_within_a_song_and_views_are_aligned(store):
 
 
 def test_songs_shorter_than_a_crop_are_left_out(store):
-    levels = (store.batch(100, 128, other=0.0, generator=torch.Generator())["target"][:, 100, 0] * dataset.LEVELS).round()
+    levels = (store.batch(100, 128, other=0.0, generator=torch.Generator())["target"][:, 100, 0] * corpus.LEVELS).round()
     assert set(levels.tolist()) == {10.0, 30.0}
 
 
@@ -414,7 +415,7 @@ def test_songs_written_since_are_taken_in_and_recordings_fill_every_role(store, 
 
 
 def test_the_mean_spectrum_is_of_the_targets_of_each_style(store):
-    mean = store.mean_frames() * dataset.LEVELS
+    mean = store.mean_frames() * corpus.LEVELS
     assert mean[:, 100].tolist() == pytest.approx([15.0, 30.0])  # a song is a song, however long
 
 
@@ -425,7 +426,7 @@ def test_a_store_without_songs_says_which(tmp_path):
 
 def test_swapped_targets_are_whole_orchestrations_and_clips_are_of_the_same_song_and_orchestration(store):
     batch = store.batch(400, 64, other=0.7, swapped=0.5, clip_frames=96, generator=torch.Generator().manual_seed(0))
-    target, view, clip = ((batch[key][:, 100, 0] * dataset.LEVELS).round().int() for key in ("target", "view", "clip"))
+    target, view, clip = ((batch[key][:, 100, 0] * corpus.LEVELS).round().int() for key in ("target", "view", "clip"))
     assert set((target % 10).tolist()) == {0, 1}  # not the last orchestration: it may lack a part
     assert torch.equal(batch["swapped"], target % 10 == 1)
     assert float(batch["swapped"].float().mean()) == pytest.approx(0.5, abs=0.07)
@@ -441,6 +442,6 @@ def test_layers_share_a_part_by_pitch():
     for i, pitch in enumerate((40, 55, 75)):
         track.notes.append(symusic.Note(480 * i, 480, pitch, 90))
     score.tracks.append(track)
-    made = dataset.target_score(score, dataset.STYLE_RECIPES["jazz"])
+    made = recipes.target_score(score, recipes.STYLE_RECIPES["jazz"])
     assert [(part.program, [note.pitch for note in part.notes]) for part in made.tracks] == [(32, [40]), (26, [55]), (66, [55]), (56, [75])]
     assert len(score.tracks) == 1

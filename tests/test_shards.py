@@ -17,7 +17,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from stylestream import dataset, shards
+from stylestream import corpus, dataset, shards
 from stylestream.dataset import Dataset
 from stylestream.features import FeatureConfig
 
@@ -229,8 +229,8 @@ def test_beats_become_phase_and_a_split_becomes_a_store(built):
         row["song_id"] for row in data.songs.select(["song_id", "split"]).to_pylist() if row["split"] == "train"
     }
     first = next(song for song in store.songs if song[0] == data.songs["song_id"][0].as_py())
-    kept = store.frames[2, first[2] : first[2] + first[3]].float() / dataset.LEVELS * 90
-    assert np.abs(kept.numpy() - songs[0][2]).max() <= 0.5 * 90 / dataset.LEVELS + 1e-5
+    kept = store.frames[2, first[2] : first[2] + first[3]].float() / corpus.LEVELS * 90
+    assert np.abs(kept.numpy() - songs[0][2]).max() <= 0.5 * 90 / corpus.LEVELS + 1e-5
     with pytest.raises(ValueError, match=r"the dataset: no songs of blues \(train\)"):
         data.frame_store(["blues"])
 

@@ -13,7 +13,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from stylestream import dataset
+from stylestream import corpus
 from stylestream.team import ALONE, Team
 
 # What every process runs: three steps with critic and texture, then a training with scores and checkpoints in a folder of its own.
@@ -23,7 +23,7 @@ from pathlib import Path
 import torch
 from safetensors.torch import save_file
 from stylestream import train, views
-from stylestream.dataset import FrameStore
+from stylestream.corpus import FrameStore
 from stylestream.draw import DrawConfig
 from stylestream.team import Team, assemble
 
@@ -72,7 +72,7 @@ def frames(tmp_path_factory) -> Path:
     for index, split in enumerate(("train", "train", "valid")):
         smooth = rng.random((3, 200, 27)).repeat(12, 2)  # three roles of a song
         phase = rng.integers(-127, 127, (200, 4), dtype=np.int8)
-        np.savez(folder / f"own-{split}-{index}-0.npz", frames=dataset.to_bytes(smooth * 0.8), phase=phase)
+        np.savez(folder / f"own-{split}-{index}-0.npz", frames=corpus.to_bytes(smooth * 0.8), phase=phase)
     return folder
 
 

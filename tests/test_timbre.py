@@ -12,7 +12,7 @@ import torch
 
 pytest.importorskip("librosa", reason="spectra need the extra [eval]")
 
-from stylestream import dataset, judge, timbre
+from stylestream import judge, recipes, timbre
 from stylestream.sound import Sound, prepare
 from stylestream.style import Card, read_card, save_style
 
@@ -106,7 +106,7 @@ def test_the_file_is_small_and_its_card_says_what_was_heard_and_how_often_it_is_
     card = read_card(timbre.timbre_file())
     assert timbre.timbre_file().stat().st_size < 2**20
     assert card.sources
-    assert all(dataset.licence_allowed(source.licence) for source in card.sources)
+    assert all(recipes.licence_allowed(source.licence) for source in card.sources)
     assert card.metrics["test"]["accuracy"] > 0.8
     assert {"test", "test-rearranged", "test-musescore", "test-recording"} <= set(card.metrics)
 
@@ -123,12 +123,12 @@ def renders() -> dict[str, list[Sound]]:
         pytest.skip("needs the music at $STYLESTREAM_DATA")
     midi = pytest.importorskip("stylestream.midi")
     pytest.importorskip("symusic", reason="rendering needs symusic: pip install 'stylestream[midi]'")
-    chosen = dataset.select(dataset.pieces(data, "strings"), 3, split="test")
-    scores = [midi.load_score(content) for _, content in dataset.read_pieces(data, chosen)]
+    chosen = recipes.select(recipes.pieces(data, "strings"), 3, split="test")
+    scores = [midi.load_score(content) for _, content in recipes.read_pieces(data, chosen)]
     played: dict[str, list[Sound]] = {}
     with midi.Synthesizer(midi.find_soundfont("fluidr3")) as synthesizer:
         for style in ("strings", "rock", "chiptune"):
-            targets = [dataset.target_score(score, dataset.recipe_of(style)) for score in scores]
+            targets = [recipes.target_score(score, recipes.recipe_of(style)) for score in scores]
             played[style] = [prepare(synthesizer.render(target, start_seconds=5.0, max_seconds=4.0)) for target in targets]
     return played
 

@@ -19,8 +19,8 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from stylestream import dataset, train, views
-from stylestream.dataset import FrameStore
+from stylestream import corpus, train, views
+from stylestream.corpus import FrameStore
 from stylestream.draw import Draw, DrawConfig
 from stylestream.train import State, TrainConfig, construct, learning_rate
 
@@ -47,7 +47,7 @@ def write_songs(folder: Path) -> Path:
         partials = 0.5 + 0.5 * np.cos(2 * np.pi * (row - base) / 36)
         loud = 0.6 + 0.2 * np.cos(2 * np.pi * t / 40)
         roles = [loud * partials * (1 - dull * row / 324) + 0.05 for dull in (0.1, 0.9, 0.7)]
-        frames = dataset.to_bytes(np.stack(roles).transpose(0, 2, 1))
+        frames = corpus.to_bytes(np.stack(roles).transpose(0, 2, 1))
         angle = 2 * np.pi * t[0] / 40
         phase = np.stack([np.sin(angle), np.cos(angle), np.sin(angle / 4), np.cos(angle / 4)], 1)
         np.savez(folder / f"own-{split}-{index}-0.npz", frames=frames, phase=np.rint(127 * phase).astype(np.int8))
@@ -198,7 +198,7 @@ class Painter(Draw):
 def test_copying_is_none_of_the_way_and_the_target_is_all_of_it(frames):
     held_out = stores(frames)[1]
     assert train.transfer_score(Painter(), held_out)["score/way"] == 0
-    target = held_out.frames[0].T[None] / dataset.LEVELS
+    target = held_out.frames[0].T[None] / corpus.LEVELS
     perfect = train.transfer_score(Painter(target), held_out)
     assert perfect["score/way"] == pytest.approx(1.0, abs=0.01)
     assert perfect["score/copy_db"] > 2

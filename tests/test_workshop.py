@@ -18,9 +18,9 @@ import pytest
 import soundfile
 import torch
 
-from stylestream import cli, dataset, train, views, workshop
+from stylestream import cli, corpus, train, views, workshop
 from stylestream.baselines import load_lstm2017
-from stylestream.dataset import BuildConfig, FrameStore
+from stylestream.corpus import BuildConfig, FrameStore
 from stylestream.draw import Draw, DrawConfig
 from stylestream.evaluate import Contenders
 from stylestream.style import base_path, load_style_file
@@ -281,8 +281,8 @@ def test_minutes_count_rendering_and_leave_some_for_training(recordings, tmp_pat
         raise Killed
 
     monkeypatch.setattr(workshop, "_fit_folder", fit_folder)
-    prepared = dataset.Prepared([], {}, {}, 30.0)
-    monkeypatch.setattr(dataset, "prepare", lambda *_, seconds, **__: replace(prepared, seconds=min(seconds, prepared.seconds)))
+    prepared = corpus.Prepared([], {}, {}, 30.0)
+    monkeypatch.setattr(corpus, "prepare", lambda *_, seconds, **__: replace(prepared, seconds=min(seconds, prepared.seconds)))
     for minutes, left in ((4.0, 3.5), (0.5, 0.375)):
         with pytest.raises(Killed):
             workshop.train([recordings], tmp_path / f"{minutes}.safetensors", minutes=minutes)
@@ -297,7 +297,7 @@ def test_a_recipe_is_named_by_the_output_only_for_a_collection(tmp_path, monkeyp
         asked.append(config)
         raise Killed
 
-    monkeypatch.setattr(dataset, "prepare", prepare)
+    monkeypatch.setattr(corpus, "prepare", prepare)
     (tmp_path / "collection").mkdir()
     (tmp_path / "collection" / "midi.csv").write_text("path\n")
     for source in ("collection", "folder"):
@@ -374,13 +374,13 @@ def test_of_an_only_song_that_ends_in_silence_the_start_is_held_out(tmp_path, to
     quiet, music = np.zeros((2, 8 * RATE)), tone(20.0)
     for name, parts in (("late.wav", [music, quiet]), ("amid.wav", [quiet, music[:, : 4 * RATE], quiet])):
         soundfile.write(tmp_path / name, np.concatenate(parts, axis=1).T, RATE)
-    prepared = dataset.prepare([tmp_path / "late.wav"], tmp_path / "late", BuildConfig(), jobs=1)
+    prepared = corpus.prepare([tmp_path / "late.wav"], tmp_path / "late", BuildConfig(), jobs=1)
     lengths = {song["split"]: song["seconds"] for song in prepared.songs}
     assert lengths == {"train": pytest.approx(0.8 * 28, abs=0.1), "valid": pytest.approx(0.2 * 28, abs=0.1)}
     held_out, heard = (FrameStore(tmp_path / "late", ["own"], split=split).frames for split in ("valid", "train"))
     assert held_out[0, :400].float().mean() > heard[0, -400:].float().mean() + 10  # music, and the silence after it
     with pytest.raises(ValueError, match=r"amid.wav: too little of it is music to train on one part and score on another"):
-        dataset.prepare([tmp_path / "amid.wav"], tmp_path / "amid", BuildConfig(), jobs=1)
+        corpus.prepare([tmp_path / "amid.wav"], tmp_path / "amid", BuildConfig(), jobs=1)
 
 
 def test_music_that_is_all_alike_is_said_so(tmp_path):
@@ -405,11 +405,11 @@ def test_music_that_is_all_alike_is_said_so(tmp_path):
 def test_music_that_the_base_has_heard_is_said_so():
     start = load_style_file(base_path())
     songs = [{"id": song, "split": "train", "fingerprint": heard} for song, heard in list(start.fingerprints.items())[:2]]
-    heard = workshop.known_already(dataset.Prepared([*songs, {"id": "x", "split": "train", "fingerprint": []}], {}, {}, 0.0), start)
+    heard = workshop.known_already(corpus.Prepared([*songs, {"id": "x", "split": "train", "fingerprint": []}], {}, {}, 0.0), start)
     assert heard.startswith("2 of 3 songs are in StyleStream base already")
     new = [{"id": str(i), "split": "train", "fingerprint": list(range(i, i + 24))} for i in range(3)]
-    assert workshop.known_already(dataset.Prepared(new, {}, {}, 0.0), start) == ""
-    assert workshop.known_already(dataset.Prepared(songs, {}, {}, 0.0), None) == ""
+    assert workshop.known_already(corpus.Prepared(new, {}, {}, 0.0), start) == ""
+    assert workshop.known_already(corpus.Prepared(songs, {}, {}, 0.0), None) == ""
 
 
 def test_a_base_of_another_version_is_one_line(tmp_path, tiny_style):

@@ -25,7 +25,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from stylestream import audio, dataset, midi
+from stylestream import audio, midi, recipes
 from stylestream.sound import FLOOR_DB, prepare
 from stylestream.style import Card, Source, save_style
 from stylestream.timbre import STYLES, WINDOW_FRAMES, Timbre, TimbreConfig, style_of_recording, timbre_file, windows
@@ -76,16 +76,16 @@ def rearranged(score: Any, style: str) -> Any:
     """Any score on the instruments of a style."""
     if style == "choir":
         score = midi.reorchestrate(score, programs=52)
-    return dataset.target_score(score, dataset.recipe_of(style))
+    return recipes.target_score(score, recipes.recipe_of(style))
 
 
 def chosen(options: argparse.Namespace) -> dict[Any, list[tuple[str, str]]]:
     """Every piece that is heard, with the styles and splits it is heard in."""
     wanted: dict[Any, list[tuple[str, str]]] = {}
     for style in STYLES:
-        collection = dataset.pieces(options.data, style)
+        collection = recipes.pieces(options.data, style)
         for split, count in (("train", options.per_style), ("test", options.per_style_test)):
-            for piece in dataset.select(collection, count, split=split):
+            for piece in recipes.select(collection, count, split=split):
                 wanted.setdefault(piece, []).append((style, split))
     return wanted
 
@@ -93,7 +93,7 @@ def chosen(options: argparse.Namespace) -> dict[Any, list[tuple[str, str]]]:
 def render_piece(options: argparse.Namespace, style: str, split: str, piece: Any, content: bytes, fonts: dict[str, Any]) -> None:
     """One piece in all its versions."""
     score = midi.load_score(content)
-    own = dataset.target_score(score, dataset.recipe_of(style), drums=bool(hashed(piece.path) % 2))
+    own = recipes.target_score(score, recipes.recipe_of(style), drums=bool(hashed(piece.path) % 2))
     others = [name for name in REARRANGED if name != style]
     other = others[hashed("other" + piece.path) % len(others)]
     versions = [
@@ -117,7 +117,7 @@ def excerpt(score: Any, path: str, synthesizer: midi.Synthesizer) -> np.ndarray:
 def recordings(options: argparse.Namespace) -> None:
     """Real recordings under open licences: every third passage of twelve seconds."""
     with (options.data / "audio.csv").open(newline="", encoding="utf-8") as lines:
-        rows = [row for row in csv.DictReader(lines) if style_of_recording(row["style"]) and dataset.licence_allowed(row["licence"])]
+        rows = [row for row in csv.DictReader(lines) if style_of_recording(row["style"]) and recipes.licence_allowed(row["licence"])]
     for row in rows:
         y, sample_rate = audio.load(options.data / row["path"], mono=True)
         split = "test-recording" if hashed(row["path"]) % 4 == 0 else "train"
@@ -134,7 +134,7 @@ def render(options: argparse.Namespace) -> None:
     recordings(options)
     fonts = {name: midi.Synthesizer(midi.find_soundfont(name)) for name in ("fluidr3", "musescore")}
     wanted = chosen(options)
-    for done, (piece, content) in enumerate(dataset.read_pieces(options.data, wanted), 1):
+    for done, (piece, content) in enumerate(recipes.read_pieces(options.data, wanted), 1):
         for style, split in wanted[piece]:
             try:
                 render_piece(options, style, split, piece, content, fonts)
