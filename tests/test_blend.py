@@ -184,7 +184,7 @@ def test_strangers_are_as_far_apart_as_they_are_large_and_the_bundled_styles_are
     assert distance(network(seed=1).state_dict(), network(seed=2).state_dict()) == pytest.approx(1.0, abs=0.05)
     rock, strings = (load_style_file(find_style(name)).weights for name in ("rock", "strings"))
     assert distance(rock, strings) < 0.4
-    assert len(load_blend("rock,strings,piano,choir,chiptune").styles) == 1
+    assert len(load_blend("rock,strings,piano,choir,electronic").styles) == 1
 
 
 # -------------------------------------------------------------------------------------------------------------- what it is
