@@ -191,7 +191,8 @@ class PatchRead(nn.Conv2d):
         (p, q), C = self.stride, self.out_channels
         B, _, rows, T = input.shape
         H, W = rows // p + 1, T // q + 1
-        tiles = F.pad(input[:, 0], (q // 2, q - q // 2, p // 2, p - p // 2)).reshape(B, H, p, W, q)
+        after = (H * p - rows - p // 2, W * q - T - q // 2)  # less than none where part of a patch is left over
+        tiles = F.pad(input[:, 0], (q // 2, after[1], p // 2, after[0])).reshape(B, H, p, W, q)
         pixels = tiles.permute(0, 2, 4, 1, 3).reshape(B, p * q, H, W).contiguous(memory_format=torch.channels_last)
         weight = self.weight.reshape(C, 2, p, 2, q).permute(0, 2, 4, 1, 3).reshape(C, p * q, 2, 2)
         return F.conv2d(pixels, weight, self.bias)

@@ -230,6 +230,13 @@ def test_a_write_is_the_adjoint_of_a_patch_read():
     assert (read(x) * h).sum().item() == pytest.approx((x * write(h)).sum().item(), rel=1e-4)
 
 
+@pytest.mark.parametrize("frames", [36, 37, 38, 39])  # clips end where they end
+def test_a_patch_read_is_the_convolution_that_its_weights_say(frames):
+    torch.manual_seed(0)
+    read, x = PatchRead(5, (6, 4)), torch.randn(2, 1, 42, frames)
+    torch.testing.assert_close(read(x), torch.nn.Conv2d.forward(read, x), atol=1e-5, rtol=1e-4)
+
+
 def test_a_row_mix_hears_every_row_and_no_other_frame():
     torch.manual_seed(0)
     mix = RowMix(9, 4, 2)
