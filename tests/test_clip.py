@@ -122,6 +122,6 @@ def test_a_clip_is_one_style_without_an_ear_and_can_be_blended_with_another(brig
 
 
 def test_a_clip_and_a_style_of_another_base_are_blended_on_the_canvas(bright):
-    mixed = load_blend(f"{bright}:0.5,rock:0.5")
+    mixed = load_blend(f"{bright}:0.5,chiptune:0.5")
     assert [style.weights["style"].shape[0] for style in mixed.styles] == [1, 1]
     assert mixed.shares == (0.5, 0.5)
