@@ -18,8 +18,8 @@ from stylestream.features import stft
 from stylestream.vocoder import Vocoder
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "tools"))
-import make_vocoder
-from polish import Polish, PolishConfig, PolishedVocoder, both_arrived, load_polish, seen
+import make_vocoder  # type: ignore[import-not-found]
+from polish import Polish, PolishConfig, PolishedVocoder, both_arrived, load_polish, seen  # type: ignore[import-not-found]
 
 HOP = 512
 
