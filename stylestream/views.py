@@ -42,7 +42,10 @@ class ViewConfig:
 # Of folders of audio: the target itself is all there is to show, so it is disturbed more, and some of it whitened.
 RECORDINGS = ViewConfig(other=0.0, clean_share=0.0, formant_semitones=4.0, equaliser_db=6.0, gain_db=6.0, whiten_share=0.4)
 STAND_IN = replace(RECORDINGS, whiten_share=1.0, equaliser_db=12.0, noise_share=0.0)  # a recording as another band might sound
-NEUTRAL = ViewConfig(0, 0, 0, 0, 0, 0, 0, 0)  # the target itself
+# The target itself.
+NEUTRAL = ViewConfig(
+    other=0, clean_share=0, formant_semitones=0, equaliser_db=0, gain_db=0, contrast=0, noise_share=0, decay_share=0, whiten_share=0
+)
 
 
 def orchestrations(score: Any, rng: np.random.Generator, count: int) -> list[Any]:

@@ -39,7 +39,7 @@ NOT_SHIPPED = ("orchestra",)
 RECORDINGS = "recordings"  # the base hears real music too, as a style that is not shipped
 # Half of the base's crops are told their style by a clip, of any orchestration: so it learns to hear one. A file of one style needs no ear.
 CLIP_CHANNELS, CLIP_SHARE = 32, 0.5  # not 24: oneDNN then gives gradients that are not numbers, in bf16
-# Held-out ways without and with a post-net: jazz 44 and 53 %; rock, electronic and piano as far with it, and piano less in tune.
+# Held-out ways without and with a post-net (docs/sound.md): jazz 44 and 53 %; rock, electronic, piano as far, piano less in tune.
 POSTNETS, POSTNET_CHANNELS = frozenset({"jazz"}), 16
 BASE_VIEWS = replace(views.ViewConfig(), whiten_share=0.1)  # a recording has no other orchestration: some of its views are whitened
 
