@@ -5,7 +5,7 @@
     python benchmarks/ablations.py score --runs RUNS --data DATA --out docs/ablations.md
 
 FRAMES is a folder of a style's rendered songs, as ``tools/make_styles.py render`` leaves it in WORK/frames; DATA a collection with
-midi.csv. Every run is a process of its own with one thread of one core, on the CPU even where there is a GPU, and has the same minutes.
+midi.csv. Every run is a process of its own with one thread of one core, on the CPU even where there is a GPU, and has the same minutes of it.
 A finished run is a style file and a JSON beside it; it is not trained again. One that was interrupted goes on from its checkpoint.
 `lstm2017` hears waveforms, not frames, so it renders DATA itself. `score` plays held-out test pieces by the reduction
 protocol; a run's scores are kept beside it, and it is not played again.
@@ -223,10 +223,8 @@ def train_one(options: argparse.Namespace) -> None:
     store, held_out = (FrameStore(options.frames, (options.style,), split=split) for split in ("train", "valid"))
     config = config_of(run, options)
     state = train.new_state(run.model, config)
-    resumed = train.load_checkpoint(state, folder) and state.step > 0
-    cpu, wall = time.process_time(), time.monotonic()
-    train.fit(state, store, held_out, config, VIEWS[run.views], folder, report=say)
-    shares = {} if resumed else {"core_share": round((time.process_time() - cpu) / (time.monotonic() - wall), 3)}
+    train.load_checkpoint(state, folder)
+    train.fit(state, store, held_out, config, VIEWS[run.views], folder, report=say, clock=train.ProcessorClock)
     about = {
         "steps": state.step,
         "minutes": round(state.seconds / 60, 3),
@@ -234,7 +232,6 @@ def train_one(options: argparse.Namespace) -> None:
         "gflop_per_second": round(state.model.gflop_per_second(), 3),
         "songs": len(store.songs),
         "history": [{key: round(value, 4) for key, value in row.items()} for row in state.history],
-        **shares,
     }
     heard: dict[str, list[int]] = {name.split("-")[2]: [] for name, *_ in store.songs}
     write_run(run, options, best_weights(folder), asdict(run.model), asdict(FeatureConfig()), about, heard, TRAIN_COMMAND)
@@ -698,8 +695,6 @@ def introduction(found: Sequence[Trained], results: Results, options: argparse.N
         f"{machine}: {', '.join(sorted({NAMES[one.run.kind] for one in found if one.about['machine'] == machine}))}"
         for machine in dict.fromkeys(one.about["machine"] for one in found)
     )
-    shares = [one.about["core_share"] for one in found if "core_share" in one.about]
-    share = f" They got between {100 * min(shares):.0f} and {100 * max(shares):.0f} % of it." if shares else ""
     listed = "\n".join(f"    python benchmarks/ablations.py {command}" for command in commands)
     crop = TRAINING.crop_frames * 512 / 44100
     mean_way = results.value(results.references["mean spectrum"], "way")
@@ -710,7 +705,7 @@ Written by the last of these commands; do not edit.
 {listed}
 
 What each part of the method is worth: style *{style}*, everything else alike, and for every run the same {minutes:g} minutes
-of one core.{share} A dearer network therefore takes fewer steps. Batches of {TRAINING.batch} crops of {crop:.2f} s,
+of a core's time. A dearer network therefore takes fewer steps. Batches of {TRAINING.batch} crops of {crop:.2f} s,
 learning rate {TRAINING.learning_rate:g}, neither critic nor texture stage; the weights kept are those with the best held-out score.
 The networks are small, so compare the rows with each other, not with [the shipped styles](quality.md). Trained on {machines}.
 

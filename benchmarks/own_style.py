@@ -163,7 +163,7 @@ def settings(options: argparse.Namespace, run: str, base: str) -> tuple[train.Tr
     return plan.config, plan.model
 
 
-class PacedClock(train._Clock):
+class PacedClock(train.Clock):
     """Seconds as they would pass on a quiet machine: of every step what its stage takes, and of every score."""
 
     pace: dict[str, Any]
@@ -217,7 +217,7 @@ def fit(options: argparse.Namespace, run: str) -> None:
         return
     if options.clock == "paced":
         PacedClock.pace, PacedClock.whole_seconds = paces(options)[run], 60 * minutes
-        train._Clock = PacedClock  # type: ignore[misc]
+        train.Clock = PacedClock  # type: ignore[misc]
     tables = read_config("default")
     tables[table] |= {"threads": options.threads, "batch": train.LEAST_BATCH}
     checkpoints = out.with_name(out.name + ".ckpt")

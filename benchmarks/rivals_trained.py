@@ -430,17 +430,6 @@ def ours(options: argparse.Namespace, run: str) -> None:
         own_style.keep_base(options)
 
 
-class TrainingClock(train._Clock):
-    """A training's clock that counts what `CoreClock` counts."""
-
-    def __init__(self, state: train.State) -> None:
-        super().__init__(state)
-        self.core, self.before = CoreClock("cpu"), state.seconds
-
-    def agree(self, *flags: bool) -> tuple[float, ...]:
-        return self.team.agree(self.before + 60 * self.core.minutes(), *flags)
-
-
 def fit_ours(options: argparse.Namespace, run: str) -> None:
     """`stylestream train`, from nothing or from the base; making the frames counts."""
     base, table = own_style.RUNS[run]
@@ -448,7 +437,7 @@ def fit_ours(options: argparse.Namespace, run: str) -> None:
     out = folder / f"{options.sound}-{run}.safetensors"
     folder.mkdir(parents=True, exist_ok=True)
     if options.device == "cpu":
-        train._Clock = TrainingClock  # type: ignore[misc]
+        train.Clock = train.ProcessorClock  # type: ignore[misc]
     tables = read_config("default")
     tables[table] |= {"threads": 1, "batch": train.LEAST_BATCH} if options.device == "cpu" else {}
     checkpoints = out.with_name(out.name + ".ckpt")

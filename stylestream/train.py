@@ -354,6 +354,7 @@ def fit(
     show_seconds: float = math.inf,
     say: Callable[[str], None] = lambda line: None,
     grow: bool = False,
+    clock: Callable[[State], Clock] | None = None,
 ) -> State:
     """Train until the budget is spent; checkpoints and the best weights (``best.safetensors``) lie in ``folder``.
 
@@ -368,6 +369,8 @@ def fit(
     say : function of a line that the user should read
     grow : bool
         Take in songs that were written since, at every score (rendering may go on beside the training).
+    clock : function of the state → Clock, optional
+        What counts the seconds of the budget; the time that passes, unless given.
 
     Raises
     ------
@@ -376,7 +379,7 @@ def fit(
     ValueError
         If the batch is not a multiple of the team, or one crop does not fit into memory.
     """
-    team, clock, ending = state.team, _Clock(state), 0.0
+    team, clock, ending = state.team, (clock or Clock)(state), 0.0
     batch_of(state, config)
     if state.step == 0:
         set_mean_frames(state, store)
@@ -419,17 +422,19 @@ def fit(
     return state
 
 
-class _Clock:
+class Clock:
     """When what is due, by the seconds that the first process of a team counts."""
+
+    now = staticmethod(time.monotonic)
 
     def __init__(self, state: State) -> None:
         self.team, self.shown, self.score_took = state.team, -math.inf, 0.0
-        self.began = time.monotonic() - state.seconds
+        self.began = self.now() - state.seconds
         self.saved = self.scored = state.seconds
 
     def agree(self, *flags: bool) -> tuple[float, ...]:
         """Seconds of training so far, and for each flag how many processes raise it."""
-        return self.team.agree(time.monotonic() - self.began, *flags)
+        return self.team.agree(self.now() - self.began, *flags)
 
     def score_is_due(self, state: State, config: TrainConfig) -> bool:
         """By steps alone where steps count: which weights are kept must not depend on how fast they were trained."""
@@ -442,8 +447,14 @@ class _Clock:
         return state.seconds - self.saved > CHECKPOINT_SECONDS - min(self.score_took, 15.0)
 
 
+class ProcessorClock(Clock):
+    """Seconds that this process has had of the processor: for comparisons, whatever else the machine does meanwhile."""
+
+    now = staticmethod(time.process_time)
+
+
 def _score_in_team(
-    state: State, held_out: FrameStore, config: TrainConfig, losses: Mapping[str, Tensor], progress: float, folder: Path, clock: _Clock
+    state: State, held_out: FrameStore, config: TrainConfig, losses: Mapping[str, Tensor], progress: float, folder: Path, clock: Clock
 ) -> dict[str, float]:
     """Score in the first process, and tell the others."""
     values = {key: value.float() for key, value in losses.items() if value.numel() == 1}
@@ -457,7 +468,7 @@ def _score_in_team(
     return row
 
 
-def _save(state: State, folder: Path, clock: _Clock) -> None:
+def _save(state: State, folder: Path, clock: Clock) -> None:
     if state.team.leads:
         save_checkpoint(state, folder)
     clock.saved = state.seconds
