@@ -5,7 +5,7 @@
     python benchmarks/ablations.py score --runs RUNS --data DATA --out docs/ablations.md
 
 FRAMES is a folder of a style's rendered songs, as ``tools/make_styles.py render`` leaves it in WORK/frames; DATA a collection with
-midi.csv. Every run is a process of its own with one thread of one core, on the CPU even where there is a GPU, and has the same minutes of it.
+midi.csv. Every run is a process of its own with one thread of one core, on the CPU even where there is a GPU, and has the same minutes.
 A finished run is a style file and a JSON beside it; it is not trained again. One that was interrupted goes on from its checkpoint.
 `lstm2017` hears waveforms, not frames, so it renders DATA itself. `score` plays held-out test pieces by the reduction
 protocol; a run's scores are kept beside it, and it is not played again.
@@ -766,7 +766,7 @@ def arguments() -> argparse.Namespace:
 def _common(command: argparse.ArgumentParser) -> None:
     command.add_argument("--out", type=Path, required=True, help="where the runs' files go")
     command.add_argument("--style", default="strings")
-    command.add_argument("--minutes", type=float, default=8.0, help="of one core, for every run")
+    command.add_argument("--minutes", type=float, default=8.0, help="of a core's time, for every run")
     command.add_argument("--jobs", type=int, default=1, help="processes at once")
 
 
