@@ -224,7 +224,7 @@ def train_one(options: argparse.Namespace) -> None:
     config = config_of(run, options)
     state = train.new_state(run.model, config)
     train.load_checkpoint(state, folder)
-    train.fit(state, store, held_out, config, VIEWS[run.views], folder, report=say, clock=train.ProcessorClock)
+    train.fit(state, store, held_out, config, VIEWS[run.views], folder, report=say, count=train.ProcessorClock)
     about = {
         "steps": state.step,
         "minutes": round(state.seconds / 60, 3),

@@ -354,7 +354,7 @@ def fit(
     show_seconds: float = math.inf,
     say: Callable[[str], None] = lambda line: None,
     grow: bool = False,
-    clock: Callable[[State], Clock] | None = None,
+    count: Callable[[State], Clock] | None = None,
 ) -> State:
     """Train until the budget is spent; checkpoints and the best weights (``best.safetensors``) lie in ``folder``.
 
@@ -369,7 +369,7 @@ def fit(
     say : function of a line that the user should read
     grow : bool
         Take in songs that were written since, at every score (rendering may go on beside the training).
-    clock : function of the state → Clock, optional
+    count : function of the state → Clock, optional
         What counts the seconds of the budget; the time that passes, unless given.
 
     Raises
@@ -379,7 +379,7 @@ def fit(
     ValueError
         If the batch is not a multiple of the team, or one crop does not fit into memory.
     """
-    team, clock, ending = state.team, (clock or Clock)(state), 0.0
+    team, clock, ending = state.team, (count or Clock)(state), 0.0
     batch_of(state, config)
     if state.step == 0:
         set_mean_frames(state, store)
