@@ -309,6 +309,11 @@ class Part:
         return f"{OWN_STYLE}-{self.split}-{self.song.id}-{self.seed}{place}.npz"
 
 
+def window_named(name: str) -> Window:
+    """The window of the part to train on that has this file name."""
+    return (HELD_OUT_SHARE, 1.0) if "-late." in name else (0.0, 1 - HELD_OUT_SHARE) if "-window." in name else (0.0, 1.0)
+
+
 OWN_STYLE = "own"  # of files of frames whose style has no name yet
 HELD_OUT_SHARE = 0.2  # of the only song
 

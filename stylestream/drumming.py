@@ -1,4 +1,4 @@
-"""Scores or recordings → a style's drum layer: grooves from what its drummers play, sounds from a SoundFont.
+"""Scores → a style's drum layer: grooves from what its drummers play, sounds from a SoundFont.
 
 A *groove* is what one song's drummer repeats: its commonest bars, as they were played, with their timing and their velocities. A *sound* is
 one hit of the kit that the style's songs are rendered with. The layer's loudness is that of the style's own songs: the median of drums
@@ -431,7 +431,8 @@ def write_layer(path: str | Path, layer: DrumLayer, about: str) -> None:
     card = read_card(path)
     notes = re.sub(r"\s*Drums: .*", "", card.notes).strip()
     description = card.description.replace("the canvas has no drums", "its drums play on the song's own beats when asked")
-    update_drums(path, layer.tensors(), notes=f"{notes} {about}".strip(), description=description)
+    limits = card.limits.replace("it paints tones: no drums, no words", "it paints tones, no words; its drums play when asked")
+    update_drums(path, layer.tensors(), notes=f"{notes} {about}".strip(), description=description, limits=limits)
 
 
 def note(layer: DrumLayer, songs: int, licences: Sequence[str], kit: str) -> str:

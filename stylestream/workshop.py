@@ -166,6 +166,9 @@ def train(
     if team.leads:
         about = _card(plan, start, state, prepared, out, best)
         _write_style(plan, start, prepared, out, folder, about)
+        if plan.kind == "draw":
+            progress("training", 1.0, "listening for drums")
+            say(add_drums(plan, prepared, out))
         _tidy(folder)
     team.agree(0.0)
     return Trained(out, prepared.found, prepared.failures, best)
@@ -678,6 +681,21 @@ def _write_style(plan: Plan, start: StyleData | None, prepared: corpus.Prepared,
     heard = {**(start.fingerprints if start is not None else {}), **fingerprints(prepared)}
     weights, features = load_file(folder / "best.safetensors"), asdict(FeatureConfig())
     save_style(out, weights, model_config=asdict(plan.model), feature_config=features, card=about, fingerprints=heard)
+
+
+def add_drums(plan: Plan, prepared: corpus.Prepared, out: Path) -> str:
+    """Give a style of recordings the drums that are heard in them; a line that says which, or why it has none."""
+    from stylestream.percussion import add_drums_heard
+
+    windows = {song["id"]: corpus.window_named(song["name"]) for song in prepared.songs if song["split"] == "train"}
+    try:
+        songs = [] if any(map(is_dataset, plan.sources)) else corpus.find_music(plan.sources, plan.data)
+        recorded = {song.id: song.content for song in songs if song.id in windows and isinstance(song.content, Path)}
+        if not recorded:
+            raise ValueError("they are cut out of recordings, and it was trained on none")
+        return add_drums_heard(out, list(recorded.values()), window=windows[next(iter(recorded))])
+    except (ValueError, OSError) as error:
+        return f"no drums: {error}"
 
 
 def card(name: str, prepared: corpus.Prepared, device: str) -> Card:

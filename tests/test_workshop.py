@@ -323,6 +323,7 @@ def test_twenty_seconds_of_mixed_rates_and_channels_are_a_style_with_a_warning_a
     done, said = small_style(tmp_path, [tmp_path / "music"], steps=3)
     assert done.failures == {}
     assert any("0:19 of music in all; with less than 3 minutes a style learns songs, not a sound" in line for line in said)
+    assert said[-1].startswith("no drums: 0 of 2 recordings listened to have drums (of most,")
     card = load_style_file(done.path).card
     assert card.licence == "not stated"
     assert card.description.startswith("The sound of 2 songs")
