@@ -162,18 +162,22 @@ class _SoundFileSource:
         self._order = _OGG_ORDER.get(self._file.channels) if self._file.format == "OGG" else None
         self._error: str | None = None
         self._read_samples = BLOCK_SAMPLES if self._file.format in _UNPACKED else _DECODE_SAMPLES
+        self._dtype = "int16" if self._file.subtype == "PCM_16" else "float32"
+        self._buffer = np.empty((BLOCK_SAMPLES, self.info.channels), self._dtype)
 
     def chunks(self) -> Iterator[Array]:
         while len(y := self._block()):
-            yield y.T if self._order is None else y.T[self._order]  # (C, n)
+            yield _planes(y) if self._order is None else _planes(y)[self._order]
 
     def _block(self) -> Array:
-        """The next samples (n, C), as many as there are up to a block, or up to where a damaged file breaks off."""
-        y = np.empty((BLOCK_SAMPLES, self.info.channels), np.float32)
-        have = 0
+        """The next samples (n, C), as many as there are up to a block, or up to where a damaged file breaks off.
+
+        They stay until the next block is read.
+        """
+        y, have = self._buffer, 0
         while have < BLOCK_SAMPLES and self._error is None:
             try:
-                read = self._file.buffer_read_into(y[have : have + self._read_samples], dtype="float32")
+                read = self._file.buffer_read_into(y[have : have + self._read_samples], dtype=self._dtype)
             except soundfile.LibsndfileError as error:
                 self._error = str(error).strip() or "damaged data"
                 break
@@ -193,6 +197,16 @@ class _SoundFileSource:
 
     def close(self) -> None:
         self._file.close()
+
+
+def _planes(y: Array) -> Array:
+    """Samples (n, C) as a waveform (C, n) of its own; integers of 16 bits as libsndfile makes them floats, which takes it far longer."""
+    planes = np.empty(y.shape[::-1], np.float32)
+    if y.dtype == np.int16:
+        np.multiply(y.T, np.float32(2**-15), out=planes)
+    else:
+        planes[:] = y.T
+    return planes
 
 
 class _VorbisSource:
@@ -239,8 +253,10 @@ class _VorbisSource:
 
         FFmpeg is wrong about where a frame begins after a change of window, and right again with the next: two in a row are a gap.
         """
-        y, channels = self._room()
-        given, at, sure = 0, 0, 0  # samples before this block; in it; of those, the ones that are in their place
+        import av
+
+        fifo: Any = av.AudioFifo()  # gathers frames without an array of each
+        given, at, sure = 0, 0, 0  # samples that were given; those after them that are here; of these, the ones that are in their place
         in_place = True
         for frame in frames:
             begins, samples = frame.pts, frame.samples
@@ -249,22 +265,15 @@ class _VorbisSource:
                 break
             sure = at if in_place else sure
             if sure >= BLOCK_SAMPLES:
-                yield y[:, :sure]
-                rest = y[:, sure:at]
-                y, channels = self._room()
-                y[:, : at - sure] = rest
+                yield fifo.read(sure).to_ndarray()  # (C, n): Vorbis comes in planes
                 given, at, sure = given + sure, at - sure, 0
-            for channel, plane in zip(channels, frame.planes, strict=True):
-                channel[4 * at : 4 * (at + samples)] = memoryview(plane)[: 4 * samples]
+            frame.pts = None  # the fifo would not take one that is out of place
+            fifo.write(frame)
             at += samples
         else:
             sure = at if given + at >= self._samples else sure
-        yield y[:, : min(sure, self._samples - given)]
-
-    def _room(self) -> tuple[Array, list[memoryview]]:
-        """A block to be filled, and its channels as bytes: to make an array of every frame takes longer than to copy it."""
-        y = np.empty((self.info.channels, BLOCK_SAMPLES + 4 * _VORBIS_FRAME), np.float32)
-        return y, [memoryview(channel.data).cast("B") for channel in y]
+        if (left := min(sure, self._samples - given)) > 0:
+            yield fifo.read(left).to_ndarray()
 
 
 def _without_first(chunks: Iterable[Array], samples: int) -> Iterator[Array]:
@@ -568,6 +577,9 @@ def _regroup(chunks: Iterable[Array], block_samples: int) -> Iterator[Array]:
     kept: list[Array] = []
     count = 0
     for y in chunks:
+        if not count and y.shape[1] == block_samples and y.flags.c_contiguous and y.flags.owndata:
+            yield y
+            continue
         while count + y.shape[1] >= block_samples:
             cut = block_samples - count
             yield _joined([*kept, y[:, :cut]])
@@ -630,13 +642,35 @@ def load(path: str | Path, *, sample_rate: int | None = None, mono: bool = False
         rate = sample_rate or song.sample_rate
         channels = 1 if mono else song.channels
         resampler = Resampler(song.sample_rate, rate, channels)
-        parts = []
-        for y in _first(song, max_seconds):
-            parts.append(resampler.push(_folded(y) if mono and len(y) > 1 else y))
+        seconds = min((song.samples or 0) / song.sample_rate, max_seconds or math.inf)
+        y = _Growing(channels, math.ceil(seconds * rate))
+        for block in _first(song, max_seconds):
+            y.add(resampler.push(_folded(block) if mono and len(block) > 1 else block))
             if 4 * channels * song.samples_read * rate > MAX_LOAD_BYTES * song.sample_rate:
                 raise ValueError(f"{_quoted(path)} is too long to hold in memory; pass max_seconds, or stream it with Reader")
-        parts.append(resampler.flush())
-    return np.concatenate(parts, axis=1), rate
+        y.add(resampler.flush())
+    return y.all(), rate
+
+
+class _Growing:
+    """A waveform (C, N) that grows at its end: blocks are copied once, into memory that is asked for once where its length is known."""
+
+    _TRUSTED_SAMPLES = 1 << 24  # a damaged header may promise more than there is memory for
+
+    def __init__(self, channels: int, expected_samples: int) -> None:
+        self._y = np.empty((channels, max(min(expected_samples, self._TRUSTED_SAMPLES), 1)), np.float32)
+        self._samples = 0
+
+    def add(self, y: Array) -> None:
+        start, self._samples = self._samples, self._samples + y.shape[1]
+        if self._samples > self._y.shape[1]:
+            grown = np.empty((len(self._y), max(self._samples, 3 * start // 2)), np.float32)
+            grown[:, :start] = self._y[:, :start]
+            self._y = grown
+        self._y[:, start : self._samples] = y
+
+    def all(self) -> Array:
+        return np.ascontiguousarray(self._y[:, : self._samples])
 
 
 def _folded(y: Array) -> Array:

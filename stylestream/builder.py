@@ -51,7 +51,6 @@ PARTS, AUDIO = "parts", "audio"
 LONGEST_SECONDS = midi.MAX_RENDER_SECONDS  # of a song: two hours
 SILENT_LUFS = -60.0
 BLOCK_FRAMES = 256  # of a waveform transformed at once: its STFTs stay in the cache, and in memory that is not asked for anew
-MARGIN_FRAMES = 5  # each side: half the longest window (4) and the decimation filter
 
 
 # --- a worker: one song ----------------------------------------------------------------------------------------------------------------
@@ -182,10 +181,9 @@ class Studio:
     def _levels(self, y: Array, gain: np.float32) -> Iterator[Array]:
         """Stored frames (n, F) of a waveform times a gain, block by block."""
         config = self.features.config
-        hop, total = config.hop_length, 1 + len(y) // config.hop_length
+        total = 1 + len(y) // config.hop_length
         for first in range(0, total, BLOCK_FRAMES):
-            start, count = max(first - MARGIN_FRAMES, 0), min(BLOCK_FRAMES, total - first)
-            x = self.features(y[start * hop : (first + count + MARGIN_FRAMES) * hop] * gain)[:, first - start : first - start + count]
+            x = self.features(y, first=first, count=min(BLOCK_FRAMES, total - first), gain=gain)
             steps = np.rint(x * np.float32(-config.floor_db / STEP_DB))
             yield np.ascontiguousarray(np.clip(steps, 0, 255, out=steps).astype(np.uint8).T)
 

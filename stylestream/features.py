@@ -232,27 +232,32 @@ class QuickFrames:
         self._low = _Band(config.n_fft_decimated, config.hop_decimated, front.low_rows * (1 - front.blend))
         self._high = _Band(config.n_fft_high, config.hop_length, front.high_rows * front.blend)
 
-    def __call__(self, y: Array) -> Array:
-        """Frames (F, 1 + N // hop_length) of a waveform (N,), float32 both."""
-        count = 1 + len(y) // self.config.hop_length
-        power = self._low.rows(self._decimate(y), count)
-        power += self._high.rows(y, count)
+    def __call__(self, y: Array, *, first: int = 0, count: int | None = None, gain: float | np.float32 = 1.0) -> Array:
+        """Frames (F, count) of a waveform (N,) times a gain, float32 all: of all its ``1 + N // hop_length`` so many from the first on."""
+        hop = self.config.hop_length
+        count = 1 + len(y) // hop - first if count is None else count
+        power = self._low.rows(self._decimated(y, first, count, gain))
+        power += self._high.rows(_piece(y, first * hop - self._high.n_fft // 2, self._high.samples(count), gain))
         power += 10 ** (self.config.floor_db / 10)
         x = np.log10(power, out=power)
         x *= -10 / self.config.floor_db
         x += 1
         return x
 
-    def _decimate(self, y: Array) -> Array:
-        """As `LogFrequency.decimate`."""
+    def _decimated(self, y: Array, first: int, count: int, gain: float | np.float32) -> Array:
+        """The low band's samples under so many frames: `LogFrequency.decimate`, with zeros outside the song."""
+        decimation = self.config.decimation
         reach, step, shifts = self._decimator.shape
-        length = -(-len(y) // self.config.decimation)
-        count = -(-length // shifts)
-        rows = np.pad(y, (self._before, (count + reach - 1) * step - len(y) - self._before)).reshape(-1, step)
-        low = rows[:count] @ self._decimator[0]
+        start, samples = (first * self.config.hop_length - self.config.n_fft_low // 2) // decimation, self._low.samples(count)
+        lines = -(-samples // shifts)
+        rows = _piece(y, start * decimation - self._before, (lines + reach - 1) * step, gain).reshape(-1, step)
+        low = rows[:lines] @ self._decimator[0]
         for piece in range(1, reach):
-            low += rows[piece : piece + count] @ self._decimator[piece]
-        return low.reshape(-1)[:length]
+            low += rows[piece : piece + lines] @ self._decimator[piece]
+        low = low.reshape(-1)
+        low[: max(-start, 0)] = 0
+        low[max(-(-len(y) // decimation) - start, 0) :] = 0
+        return low[:samples]
 
 
 class _Band:
@@ -266,13 +271,26 @@ class _Band:
         self.window = (torch.hann_window(n_fft) * (4.0 / n_fft)).numpy()
         self.weights = sparse.csr_matrix(weights[:, self.bins].numpy())
 
-    def rows(self, y: Array, count: int) -> Array:
-        """Power in every row of the first frames: (N,) → (F, count)."""
-        padded = np.pad(y, self.n_fft // 2)
-        windows = np.lib.stride_tricks.sliding_window_view(padded, self.n_fft)[:: self.hop_length][:count]
+    def samples(self, count: int) -> int:
+        """Under so many frames."""
+        return (count - 1) * self.hop_length + self.n_fft
+
+    def rows(self, y: Array) -> Array:
+        """Power in every row of the frames that lie within: (N,) → (F, 1 + (N − n_fft) // hop_length)."""
+        windows = np.lib.stride_tricks.sliding_window_view(y, self.n_fft)[:: self.hop_length]
         S = torch.fft.rfft(torch.from_numpy(windows * self.window))[:, self.bins]  # by MKL, where NumPy's takes half as long again
         power = S.real.square().add_(S.imag.square())
-        return np.asarray(self.weights @ power.T.contiguous().numpy())
+        return np.asarray(self.weights @ np.ascontiguousarray(power.numpy().T))
+
+
+def _piece(y: Array, start: int, samples: int, gain: float | np.float32) -> Array:
+    """So many samples of a waveform (N,), times a gain; outside of it, zeros."""
+    inside = y[max(start, 0) : max(start + samples, 0)] * np.float32(gain)
+    if len(inside) == samples:
+        return np.asarray(inside)
+    piece = np.zeros(samples, np.float32)
+    piece[max(-start, 0) :][: len(inside)] = inside
+    return piece
 
 
 def to_frames(power: Tensor, *, floor_db: float = -90.0) -> Tensor:

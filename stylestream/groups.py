@@ -77,6 +77,8 @@ def _smallest(found: Array, count: int) -> Array:
 
 LANDMARK_ROWS = slice(60, 270)  # 104 Hz to 5.8 kHz: what every format keeps
 LANDMARK_LEVEL = 25  # steps above the floor, at least: below −65 dB formats disagree
+LANDMARK_REACH = 16, 12  # frames and rows around one, in which nothing is louder: 0.19 s, a third of an octave
+LANDMARK_BLOCK = 512  # frames
 LANDMARKS_AHEAD = 5  # of which each makes pairs with those that follow
 TIME_STEP_FRAMES = 4  # 46 ms: a landmark moves by a frame when the song is cut elsewhere
 REACH_FRAMES = 150
@@ -84,12 +86,22 @@ REACH_FRAMES = 150
 
 def _landmarks(levels: Array) -> tuple[Array, Array]:
     """Frame and row of what is louder than everything near it, in order of time."""
-    x = np.zeros((len(levels) + 4, LANDMARK_ROWS.stop - LANDMARK_ROWS.start), np.uint16)
-    x[2:-2] = levels[:, LANDMARK_ROWS]
+    found = [_landmarks_of(levels, first) for first in range(0, max(len(levels), 1), LANDMARK_BLOCK)]
+    return np.concatenate([times for times, _ in found]), np.concatenate([rows for _, rows in found])
+
+
+def _landmarks_of(levels: Array, first: int) -> tuple[Array, Array]:
+    """Those of one block of frames, which stays in the processor's cache."""
+    count, (frames, bins) = min(LANDMARK_BLOCK, len(levels) - first), LANDMARK_REACH
+    start, stop = first - frames - 2, first + count + frames + 2
+    x = np.zeros((stop - start, LANDMARK_ROWS.stop - LANDMARK_ROWS.start), np.uint16)
+    inside = levels[max(start, 0) : stop, LANDMARK_ROWS]
+    x[max(-start, 0) :][: len(inside)] = inside
     smooth = x[:-4] + x[1:-3] + x[2:-2] + x[3:-1] + x[4:]  # of five frames
-    near = _highest_around(_highest_around(smooth, 16).T, 12).T
+    near = _highest_around(smooth, frames)
+    smooth, near = smooth[frames : frames + count], _highest_around(near[frames : frames + count].T, bins).T
     times, rows = np.divmod(np.flatnonzero((smooth == near) & (smooth >= 5 * LANDMARK_LEVEL)), smooth.shape[1])
-    return times, rows
+    return times + first, rows
 
 
 def _highest_around(a: Array, reach: int) -> Array:

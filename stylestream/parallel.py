@@ -117,7 +117,11 @@ class _Worker(Protocol):
     def take(self) -> tuple[str, Any]:
         """What it says; `_Died` if it will say nothing more."""
 
-    def end(self) -> None: ...
+    def dismiss(self) -> None:
+        """Let it go, without waiting until it has gone."""
+
+    def end(self) -> None:
+        """Let it go, and wait until it has."""
 
 
 class _Crew(Protocol):
@@ -142,7 +146,8 @@ class _Shift:
         self.starting: list[_Worker] = []
         self.idle: list[_Worker] = []
         self.busy: dict[int, tuple[_Worker, _Job]] = {}  # by the id of the worker
-        self.given = 0
+        self.dismissed: list[_Worker] = []
+        self.given, self.all_given = 0, False
 
     def results(self) -> Generator[tuple[_Job, Any], None, None]:
         try:
@@ -154,7 +159,10 @@ class _Shift:
                     yield from self._hear(worker)
                 yield from self._overdue()
         finally:
-            for worker in [*self.starting, *self.idle, *(worker for worker, _ in self.busy.values())]:
+            workers = [*self.starting, *self.idle, *(worker for worker, _ in self.busy.values())]
+            for worker in workers:  # all at once: to give back its memory takes a process as long as half a song
+                worker.dismiss()
+            for worker in [*self.dismissed, *workers]:
                 worker.end()
 
     def _hand_out(self) -> None:
@@ -169,6 +177,9 @@ class _Shift:
             self._fill()
         while self.queue and len(self.starting) < len(self.queue) and self._workers() < self.crew.jobs:
             self.starting.append(self.crew.start())
+        while self.all_given and not self.queue and self.idle:  # to be gone by the time that the others are done
+            self.dismissed.append(self.idle.pop())
+            self.dismissed[-1].dismiss()
 
     def _workers(self) -> int:
         return len(self.starting) + len(self.idle) + len(self.busy)
@@ -179,6 +190,7 @@ class _Shift:
         while len(self.queue) + len(self.busy) < self.crew.jobs and (self.ahead is None or self.given < oldest + self.ahead):
             numbered = next(self.tasks, None)
             if numbered is None:
+                self.all_given = True
                 return
             self.queue.append(_Job(*numbered))
             self.given += 1
@@ -315,6 +327,9 @@ class _Process:
             raise _Died(_how(self._process.exitcode)) from None
         return said
 
+    def dismiss(self) -> None:
+        self._process.kill()
+
     def end(self) -> None:
         self.connection.close()
         self._process.kill()
@@ -433,6 +448,9 @@ class _RayWorker:
         except self._ray.exceptions.RayActorError:
             raise _Died("its Ray actor is gone") from None
         return said
+
+    def dismiss(self) -> None:
+        self._ray.kill(self._actor)
 
     def end(self) -> None:
         self._ray.kill(self._actor)

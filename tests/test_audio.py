@@ -308,6 +308,30 @@ def test_half_a_second_of_a_long_song_is_half_a_second(tmp_path):
     assert (y.shape, rate) == ((1, 8_000), 16_000)
 
 
+@pytest.mark.parametrize(
+    ("suffix", "subtype"), [("wav", "PCM_16"), ("aiff", "PCM_16"), ("flac", "PCM_16"), ("wav", "PCM_24"), ("wav", "FLOAT")]
+)
+@pytest.mark.parametrize("channels", [1, 2, 6])
+def test_samples_are_to_the_bit_those_that_libsndfile_makes_floats(tmp_path, rng, suffix, subtype, channels):
+    y = rng.uniform(-1, 1, (2 * audio.BLOCK_SAMPLES + 321, channels))
+    y[:2] = [[-1.0], [1.0]]
+    soundfile.write(tmp_path / f"a.{suffix}", y, RATE, subtype=subtype)
+    expected, _ = soundfile.read(tmp_path / f"a.{suffix}", dtype="float32", always_2d=True)
+    np.testing.assert_array_equal(audio.load(tmp_path / f"a.{suffix}")[0], expected.T)
+
+
+@pytest.mark.parametrize("trusted_samples", [1, 1_000, 70_000])
+@pytest.mark.parametrize("name", ["a.wav", "a.m4a"])
+def test_a_song_that_outgrows_what_is_known_of_its_length_is_loaded_whole(tmp_path, monkeypatch, name, trusted_samples):
+    audio.save(tmp_path / name, tune(5.0), RATE)
+    with Reader(tmp_path / name) as song:
+        expected = np.concatenate(list(song.blocks()), axis=1)
+    monkeypatch.setattr(audio._Growing, "_TRUSTED_SAMPLES", trusted_samples)
+    y, _ = audio.load(tmp_path / name)
+    assert y.flags.c_contiguous
+    np.testing.assert_array_equal(y, expected)
+
+
 def test_mono_is_the_mean_of_the_channels(tmp_path):
     y = tune()
     audio.save(tmp_path / "a.wav", y, RATE, subtype="FLOAT")

@@ -136,6 +136,13 @@ def test_the_quick_frames_are_the_frames(features, rng, samples):
     assert np.abs(x - expected).max() < 1e-5
 
 
+@pytest.mark.parametrize(("first", "count"), [(0, 1), (0, 7), (3, 60), (100, 200), (298, 3)])
+def test_some_quick_frames_of_a_song_are_those_of_all_of_it_louder_by_a_gain(features, rng, first, count):
+    y = (0.1 * rng.standard_normal(300 * 512 + 77)).astype(np.float32)
+    x, expected = QuickFrames()(y, first=first, count=count, gain=2.5), features(torch.from_numpy(2.5 * y)).numpy()
+    assert np.abs(x - expected[:, first : first + count]).max() < 1e-5
+
+
 def test_the_quick_frames_of_silence_are_zero():
     assert np.abs(QuickFrames()(np.zeros(5000, np.float32))).max() < 1e-6
 

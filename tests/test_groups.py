@@ -10,8 +10,9 @@ from typing import Any
 import numpy as np
 import pytest
 import soundfile
+from scipy.ndimage import maximum_filter
 
-from stylestream import audio
+from stylestream import audio, groups
 from stylestream.builder import Studio, build
 from stylestream.dataset import Dataset, DatasetConfig
 from stylestream.groups import group_ids, resemblance, sound_fingerprint
@@ -157,6 +158,20 @@ def test_a_dataset_keeps_a_recording_and_its_mp3_in_one_split(tmp_path):
     )
     assert index["1.wav"]["split"] == index["1 again.mp3"]["split"]
     assert index["0.wav"]["group_id"] == index["0.wav"]["song_id"]
+
+
+def test_the_landmarks_of_a_sound_are_where_nothing_around_is_louder(rng):
+    levels = rng.integers(0, 60, (1200, 324), dtype=np.uint8)
+    planted = [(5, 90), (300, 150), (511, 200), (512, 120), (530, 250), (1023, 70), (1195, 180)]
+    for frame, row in planted:
+        levels[max(frame - 2, 0) : frame + 3, row] = 250 - row // 4  # five frames of it
+    times, rows = groups._landmarks(levels)
+    x = np.pad(levels[:, groups.LANDMARK_ROWS].astype(int), ((2, 2), (0, 0)))
+    smooth = sum(x[shift : shift + 1200] for shift in range(5))
+    highest = maximum_filter(smooth, (33, 25), mode="constant")
+    expected = np.argwhere((smooth == highest) & (smooth >= 5 * groups.LANDMARK_LEVEL))
+    assert np.array_equal(np.stack([times, rows], axis=1), expected)
+    assert {(frame, row - groups.LANDMARK_ROWS.start) for frame, row in planted} <= set(zip(times.tolist(), rows.tolist(), strict=True))
 
 
 def test_a_sound_without_landmarks_has_no_fingerprint_and_is_like_nothing(rng):

@@ -28,6 +28,12 @@ def obey(state: dict[str, int], task: tuple[str, Any]) -> Any:
     if what == "pid":
         assert state["made"] == os.getpid()
         return os.getpid()
+    if what == "sign":
+        with open(value, "w") as file:
+            file.write(str(os.getpid()))
+        return "signed"
+    if what == "outlive":
+        return outlived(int(wait_for(value)))
     if what == "fail":
         raise ValueError(value)
     if what == "hang":
@@ -42,6 +48,28 @@ def obey(state: dict[str, int], task: tuple[str, Any]) -> Any:
             os.kill(os.getpid(), signal.SIGKILL)
         return "then done"
     raise TypeError("nobody expects this")
+
+
+def wait_for(path: str) -> str:
+    """What somebody writes into a file, as soon as he has."""
+    while not (os.path.exists(path) and os.path.getsize(path)):
+        time.sleep(0.01)
+    with open(path) as file:
+        return file.read()
+
+
+def outlived(pid: int) -> bool:
+    """Whether a process is gone, or a name without a body, within half a minute."""
+    end = time.monotonic() + 30
+    while time.monotonic() < end:
+        try:
+            with open(f"/proc/{pid}/stat") as file:
+                if file.read().rpartition(")")[2].split()[0] in "ZX":
+                    return True
+        except (FileNotFoundError, ProcessLookupError):
+            return True
+        time.sleep(0.01)
+    return False
 
 
 def answers(tasks: list[tuple[str, Any]], **settings: Any) -> list[Any]:
@@ -95,6 +123,17 @@ def test_a_worker_serves_many_songs_and_leaving_early_ends_it():
     results.close()
     with pytest.raises(ProcessLookupError):
         os.kill(pids.pop(), 0)  # type: ignore[arg-type]
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="asks /proc who is there")
+def test_a_worker_without_more_songs_goes_while_another_has_one(tmp_path):
+    path = str(tmp_path / "pid")
+    assert answers([("outlive", path), ("sign", path)], jobs=2, ordered=True) == [True, "signed"]
+
+
+def test_a_song_whose_worker_dies_when_all_others_have_gone_has_a_second_worker(tmp_path):
+    tasks = [("die once", str(tmp_path / "mark")), ("double", 4)]
+    assert answers(tasks, jobs=2, ordered=True) == ["then done", 8]
 
 
 def test_an_error_that_nobody_expects_is_raised_here():
