@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 MAX_STYLES = 8  # each is read into memory
 MAX_SHARE = 1e6
 # Of a network's settings those that are numbers on a line; all others are its shape, and must be equal.
-BLENDED_SETTINGS = ("beta", "scale_db", "texture_scale_db", "phase_iterations", "grain_power")
+BLENDED_SETTINGS = ("beta", "scale_db", "texture_scale_db", "phase_iterations", "grain_power", "partial_lift")
 OWN_WEIGHTS = ("style", "mean_frames")  # a style's own, whatever it descends from
 FURTHEST = 0.6  # relative distance of weights: fine-tunes of one base are 0.15 to 0.21 apart, strangers 1.0
 

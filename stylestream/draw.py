@@ -34,6 +34,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from stylestream.views import RANGE_DB, envelope
+
 Gates = tuple[Tensor, ...]  # input, forget, output, candidate: each (B, C, H, W)
 Gaussian = tuple[Tensor, Tensor]  # mean and log standard deviation, (B, Z, H, W)
 StyleVector = tuple[Tensor, Tensor]  # embedding (B, style_dim) and first canvas (B, F)
@@ -70,6 +72,7 @@ class DrawConfig:
     beta: float = 1.0
     range_db: float = 90.0  # dB in one unit of a frame
     grain_power: float = 2.0  # draws have grain to this power of the learned spread; chosen for each style (docs/dials.md)
+    partial_lift: float = 0.0  # how far a note that the canvas paints fainter than the song plays it is raised; chosen for each style
     phase_iterations: float = 2.0  # of fast Griffin–Lim at transfer; 0 keeps the song's phase and its attacks, for styles of steady tones
 
     def __post_init__(self) -> None:
@@ -89,10 +92,35 @@ class DrawConfig:
         return self.patch_frames if self.attention == "conv" else self.window_frames
 
 
-def octave_mean(spectrum: Tensor, *, rows: int = 36) -> Tensor:
-    """A mean spectrum (B, F) smoothed over an octave: which notes a clip happens to play is not its sound."""
-    padded = F.pad(spectrum[:, None], (rows // 2, rows // 2), mode="replicate")
-    return F.avg_pool1d(padded, rows + 1, stride=1)[:, 0]
+def lift_partials(canvas: Tensor, song: Tensor, share: float, *, clear_db: float = 6.0) -> Tensor:
+    """Raise the partials that stand out of the song further than out of the canvas, by a share of what is missing.
+
+    An L1 loss lets the weak inner notes of a chord go. What stands out is counted from the mean over an octave, and the canvas keeps its
+    own such mean: its timbre. Above some 2 kHz lie overtones, which are the style's affair.
+
+    Parameters
+    ----------
+    canvas, song : Tensor [shape=(B, F, T)]
+        Frames of 36 rows an octave from C1.
+    share : float in [0, 1]
+        0 gives the canvas back.
+    clear_db : float [dB]
+        What stands out of the song by less is no partial.
+
+    Examples
+    --------
+    A note that the canvas lacks:
+
+    >>> song, canvas = torch.full((1, 324, 1), 0.2), torch.full((1, 324, 1), 0.5)
+    >>> song[0, 100] = 0.6
+    >>> (lift_partials(canvas, song, 0.5) - canvas)[0, 100].item() > 0.15
+    True
+    """
+    heard = song - envelope(song)
+    missing = (heard - (canvas - envelope(canvas))).clamp(min=0) * (heard > clear_db / RANGE_DB)
+    octave = torch.arange(canvas.shape[1], device=canvas.device)[:, None] / 36  # above C1
+    lift = share * missing * (6.5 - octave).clamp(0, 1)  # all below 1.5 kHz, none above 3 kHz
+    return canvas + lift - envelope(lift)
 
 
 def gaussian_kl(q: Gaussian, p: Gaussian) -> Tensor:
@@ -575,7 +603,7 @@ class Draw(nn.Module):
         """
         if self.clip is None:
             raise ValueError("this network has no style encoder; use the base's")
-        return self.clip(clip), octave_mean(clip.mean(-1))
+        return self.clip(clip), envelope(clip.mean(-1, keepdim=True))[..., 0]  # smoothed: which notes a clip plays is not its sound
 
     def paint(
         self, view: Tensor, style: Tensor | StyleVector, phase: Tensor, choose: Choose, *, keep: list[Tensor] | None = None
@@ -702,6 +730,7 @@ class Draw(nn.Module):
         if first_frame % self.config.grid_frames:
             raise ValueError(f"first_frame {first_frame} is not a multiple of {self.config.grid_frames}; let chunks start on the grid")
         B, _, T = view.shape
+        song = view.float()
         style = torch.full((B,), style, device=view.device) if isinstance(style, int) else style
         phase = view.new_zeros(B, 4, T) if phase is None else phase
         pad = -T % self.config.grid_frames
@@ -713,8 +742,11 @@ class Draw(nn.Module):
         with torch.autocast(view.device.type, enabled=False) if dtype else nullcontext():
             choose = network._dreamer(dream, spread, seed, first_frame // self.config.grid_frames, replaced)
             canvas, _ = network.paint(view, style, phase, choose, keep=kept if canvases else None)
-            canvas = network._finished(canvas, style, spread, seed, first_frame)
-        return torch.stack([*kept, canvas])[..., :T] if canvases else canvas[..., :T]
+            canvas = network._finished(canvas, style, spread, seed, first_frame)[..., :T]
+        # what the style dreams up need not be the song's notes
+        if lift := self.config.partial_lift * (1 - min(dream / self.config.steps, 1.0)):
+            canvas = lift_partials(canvas, song, lift)
+        return torch.stack([*(c[..., :T] for c in kept), canvas]) if canvases else canvas
 
     def _cast(self, dtype: torch.dtype) -> Draw:
         """A copy to transfer with: weights are cast once, not by autocast at every step.

@@ -61,7 +61,7 @@ _INHERITED = (
     "clip_channels",
     "postnet_channels",
 )  # the base has an ear, a style of its own needs none; a post-net stays where there is one
-_FREE_SETTINGS = ("beta", "scale_db", "texture_scale_db", "phase_iterations", "grain_power")
+_FREE_SETTINGS = ("beta", "scale_db", "texture_scale_db", "phase_iterations", "grain_power", "partial_lift")
 
 
 @dataclass(frozen=True)

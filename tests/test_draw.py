@@ -25,6 +25,7 @@ from stylestream.draw import (
     from_windows,
     gaussian_filters,
     gaussian_kl,
+    lift_partials,
     to_windows,
 )
 
@@ -346,7 +347,7 @@ def test_a_batch_is_its_songs_one_by_one(config):
         torch.testing.assert_close(dials(net, view[i : i + 1], style=i, dream=1.0), batch[i : i + 1], atol=1e-5, rtol=0)
 
 
-@pytest.mark.parametrize("config", [replace(SMALL, steps=2), replace(GAUSSIAN, steps=2)], ids=["conv", "gaussian"])
+@pytest.mark.parametrize("config", [replace(SMALL, steps=2, partial_lift=0.5), replace(GAUSSIAN, steps=2)], ids=["conv", "gaussian"])
 @pytest.mark.parametrize("chunk_cells", [1, 5])
 def test_chunks_are_the_whole(config, chunk_cells):
     net = network(config)
@@ -487,6 +488,50 @@ def test_a_dream_of_k_replaces_exactly_the_last_k_latents(dream, monkeypatch):
         assert (from_style if k >= 3 - dream else from_song) == 0
         assert (from_song if k >= 3 - dream else from_style) > 1e-3
     assert len(used) == 3
+
+
+# --- notes that the canvas lets go ----------------------------------------------------------------------------------------
+
+
+def chord(*levels: float, octaves: int = 9) -> Tensor:
+    """Frames (1, 36 octaves, 8) of a floor at 0.2 with a partial at each fifth octave's rows: one level each, from row 60 up."""
+    x = torch.full((1, 36 * octaves, 8), 0.2)
+    for index, level in enumerate(levels):
+        x[:, 60 + 48 * index] = level
+    return x
+
+
+def test_a_note_fainter_than_in_the_song_is_raised_by_its_share_of_what_is_missing():
+    song, canvas = chord(0.8, 0.8), chord(0.8, 0.4)
+    lifted = lift_partials(canvas, song, 0.5)
+    assert lifted[0, 108, 0] - canvas[0, 108, 0] == pytest.approx(0.5 * 0.4 * 36 / 37, abs=0.01)  # all but what an octave's mean has of it
+    assert abs(lifted[0, 60] - canvas[0, 60]).max() < 0.01
+
+
+def test_lifting_leaves_level_and_timbre_alone():
+    song, canvas = chord(0.8, 0.8, 0.7), chord(0.3, 0.4, 0.3)
+    loud = lift_partials(canvas, song + 0.2, 0.5)  # a louder song is no more to lift
+    assert far(loud, lift_partials(canvas, song, 0.5)) < 1e-6
+    assert abs((loud - canvas).mean()) < 1e-3
+
+
+def test_overtones_and_what_is_no_partial_are_not_lifted():
+    canvas = chord()
+    high, faint = chord(), chord()
+    high[:, 36 * 7] = 0.9  # 4.2 kHz
+    faint[:, 100] += 5 / 90
+    assert far(lift_partials(canvas, high, 1.0), canvas) == far(lift_partials(canvas, faint, 1.0), canvas) == 0
+
+
+def test_a_canvas_whose_partials_stand_out_further_keeps_them():
+    assert far(lift_partials(chord(0.9, 0.7), chord(0.6, 0.5), 1.0), chord(0.9, 0.7)) == 0
+
+
+def test_what_is_dreamed_up_is_not_lifted_to_the_songs_notes():
+    plain, lifting = (network(replace(SMALL, n_bins=324, partial_lift=lift)) for lift in (0.0, 0.5))
+    song = chord(0.9, 0.8, 0.9)
+    assert far(dials(plain, song), dials(lifting, song)) > 0.05
+    assert far(dials(plain, song, dream=3.0), dials(lifting, song, dream=3.0)) == 0
 
 
 def test_the_further_the_dream_the_further_from_the_song_in_small_steps():

@@ -34,8 +34,6 @@ from stylestream.files import whole_file
 from stylestream.style import Card, Source, load_style_file, save_style
 
 STYLES = ("rock", "jazz", "electronic", "orchestra", "choir", "strings", "piano", "chiptune")
-# In the base and no more: its scores are dense, and it came 37 % of the way, where a style that is shipped promises 40 %.
-NOT_SHIPPED = ("orchestra",)
 RECORDINGS = "recordings"  # the base hears real music too, as a style that is not shipped
 # Half of the base's crops are told their style by a clip, of any orchestration: so it learns to hear one. A file of one style needs no ear.
 CLIP_CHANNELS, CLIP_SHARE = 32, 0.5  # not 24: oneDNN then gives gradients that are not numbers, in bf16
@@ -215,11 +213,6 @@ def card(options: argparse.Namespace, style: str, seconds: float, steps: int) ->
     )
 
 
-def packed_path(options: argparse.Namespace, style: str) -> Path:
-    """Where a style's file goes: to the bundled ones, or not."""
-    return Path(options.work if style in NOT_SHIPPED else options.out) / f"{style}.safetensors"
-
-
 def pack(options: argparse.Namespace) -> None:
     """Style files of what is trained so far, with their cards; the base; the plain autoencoders for evaluation."""
     features = asdict(FeatureConfig())
@@ -230,7 +223,7 @@ def pack(options: argparse.Namespace) -> None:
         about, heard = card(options, style, base_row["seconds"] + row["seconds"], int(base_row["step"] + row["step"]))
         weights = load_file(options.work / style / "style.safetensors")
         one = read_config(style)["model"]
-        save_style(packed_path(options, style), weights, model_config=one, feature_config=features, card=about, fingerprints=heard)
+        save_style(options.out / f"{style}.safetensors", weights, model_config=one, feature_config=features, card=about, fingerprints=heard)
         plain_file = options.work / "plain" / "best.safetensors"
         if plain_file.exists():
             options.baselines.mkdir(parents=True, exist_ok=True)
@@ -245,7 +238,9 @@ def postnet(options: argparse.Namespace) -> None:
     """Give the packed files of `POSTNETS` their post-nets."""
     for style in sorted(POSTNETS.intersection(options.styles)):
         add_postnet(
-            packed_path(options, style), FrameStore(options.work / "frames", (style,), split="train", device=options.device), options
+            options.out / f"{style}.safetensors",
+            FrameStore(options.work / "frames", (style,), split="train", device=options.device),
+            options,
         )
 
 
@@ -282,7 +277,7 @@ def add(sources: dict[tuple[str, str], Source], more: Source) -> None:
 
 def pack_base(options: argparse.Namespace) -> None:
     """The base as `train --from base` reads it: what each of its styles was made of is on their cards."""
-    packed = [load_style_file(packed_path(options, style)) for style in options.styles]
+    packed = [load_style_file(options.out / f"{style}.safetensors") for style in options.styles]
     sources: dict[tuple[str, str], Source] = {}
     for data in packed:
         for source in data.card.sources:

@@ -1,16 +1,18 @@
-"""What a post-net does to what is heard: styles with theirs and without it, on held-out pieces (validation split).
+"""What a lever does to what is heard: styles with it and without it, on held-out pieces (validation split), which is where it is set.
 
-    python benchmarks/postnet.py DATA -s jazz --out docs/sound.md
+    python benchmarks/levers.py DATA -s jazz --postnet --out TABLE
+    python benchmarks/levers.py DATA -s piano -s strings --setting partial_lift=0,0.2,0.4 --out TABLE
+    tools/fill docs/sound.md postnet TABLE
 
-A style may be a file, ``NAME=FILE``: that is how a post-net is tried before it is shipped (``tools/make_styles.py postnet``). Song and
-truth are those of the reduction protocol.
+A setting is one of the network's that a transfer heeds (``draw.DrawConfig``). A style may be a file, ``NAME=FILE``: that is how a
+post-net is tried before it is shipped (``tools/make_styles.py postnet``). Song and truth are those of the reduction protocol.
 """
 
 from __future__ import annotations
 
 import argparse
-import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +20,7 @@ import numpy as np
 
 from stylestream import baselines, metrics, midi, passages, recipes
 from stylestream.files import whole_file
-from stylestream.transfer import load_style
+from stylestream.transfer import StyleTransfer, load_style
 
 RATE = 44100
 COLUMNS: dict[str, Callable[..., float]] = {
@@ -56,49 +58,57 @@ def row(heard: list[tuple[Any, Any, Any]], make: Callable[[Any, Any], Any]) -> l
     return [float(value) for value in np.mean(rows, axis=0)]
 
 
+def variants(options: argparse.Namespace, text: str) -> Iterator[tuple[str, StyleTransfer]]:
+    """What the first column says, and the style so."""
+    name, _, path = text.partition("=")
+    if options.postnet:
+        style = load_style(path or name)
+        if style.draw.postnet is None:
+            raise SystemExit(f"{text}: has no post-net; make one with tools/make_styles.py postnet")
+        yield "with", style
+        style.draw.postnet = None
+        yield "without", style
+        return
+    setting, _, values = options.setting.partition("=")
+    for value in values.split(","):
+        network = load_style(path or name).draw
+        network.config = replace(network.config, **{setting: float(value)})
+        yield value, StyleTransfer(network)
+
+
 def measure_style(options: argparse.Namespace, text: str) -> list[str]:
     """Lines of the table."""
-    name, _, path = text.partition("=")
-    heard, style = passages_of(options, name), load_style(path or name)
-    if style.draw.postnet is None:
-        raise SystemExit(f"{text}: has no post-net; make one with tools/make_styles.py postnet")
-    rows = {"copy": row(heard, lambda song, truth: song), "ceiling": row(heard, baselines.ceiling)}
-    rows["with"] = row(heard, lambda song, truth: style.transfer(song, RATE))
-    style.draw.postnet = None
-    rows["without"] = row(heard, lambda song, truth: style.transfer(song, RATE))
-    copy, ceiling = rows["copy"][0], rows["ceiling"][0]
-    lines = []
-    for kind in ("without", "with"):
-        way = f"{100 * (copy - rows[kind][0]) / (copy - ceiling):.1f} %"
-        lines.append(
-            f"| {name} | {kind} | {way} | "
-            + " | ".join(f"{v:.3f}" if "AUC" in c else f"{v:.2f}" for c, v in zip(COLUMNS, rows[kind], strict=True))
-            + " |"
-        )
+    name = text.partition("=")[0]
+    heard, lines = passages_of(options, name), []
+    copy, ceiling = (row(heard, make)[0] for make in (lambda song, truth: song, baselines.ceiling))
+    for kind, style in variants(options, text):
+        values = row(heard, lambda song, truth, style=style: style.transfer(song, RATE))  # type: ignore[misc]
+        way = f"{100 * (copy - values[0]) / (copy - ceiling):.1f} %"
+        cells = (f"{v:.3f}" if "AUC" in c else f"{v:.2f}" for c, v in zip(COLUMNS, values, strict=True))
+        lines.append(f"| {name} | {kind} | {way} | " + " | ".join(cells) + " |")
         print(lines[-1], flush=True)
     return lines
 
 
 def main() -> None:
-    """Measure, and write the page."""
+    """Measure, and write the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("data", type=Path)
     parser.add_argument("-s", "--style", action="append", required=True)
+    lever = parser.add_mutually_exclusive_group(required=True)
+    lever.add_argument("--postnet", action="store_true", help="with and without the style's")
+    lever.add_argument("--setting", help="NAME=VALUE,VALUE,…")
     parser.add_argument("--pieces", type=int, default=6)
     parser.add_argument("--seconds", type=float, default=12.0)
-    parser.add_argument("--cache", type=Path, default=Path("build/postnet"))
+    parser.add_argument("--cache", type=Path, default=Path("build/levers"))
     parser.add_argument("--out", type=Path)
     options = parser.parse_args()
     lines = [line for style in options.style for line in measure_style(options, style)]
-    head = ["style", "post-net", "part of the way", *COLUMNS]
+    head = ["style", "post-net" if options.postnet else f"`{options.setting.partition('=')[0]}`", "part of the way", *COLUMNS]
     table = "\n".join(["| " + " | ".join(head) + " |", "|" + "---|" * len(head), *lines])
     if options.out:
-        text = options.out.read_text(encoding="utf-8")
-        before, mark, _ = text.partition("<!-- generated -->\n")
-        if not mark:
-            sys.exit(f"{options.out}: has no line <!-- generated -->")
         with whole_file(options.out) as temporary:
-            temporary.write_text(f"{before}{mark}\n{table}\n", encoding="utf-8")
+            temporary.write_text(f"{table}\n", encoding="utf-8")
 
 
 if __name__ == "__main__":
