@@ -114,9 +114,9 @@ LSTM = [Run("lstm2017", "none", 1, seed) for seed in SEEDS]
 
 def train_all(options: argparse.Namespace) -> None:
     """All runs that are not finished, so many at once."""
-    wanted = [run for run in RUNS if not options.only or options.only in run.name]
+    wanted = [run for run in RUNS if not options.only or any(part in run.name for part in options.only)]
     if not wanted:
-        raise ValueError(f"no run's name contains {options.only!r}; they are {', '.join(run.name for run in RUNS)}")
+        raise ValueError(f"no run's name contains {' or '.join(options.only)}; they are {', '.join(run.name for run in RUNS)}")
     for split in ("train", "valid"):
         if not any(options.frames.glob(f"{options.style}-{split}-*.npz")):
             raise ValueError(f"no songs in {options.frames}: {options.style}-{split}-*.npz; render them with tools/make_styles.py render")
@@ -745,7 +745,7 @@ def arguments() -> argparse.Namespace:
         if name == "run":
             command.add_argument("name", choices=[run.name for run in RUNS])
         else:
-            command.add_argument("--only", help="runs whose name contains this")
+            command.add_argument("--only", action="append", help="runs whose name contains this; repeat for several")
         command.add_argument("--frames", type=Path, required=True, help="folder of rendered songs")
         command.add_argument("--work", type=Path, help="where checkpoints and logs lie; default RUNS/unfinished")
         _common(command)

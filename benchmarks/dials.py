@@ -2,6 +2,7 @@
 
     python benchmarks/dials.py DATA -s piano -s chiptune --out docs/dials.md
     python benchmarks/dials.py DATA -s piano -s rock --sweep --out docs/sweeps.md       strength, dream and grain, from end to end
+    python benchmarks/dials.py DATA -s piano -s rock --dream-curve                      what `transfer.DREAM_CURVE` should be
 
 DATA is a collection with midi.csv. The pieces are of the *valid* split: the ten test pieces of docs/quality.md choose nothing.
 """
@@ -19,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stylestream import evaluate, metrics, midi, recipes
-from stylestream.transfer import StyleTransfer, load_style
+from stylestream.transfer import DREAM_CURVE, StyleTransfer, load_style
 from stylestream.vocoder import Vocoder
 
 Array = NDArray[np.floating]
@@ -111,6 +112,28 @@ def sweeps(data: Path, styles: list[str], count: int) -> str:
     return "\n\n".join(parts) + "\n"
 
 
+LATENT_SHARES = (0.0, 0.3, 0.5, 0.6, 0.7, 0.77, 0.82, 0.86, 0.89, 0.92, 0.94, 0.96, 0.98, 1.0)
+
+
+def dream_curve(data: Path, styles: list[str], count: int) -> list[float]:
+    """Shares of the latents that lie at even distances from the song in the style: nine, the mean over styles."""
+    renderer, curves = evaluate.Renderer(evaluate.default_cache()), []
+    for style in styles:
+        player, recipe, protocol = load_style(style), recipes.recipe_of(style), evaluate.Protocol(pieces=count, seconds=6.0)
+        dreams = player.draw.config.steps * np.interp(LATENT_SHARES, DREAM_CURVE, np.linspace(0, 1, len(DREAM_CURVE)))
+        away = []
+        for excerpt in evaluate.excerpts(data, style, protocol, split="valid")[0]:
+            score = midi.load_score(excerpt.content)
+            song = evaluate.song_score(score if recipe.layers else recipes.target_score(score, recipe), excerpt.content, recipe)
+            sound = renderer.render(song, protocol.song_soundfont, excerpt)
+            made = [metrics.prepare(player.transfer(sound, evaluate.SAMPLE_RATE, drums=0.0, dream=dream)) for dream in dreams]
+            away.append([metrics.log_mel_l1(made[0], m) for m in made])
+        distance = np.maximum.accumulate(np.mean(away, axis=0))
+        curves.append(np.interp(np.linspace(0, distance[-1], len(DREAM_CURVE)), distance, LATENT_SHARES))
+        print(style, np.round(curves[-1], 3).tolist(), flush=True)
+    return [round(float(share), 3) for share in np.mean(curves, axis=0)]
+
+
 def uneven(positions: list[float], away: Array) -> float:
     """How much further the furthest turn of a dial leads than it would if equal turns were equal distances."""
     return float((np.diff(away) / np.diff(positions)).max() * (positions[-1] - positions[0]) / away[-1])
@@ -135,8 +158,12 @@ def main() -> None:
     parser.add_argument("-s", "--style", action="append", required=True)
     parser.add_argument("--pieces", type=int, default=4)
     parser.add_argument("--sweep", action="store_true", help="turn every dial from end to end instead")
-    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--out", type=Path, default=Path("docs/dials.md"))
+    parser.add_argument("--dream-curve", action="store_true", help="print the curve of the dream dial that would make its turns even")
     options = parser.parse_args()
+    if options.dream_curve:
+        print(dream_curve(options.data, options.style, options.pieces))
+        return
     if options.sweep:
         text = SWEEP_TEXT.format(arguments=" ".join(sys.argv[2:]), pieces=options.pieces)
         options.out.write_text(text + sweeps(options.data, options.style, options.pieces), encoding="utf-8")

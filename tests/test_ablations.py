@@ -40,7 +40,7 @@ def frames(tmp_path, rng) -> Path:
 
 
 def training(frames: Path, out: Path, **changes) -> Namespace:
-    given = {"frames": frames, "out": out, "work": None, "style": "strings", "minutes": 0.02, "jobs": 1, "only": "autoencoder-none-k1-s0"}
+    given = {"frames": frames, "out": out, "work": None, "style": "strings", "minutes": 0.02, "jobs": 1, "only": ["autoencoder-none-k1-s0"]}
     return Namespace(**given | changes)
 
 
