@@ -59,8 +59,8 @@ MAX_WORKERS = 4  # chunks in work at once
 PEAK_RAMP = 0.1  # of strength, see `final_gain`
 # Share of the latents that are the style's own at nine even positions of the dream dial. The first step of the network says nearly all
 # there is to say, the last ones next to nothing: counted in latents, nine tenths of the way lay in the last eighth of the dial. The curve
-# is the mean over the bundled styles of where equal distances (log-mel L1 from the song in the style) lie: docs/sweeps.md.
-DREAM_CURVE = (0.0, 0.69, 0.825, 0.881, 0.91, 0.931, 0.95, 0.971, 1.0)
+# is the mean over the bundled styles of where equal distances (log-mel L1 from the song in the style) lie: `benchmarks/dials.py --dream-curve`.
+DREAM_CURVE = (0.0, 0.617, 0.791, 0.86, 0.897, 0.922, 0.943, 0.964, 1.0)
 
 
 @dataclass(frozen=True)
@@ -89,7 +89,7 @@ def latents_of(dream: float, steps: int) -> float:
     """How many of the K latents, from the last, are the style's own at a position of the dream dial: 0 … K → 0 … K.
 
     >>> latents_of(0, 8), round(latents_of(4, 8), 2), latents_of(8, 8)
-    (0.0, 7.28, 8.0)
+    (0.0, 7.18, 8.0)
     """
     return steps * float(np.interp(dream / steps, np.linspace(0, 1, len(DREAM_CURVE)), DREAM_CURVE))
 
