@@ -59,7 +59,8 @@ MAX_WORKERS = 4  # chunks in work at once
 PEAK_RAMP = 0.1  # of strength, see `final_gain`
 # Share of the latents that are the style's own at nine even positions of the dream dial. The first step of the network says nearly all
 # there is to say, the last ones next to nothing: counted in latents, nine tenths of the way lay in the last eighth of the dial. The curve
-# is the mean over the bundled styles of where equal distances (log-mel L1 from the song in the style) lie: `benchmarks/dials.py --dream-curve`.
+# is the mean over the bundled styles of where equal distances (log-mel L1 from the song in the style) lie
+# (`benchmarks/dials.py --dream-curve`; docs/sweeps.md).
 DREAM_CURVE = (0.0, 0.617, 0.791, 0.86, 0.897, 0.922, 0.943, 0.964, 1.0)
 
 
