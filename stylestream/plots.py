@@ -5,6 +5,7 @@ Drawn with matplotlib's Agg canvas directly: no window, no global state, nothing
 
 from __future__ import annotations
 
+import itertools
 import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -186,7 +187,16 @@ def _draw_histogram(axes: Any, edges: Sequence[float], counts: Sequence[int], la
 # --- plots of numbers, as SVG that a page can hold ---------------------------------------------------------------------------------
 
 Curve = tuple[Sequence[float], Sequence[float], Sequence[float]]  # value, low and high at each place; NaN where there is none
-COLOURS = ("#0b6e99", "#b8500b", "#4d7c26", "#7b4fa3", "#8a6d00", "#a3324a")  # of equal lightness, told apart by the colour-blind
+COLOURS = (
+    "#0b6e99",
+    "#b8500b",
+    "#4d7c26",
+    "#7b4fa3",
+    "#8a6d00",
+    "#a3324a",
+    "#5a5a5a",
+    "#00796b",
+)  # of equal lightness, told apart by the colour-blind
 INK, PALE = "#333333", "#999999"
 
 
@@ -227,7 +237,7 @@ def plot_lines(panels: Sequence[tuple[str, Sequence[str], Mapping[str, Curve]]],
     """
     figure, every = _figure(len(panels), (3.6 * len(panels) + 1.2, 3.0), sharey=True)
     for axes, (title, places, named) in zip(every, panels, strict=True):
-        for colour, (name, (value, low, high)) in zip(COLOURS, named.items(), strict=False):
+        for colour, (name, (value, low, high)) in zip(itertools.cycle(COLOURS), named.items(), strict=False):
             at = range(len(places))
             axes.fill_between(at, low, high, color=colour, alpha=0.15, linewidth=0)
             axes.plot(at, value, "o-", color=colour, linewidth=1.8, markersize=4, label=name)
