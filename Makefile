@@ -39,13 +39,15 @@ styles: $(VENV)/.dev  ## retrain all bundled styles from the collection at DATA
 	@tools/system-packages
 	$(BIN)/python tools/make_styles.py all --data '$(DATA)' --work '$(WORK)'
 
-quality: $(VENV)/.dev  ## measure the bundled styles on held-out pieces of DATA; writes report/, README.md, docs/quality.md, the cards
+quality: $(VENV)/.dev  ## measure the bundled styles on held-out pieces of DATA; writes report/, README.md, docs/quality.md, docs/sound.md's pictures, the cards
 	@test -n '$(DATA)' || { echo "make quality DATA=FOLDER   (a folder with midi.csv and midi.tar.xz; see docs/data.md)"; exit 2; }
 	@tools/system-packages
 	$(BIN)/stylestream evaluate '$(DATA)' $(patsubst stylestream/styles/%.safetensors,-s %,$(wildcard stylestream/styles/*.safetensors)) \
 		$(addprefix --baselines ,$(wildcard benchmarks/baselines)) -o report --card --force
 	$(BIN)/python tools/fill README.md quality report/summary.md
 	$(BIN)/python tools/fill docs/quality.md quality report/report.md
+	$(BIN)/python tools/pictures report docs/images > report/pictures.md
+	$(BIN)/python tools/fill docs/sound.md pictures report/pictures.md
 
 picture: demo  ## the README's picture, of what make demo just drew
 	mkdir -p docs/images
