@@ -309,13 +309,34 @@ def train_lstm2017(options: argparse.Namespace) -> None:
     left = [run for run in LSTM if not finished(run, options)]
     if not left:
         return
-    from stylestream import baselines
-
     torch.set_num_threads(1)
     options.out.mkdir(parents=True, exist_ok=True)
-    _, songs = baselines.spectra_2017(options.data, options.style, jobs=options.jobs)
+    songs = spectra_2017(options.data, options.style, jobs=options.jobs)
     for run in left:
         fit_lstm2017(run, songs, options)
+
+
+def spectra_2017(data: Path, style: str, *, jobs: int | None) -> list[torch.Tensor]:
+    """The style's training pieces, rendered as the style's own training renders them, as the 2017 system sees them."""
+    from stylestream import baselines, midi, parallel
+
+    training = baselines.Lstm2017Training()
+    chosen = recipes.select(recipes.pieces(data, style), training.songs)
+    work = functools.partial(rendered_spectrum, style, training.max_seconds)
+    synthesizer = functools.partial(midi.Synthesizer, midi.find_soundfont("fluidr3"))
+    done = parallel.over_songs(work, recipes.read_pieces(data, chosen), setup=synthesizer, jobs=jobs)
+    good = sorted(((piece.path, S) for (piece, _), S in done if not isinstance(S, ValueError)), key=lambda pair: pair[0])
+    return [torch.from_numpy(S) for _, S in good]
+
+
+def rendered_spectrum(style: str, max_seconds: float, synthesizer: Any, task: tuple[recipes.Piece, bytes]) -> np.ndarray:
+    from stylestream import baselines, midi
+
+    score = recipes.target_score(midi.load_score(task[1]), recipes.recipe_of(style))
+    rng = np.random.default_rng(list(task[1][:64]))
+    start = float(rng.uniform(0, max(0.0, midi.duration_seconds(score) - max_seconds)))
+    y = synthesizer.render(score, start_seconds=start, max_seconds=max_seconds)
+    return baselines.spectrum_2017(y).half().numpy()
 
 
 def fit_lstm2017(run: Run, songs: Sequence[torch.Tensor], options: argparse.Namespace) -> None:

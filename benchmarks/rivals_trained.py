@@ -38,11 +38,11 @@ import torch
 from numpy.typing import NDArray
 
 from stylestream import audio, baselines, bootstrap, evaluate, metrics, recipes, train, workshop
+from stylestream.baselines import levelled
 from stylestream.cli import read_config
 from stylestream.features import FeatureConfig
 from stylestream.files import whole_file
 from stylestream.passages import read_sound, write_sound
-from stylestream.rivals import levelled
 from stylestream.style import Card, find_style, save_style
 
 Array = NDArray[np.floating]

@@ -3,22 +3,35 @@
 - *copy*: the song itself. Whoever is no closer to the truth than this has transferred nothing.
 - *random_piece*: another song of the style. All of the style, nothing of the song: what a metric of style alone would praise.
 - *equalise*: the song filtered to the mean spectrum of the style's training songs. Cheap, and strong on long-term timbre.
-- *musaicing*, *ulyanov*: two methods of others that need only sound of the style (`rivals`).
+- *musaicing* [1]_: every frame of the song is put together from frames of the style's sound, weighted by a constrained non-negative
+  factorisation. Real sound of the style, wherever the style has played such a note.
+- *ulyanov* [2]_: the song's frames are changed, by gradient descent, until a random convolution of them has the correlations that it has
+  of the style's frames, and still looks like the song. The texture synthesis of images, on a spectrogram.
 - *plain*: the autoencoder without views, the same DRAW shown the target itself in training. It learns to copy. It is a style file like
   any other (``train`` with no views) and is run like any other.
 - *lstm2017*: the system of 2017, on its own terms: 4.41 kHz, 513 bins, a frame-wise VAE with LSTMs, ten rounds of Griffin–Lim.
 - *ceiling*: the truth's own frames, brought back to sound with the song's phase: what the best possible canvas would score.
+- *mp3*, *mild_eq*: the song's twins, itself after a lossy codec and after a gentle equaliser. Nobody would say that they lost a note. Where
+  estimators of pitch and onsets read them otherwise than the song, the estimators err, and no result can be asked to keep more of a song.
 
-Waveforms are ``(C, N)`` at 44.1 kHz and keep their shape; level is not matched, the metrics do that.
+Waveforms are ``(C, N)`` at 44.1 kHz and keep their shape; level is not matched, the metrics do that. ``style_audio`` is a sequence of
+waveforms: training songs of the style, some seconds of each. What draws anything is deterministic given its seed.
+
+References
+----------
+.. [1] J. Driedger, T. Prätzlich and M. Müller, "Let it Bee: Towards NMF-inspired audio mosaicing", ISMIR 2015.
+.. [2] D. Ulyanov and V. Lebedev, "Audio texture synthesis and style transfer", 2016; evaluated by O. Cífka et al., "Self-supervised
+   VQ-VAE for one-shot music style transfer", ICASSP 2021.
 """
 
 from __future__ import annotations
 
-import functools
 import hashlib
+import io
+import math
 import time
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -29,15 +42,33 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from stylestream.features import FeatureConfig, LogFrequency, stft
-from stylestream.rivals import levelled, musaicing, ulyanov
 
 if TYPE_CHECKING:
-    from stylestream.recipes import Piece
     from stylestream.style import StyleData
 
 Array = NDArray[np.floating]
 
 FEATURES = FeatureConfig()
+MP3_KBPS = 128
+MILD_EQ_DB = 3.0  # up in the lows, down in the highs
+
+
+def levelled(y: Array, config: FeatureConfig = FEATURES) -> Tensor:
+    """Mono fold-down at ``config.loudness_lufs``: (C, N) → (N,). Silence stays silence."""
+    from stylestream.audio import loudness
+
+    mono = np.asarray(y, dtype=np.float32).mean(0, keepdims=True)
+    level = loudness(mono, config.sample_rate)
+    gain = 10 ** ((config.loudness_lufs - level) / 20) if math.isfinite(level) else 1.0
+    return torch.from_numpy(mono[0] * np.float32(gain))
+
+
+def _sounding(style_audio: Sequence[Array]) -> list[Array]:
+    """The songs that have any sound; ValueError if there is none."""
+    songs = [song for song in style_audio if np.size(song)]
+    if not songs:
+        raise ValueError("no sound of the style was given; pass waveforms of its training songs as style_audio")
+    return songs
 
 
 def copy(y: Array) -> Array:
@@ -63,56 +94,9 @@ def random_piece(y: Array, style_audio: Sequence[Array]) -> Array:
     ValueError
         If there is no sound of the style.
     """
-    songs = [song for song in style_audio if np.size(song)]
-    if not songs:
-        raise ValueError("no sound of the style was given; pass waveforms of its training songs as style_audio")
+    songs = _sounding(style_audio)
     drawn = songs[int(_digest(y), 16) % len(songs)].mean(0)
     return np.repeat(np.resize(drawn, y.shape[-1])[None], y.shape[0], axis=0).astype(np.float32)
-
-
-OF_STYLE_AUDIO: dict[str, Callable[[Array, Sequence[Array]], Array]] = {  # rows that are made of the song and sound of the style
-    "random_piece": random_piece,
-    "musaicing": musaicing,
-    "ulyanov": ulyanov,
-}
-
-
-def style_audio(data_root: str | Path, style: str, *, songs: int = 8, seconds: float = 8.0, cache: str | Path | None = None) -> list[Array]:
-    """Some seconds of each of a style's first training songs by hash, as its own training renders them.
-
-    Parameters
-    ----------
-    data_root : path
-        A collection (see ``recipes.pieces``).
-    style : str
-        A name in ``recipes.STYLE_RECIPES``.
-    cache : path, optional
-        Folder where renders are kept (see `cached`).
-
-    Returns
-    -------
-    list of array [shape=(2, M), 44.1 kHz]
-
-    Raises
-    ------
-    ValueError
-        If the style is unknown, or none of its songs can be played.
-    """
-    from stylestream import corpus, recipes
-
-    renderer = corpus.PieceRenderer(corpus.BuildConfig(max_seconds=seconds, min_seconds=min(seconds, 4.0)))
-    chosen = recipes.select(recipes.pieces(data_root, style), songs)
-    played = []
-    for _, content in recipes.read_pieces(data_root, chosen):
-        try:
-            played.append(
-                cached(renderer.sound, content, recipes.recipe_of(style), cache=cache, name="style", key=f"{style} {seconds}", seed=0)
-            )
-        except ValueError:  # a piece its recipe refuses is no loss: there are others
-            continue
-    if not played:
-        raise ValueError(f"none of the training songs of style {style!r} can be played; look at them with `stylestream doctor`")
-    return played
 
 
 # --- kept on disk ------------------------------------------------------------------------------------------------------------------
@@ -186,6 +170,46 @@ def costs(cache: str | Path) -> dict[str, tuple[int, float]]:
         with soundfile.SoundFile(path) as file:
             spent.setdefault(path.parent.name, []).append(float(file.comment.removesuffix(" s") or 0))
     return {name: (len(seconds), sum(seconds) / len(seconds)) for name, seconds in spent.items()}
+
+
+# --- twins -------------------------------------------------------------------------------------------------------------------------
+
+
+def mp3(y: Array, sample_rate: int = 44100) -> Array:
+    """The song through MP3 at 128 kbit/s and back: (C, N) → (C, N); of more than two channels the first stands for all."""
+    import soundfile
+
+    file = io.BytesIO()
+    peak = max(float(np.abs(y).max(initial=0.0)), 1.0)
+    settings: dict[str, Any] = {"bitrate_mode": "CONSTANT", "compression_level": _level(sample_rate)}
+    soundfile.write(file, y[:2].T / peak, sample_rate, format="MP3", subtype="MPEG_LAYER_III", **settings)
+    file.seek(0)
+    back = soundfile.read(file, dtype="float32", always_2d=True)[0].T * np.float32(peak)
+    aligned = np.pad(back[:, : y.shape[1]], ((0, 0), (0, max(0, y.shape[1] - back.shape[1]))))
+    return aligned if aligned.shape[0] == y.shape[0] else np.repeat(aligned[:1], y.shape[0], axis=0)
+
+
+def _level(sample_rate: int) -> float:
+    """libsndfile's compression level, 0 to 1, of `MP3_KBPS`: it goes down from the highest bit rate of the layer to the lowest."""
+    highest, lowest = (320, 32) if sample_rate >= 32000 else (160, 8)
+    return (highest - MP3_KBPS) / (highest - lowest)
+
+
+def mild_eq(y: Array, sample_rate: int = 44100) -> Array:
+    """The song with 3 dB more below 200 Hz and 3 dB less above 4 kHz: shelves of first order, (C, N) → (C, N)."""
+    from scipy.signal import lfilter
+
+    for hz, gain_db in ((200.0, MILD_EQ_DB), (4000.0, -MILD_EQ_DB)):
+        b, a = _shelf(hz, gain_db, sample_rate, low=hz < 1000)
+        y = lfilter(b, a, y, axis=-1)
+    return y.astype(np.float32)
+
+
+def _shelf(hz: float, gain_db: float, sample_rate: int, *, low: bool) -> tuple[Array, Array]:
+    """First-order shelf by the bilinear transform: of (s + G w) / (s + w) (low), or (G s + w) / (s + w) (high)."""
+    gain, w = 10 ** (gain_db / 20), np.tan(np.pi * hz / sample_rate)
+    b = np.array([1 + gain * w, gain * w - 1]) if low else np.array([gain + w, w - gain])
+    return b / (1 + w), np.array([1.0, (w - 1) / (1 + w)])
 
 
 # --- equalise ----------------------------------------------------------------------------------------------------------------------
@@ -280,6 +304,220 @@ def ceiling(y: Array, truth: Array, *, config: FeatureConfig = FEATURES) -> Arra
     x = vocoder.features(levelled(truth, config))
     sound = vocoder.synthesise(x, vocoder.analyse(levelled(y, config)[None])).numpy()
     return np.repeat(sound, y.shape[0], axis=0)
+
+
+# --- musaicing ---------------------------------------------------------------------------------------------------------------------
+
+
+@torch.no_grad()
+def musaicing(
+    y: Array,
+    style_audio: Sequence[Array],
+    *,
+    iterations: int = 10,
+    repetition_frames: int = 3,
+    polyphony: int = 10,
+    continuity_frames: int = 3,
+    style_seconds: float = 48.0,
+    n_fft: int = 4096,
+    hop_length: int = 1024,
+    phase_rounds: int = 8,
+    seed: int = 0,
+) -> Array:
+    """A song put together from frames of a style's sound.
+
+    Parameters
+    ----------
+    y : array [shape=(C, N), 44.1 kHz]
+    style_audio : sequence of array [shape=(C, M), 44.1 kHz]
+        Songs of the style; the first ``style_seconds`` of all of them together are used.
+    iterations, repetition_frames, polyphony, continuity_frames, seed
+        See `activations`.
+    phase_rounds : int
+        Of fast Griffin–Lim, from the phase that the style's own frames add up to.
+
+    Returns
+    -------
+    array [shape=(C, N)]
+
+    Raises
+    ------
+    ValueError
+        If there is no sound of the style.
+    """
+    songs = _sounding(style_audio)
+    analysis = {"n_fft": n_fft, "hop_length": hop_length}
+    target = stft(levelled(y), **analysis).abs()
+    frames = torch.cat([stft(levelled(song), **analysis) for song in songs], dim=1)
+    frames = frames[:, : max(1, round(style_seconds * FEATURES.sample_rate / hop_length))]
+    limits = {"repetition_frames": repetition_frames, "polyphony": polyphony, "continuity_frames": continuity_frames}
+    H = activations(target, frames.abs(), iterations=iterations, seed=seed, **limits)
+    S = frames @ H.to(frames.dtype)
+    return _sound_of(S, y, phase_rounds, **analysis)
+
+
+def _sound_of(S: Tensor, y: Array, phase_rounds: int, **analysis: int) -> Array:
+    from stylestream.vocoder import fast_griffin_lim
+
+    sound = fast_griffin_lim(S.abs(), iterations=phase_rounds, phase=S.angle(), samples=y.shape[-1], **analysis)
+    return np.repeat(sound.numpy()[None], y.shape[0], axis=0)
+
+
+def activations(
+    V: Tensor,
+    W: Tensor,
+    *,
+    iterations: int = 10,
+    repetition_frames: int = 3,
+    polyphony: int = 10,
+    continuity_frames: int = 3,
+    seed: int = 0,
+) -> Tensor:
+    """Weights with which columns of W, kept as they are, add up to V: Kullback–Leibler updates under three restrictions.
+
+    Each restriction weakens what it does not want by ``1 − round / iterations``, so that it is gentle at first and strict at last.
+
+    Parameters
+    ----------
+    V : Tensor [shape=(F, T), ≥ 0]
+        Magnitudes of the song.
+    W : Tensor [shape=(F, M), ≥ 0]
+        Magnitudes of the style's sound, frame after frame.
+    repetition_frames : int
+        A column may not sound again within so many frames: no stutter.
+    polyphony : int
+        Columns at once, before continuity is asked for.
+    continuity_frames : int
+        A column calls for so many of its neighbours before and after, in step: diagonals in the result, real passages in the sound.
+
+    Returns
+    -------
+    Tensor [shape=(M, T), ≥ 0]
+    """
+    tiny = torch.finfo(V.dtype).tiny ** 0.5
+    H = torch.rand(W.shape[1], V.shape[1], generator=torch.Generator().manual_seed(seed))
+    total = W.sum(0)[:, None] + tiny
+    for done in range(1, iterations + 1):
+        weaker = 1 - done / iterations
+        H = _without_repetition(H, repetition_frames, weaker)
+        H = _without_crowds(H, polyphony, weaker)
+        H = _with_continuity(H, continuity_frames)
+        H = H * (W.mT @ (V / (W @ H + tiny))) / total
+    return H
+
+
+def _without_repetition(H: Tensor, frames: int, weaker: float) -> Tensor:
+    largest = F.max_pool1d(H[None], 2 * frames + 1, stride=1, padding=frames)[0]
+    return torch.where(largest == H, H, weaker * H)
+
+
+def _without_crowds(H: Tensor, polyphony: int, weaker: float) -> Tensor:
+    least = H.topk(min(polyphony, len(H)), dim=0).values[-1]
+    return torch.where(least <= H, H, weaker * H)
+
+
+def _with_continuity(H: Tensor, frames: int) -> Tensor:
+    """Each value becomes the sum along its diagonal, ``frames`` before and after."""
+    padded = F.pad(H, (frames, frames, frames, frames))
+    rows, columns = H.shape
+    return torch.stack([padded[i : i + rows, i : i + columns] for i in range(2 * frames + 1)]).sum(0)
+
+
+# --- texture optimisation ----------------------------------------------------------------------------------------------------------
+
+
+def ulyanov(
+    y: Array,
+    style_audio: Sequence[Array],
+    *,
+    style_weight: float = 3.0,  # more moves timbre no further and loses notes
+    iterations: int = 30,
+    filters: int = 512,
+    kernel_frames: int = 11,
+    seed: int = 0,
+    config: FeatureConfig = FEATURES,
+) -> Array:
+    """A song whose spectrogram has the texture of a style's.
+
+    The published method, on our frames and with our vocoder, so that only the method differs from the other rows; it starts from the
+    song instead of noise, which a bounded number of rounds needs.
+
+    Parameters
+    ----------
+    y : array [shape=(C, N), 44.1 kHz]
+    style_audio : sequence of array [shape=(C, M), 44.1 kHz]
+    style_weight : float ≥ 0
+        Of the texture's relative error beside the content's.
+    iterations : int
+        Rounds of L-BFGS.
+    filters, kernel_frames : int
+        Of the random convolution over time; the rows of the frames are its channels.
+
+    Returns
+    -------
+    array [shape=(C, N)]
+
+    Raises
+    ------
+    ValueError
+        If there is no sound of the style.
+    """
+    from stylestream.vocoder import Vocoder
+
+    songs = _sounding(style_audio)
+    features = LogFrequency(config)
+    vocoder = Vocoder(features)
+    song = vocoder.analyse(levelled(y, config)[None])
+    kernel = random_kernel(config.n_bins, filters, kernel_frames, seed=seed)
+    texture = torch.stack([gram(responses(features(levelled(style, config)), kernel)) for style in songs]).mean(0)
+    x = textured(vocoder.frames(song), texture, kernel, style_weight=style_weight, iterations=iterations)
+    return np.repeat(vocoder.synthesise(x, song).numpy(), y.shape[0], axis=0)
+
+
+def random_kernel(n_bins: int, filters: int, kernel_frames: int, *, seed: int = 0) -> Tensor:
+    """Weights (filters, n_bins, kernel_frames) of a convolution that nobody trained."""
+    draw = torch.randn(filters, n_bins, kernel_frames, generator=torch.Generator().manual_seed(seed))
+    return draw * 2 / math.sqrt((n_bins + filters) * kernel_frames)
+
+
+def responses(x: Tensor, kernel: Tensor) -> Tensor:
+    """Rectified convolution over time: (F, T) → (filters, T)."""
+    return F.relu(F.conv1d(x[None], kernel, padding=kernel.shape[-1] // 2)[0])
+
+
+def gram(f: Tensor) -> Tensor:
+    """Which filters respond together, whenever that is: (filters, T) → (filters, filters), mean over time."""
+    return f @ f.mT / f.shape[1]
+
+
+def textured(x: Tensor, texture: Tensor, kernel: Tensor, *, style_weight: float, iterations: int) -> Tensor:
+    """Frames near to ``x`` in their responses, and near to ``texture`` in which respond together: (F, T) → (F, T).
+
+    Minimises |f − f_song|² / |f_song|² + style_weight · |G − texture|² / |texture|² by L-BFGS.
+    """
+    content = responses(x, kernel)
+    sizes = content.square().sum() + 1e-12, texture.square().sum() + 1e-12
+    found = x.clone(memory_format=torch.contiguous_format).requires_grad_()  # L-BFGS asks for it
+    optimizer = torch.optim.LBFGS(
+        [found], max_iter=iterations, max_eval=iterations + iterations // 4, history_size=10, line_search_fn="strong_wolfe"
+    )
+
+    def loss() -> Tensor:
+        optimizer.zero_grad()
+        f = responses(found, kernel)
+        total = (f - content).square().sum() / sizes[0] + style_weight * (gram(f) - texture).square().sum() / sizes[1]
+        total.backward()
+        return total
+
+    optimizer.step(loss)
+    return found.detach().clamp(0, 1.1)
+
+
+OF_STYLE_AUDIO: dict[str, Callable[[Array, Sequence[Array]], Array]] = {  # rows that are made of the song and sound of the style
+    "random_piece": random_piece,
+    "musaicing": musaicing,
+    "ulyanov": ulyanov,
+}
 
 
 # --- the system of 2017 ------------------------------------------------------------------------------------------------------------
@@ -432,72 +670,3 @@ def _crops(songs: Sequence[Tensor], batch: int, frames: int, generator: torch.Ge
     chosen = [songs[i] for i in torch.randint(len(songs), (batch,), generator=generator).tolist()]
     starts = [int(torch.randint(S.shape[1] - frames + 1, (), generator=generator)) for S in chosen]
     return torch.stack([S[:, start : start + frames] for S, start in zip(chosen, starts, strict=True)])
-
-
-def spectra_2017(
-    data_root: str | Path, style: str, training: Lstm2017Training = Lstm2017Training(), *, jobs: int | None = None
-) -> tuple[list[Piece], list[Tensor]]:
-    """The style's training pieces, rendered as the style's own training renders them, as the 2017 system sees them."""
-    from stylestream import parallel, recipes
-
-    chosen = recipes.select(recipes.pieces(data_root, style), training.songs)
-    work = functools.partial(_render_spectrum, style, training.max_seconds)
-    done = list(parallel.over_songs(work, recipes.read_pieces(data_root, chosen), setup=_synthesizer, jobs=jobs))
-    good = sorted(((task[0], S) for task, S in done if not isinstance(S, ValueError)), key=lambda pair: pair[0].path)
-    return [piece for piece, _ in good], [torch.from_numpy(S) for _, S in good]
-
-
-def _synthesizer() -> Any:
-    from stylestream import midi
-
-    return midi.Synthesizer(midi.find_soundfont("fluidr3"))
-
-
-def _render_spectrum(style: str, max_seconds: float, synthesizer: Any, task: tuple[Piece, bytes]) -> Array:
-    from stylestream import midi, recipes
-
-    score = recipes.target_score(midi.load_score(task[1]), recipes.recipe_of(style))
-    rng = np.random.default_rng(list(task[1][:64]))
-    start = float(rng.uniform(0, max(0.0, midi.duration_seconds(score) - max_seconds)))
-    return spectrum_2017(synthesizer.render(score, start_seconds=start, max_seconds=max_seconds)).half().numpy()
-
-
-def train_lstm2017(
-    data_root: str | Path,
-    style: str,
-    out: str | Path,
-    training: Lstm2017Training = Lstm2017Training(),
-    *,
-    jobs: int | None = None,
-    device: str = "cpu",
-    progress: Callable[[int, dict[str, float]], None] = lambda step, losses: None,
-) -> Path:
-    """Render a style's training pieces, train the 2017 system on them, and write a style file.
-
-    Returns
-    -------
-    Path
-        ``out``; `load_lstm2017` reads it.
-    """
-    from stylestream.style import Card, save_style
-
-    used, songs = spectra_2017(data_root, style, training, jobs=jobs)
-    model = fit_lstm2017(songs, training, device=device, progress=progress)
-    card = Card(
-        title=f"{style} (lstm2017)",
-        description="The system of 2017, a baseline: frame-wise VAE with LSTMs at 4.41 kHz.",
-        licence="Apache-2.0",
-        sources=tuple(_sources(used)),
-        training_steps=training.steps,
-        training_device=device,
-    )
-    config = asdict(model.config)
-    return save_style(out, model.state_dict(), model_config={"model": "lstm2017", **config}, feature_config={}, card=card)
-
-
-def _sources(used: Sequence[Piece]) -> Iterator[Any]:
-    from stylestream.style import Source
-
-    for name, licence in sorted({(piece.source, piece.licence) for piece in used}):
-        members = [piece for piece in used if (piece.source, piece.licence) == (name, licence)]
-        yield Source(name, licence, songs=len(members), hours=sum(piece.seconds for piece in members) / 3600)

@@ -36,7 +36,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from stylestream import __version__, baselines, bootstrap, curves, judge, metrics, recipes, timbre, twins
+from stylestream import __version__, baselines, bootstrap, curves, judge, metrics, recipes, timbre
 from stylestream.drums import USUAL_DRUMS
 from stylestream.passages import (
     QUICK,
@@ -81,7 +81,7 @@ OF_THE_SONG = ("mp3", "mild_eq")  # rows that say how well the estimators agree 
 MADE_BY = {  # row: the modules whose code decides what it is
     "network": ("chunks", "cymbals", "draw", "drums", "features", "rhythm", "transfer", "vocoder"),
     "baseline": ("baselines", "features", "vocoder"),
-    "scores": ("curves", "judge", "meters", "metrics", "sound", "timbre", "twins"),
+    "scores": ("curves", "judge", "meters", "metrics", "sound", "timbre"),
 }
 COLUMNS = {  # metric: heading
     "log_mel_l1": "log-mel L1, dB",
@@ -221,7 +221,7 @@ def rows_of(contenders: Contenders, seed: int = 0) -> dict[str, Row]:
         rows["plain"] = Row(_transferred(contenders.plain, seed), _network_key(contenders.plain, seed))
     if contenders.lstm2017 is not None:
         rows["lstm2017"] = Row(_lstm2017(contenders.lstm2017), key_of(code, contenders.lstm2017.read_bytes()))
-    rows |= {name: Row(_kept(name), key_of(code, source_hash(("rivals",)))) for name in COSTLY}
+    rows |= {name: Row(_kept(name), code) for name in COSTLY}
     rows[contenders.name] = Row(_transferred(contenders.style, seed))
     return rows | ({"with_drums": Row(_transferred(contenders.style, seed, drums=USUAL_DRUMS))} if data.drums else {})
 
@@ -393,7 +393,7 @@ class Judge:
         chosen = {name: row for name, row in rows.items() if self._wants(name, task)}
         takes = {name: self._take(name, row, task, stage) for name, row in chosen.items()}
         if task.excerpt.recorded:
-            code = source_hash(MADE_BY["scores"])
+            code = source_hash(MADE_BY["baseline"])
             takes |= {
                 name: Take(functools.partial(_as_itself, name, stage.song), key_of(name, code, stage.song.key)) for name in OF_THE_SONG
             }
@@ -512,7 +512,7 @@ def _of_sets(sound: metrics.Sound) -> dict[str, list[list[float]]]:
 
 
 def _as_itself(name: str, song: Take) -> Array:
-    return {"mp3": twins.mp3, "mild_eq": twins.mild_eq}[name](song.y)
+    return {"mp3": baselines.mp3, "mild_eq": baselines.mild_eq}[name](song.y)
 
 
 def _score(judge: Judge, task: Task) -> dict[str, Any]:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-import os
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -144,16 +144,24 @@ def test_a_result_that_cannot_be_made_leaves_nothing_behind(tmp_path: Path) -> N
     assert not list(tmp_path.rglob("*.*"))
 
 
-@pytest.mark.data
-def test_a_style_s_sound_is_its_training_songs(tmp_path: Path) -> None:
-    data = os.environ.get("STYLESTREAM_DATA")
-    if not data or not Path(data, "midi.csv").is_file():
-        pytest.skip("needs the music at $STYLESTREAM_DATA")
-    pytest.importorskip("symusic", reason="rendering needs symusic: pip install 'stylestream[midi]'")
-    played = baselines.style_audio(data, "chiptune", songs=2, seconds=2.0, cache=tmp_path)
-    assert [y.shape[0] for y in played] == [2, 2]
-    assert all(1.5 < y.shape[1] / RATE <= 2.01 and np.abs(y).max() > 0.01 for y in played)
-    assert baselines.costs(tmp_path)["style"][0] == 2
+# --- twins
+
+
+def test_a_song_after_mp3_is_the_song_aligned_and_not_quite(tone: Any) -> None:
+    y = tone(2.0)
+    heard = baselines.mp3(y)
+    assert heard.shape == y.shape
+    error = np.sum((heard - y) ** 2) / np.sum(y**2)
+    assert 1e-8 < error < 1e-2
+    assert baselines.mp3(np.concatenate([y, y])).shape == (4, y.shape[1])
+    assert baselines.mp3(y[:1]).shape == (1, y.shape[1])
+
+
+@pytest.mark.parametrize(("hz", "gain_db"), [(30, 3.0), (900, 0.0), (18000, -3.0)])
+def test_the_mild_equaliser_is_three_decibels_up_and_down(hz: float, gain_db: float) -> None:
+    y = 0.3 * np.sin(2 * np.pi * hz * np.arange(88200) / RATE)[None]
+    heard = baselines.mild_eq(y)[:, 22050:]
+    assert 10 * np.log10(np.mean(heard**2) / np.mean(y[:, 22050:] ** 2)) == pytest.approx(gain_db, abs=0.3)
 
 
 # --- ceiling

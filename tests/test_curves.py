@@ -10,7 +10,7 @@ import pytest
 
 pytest.importorskip("librosa", reason="evaluation needs the extra [eval]")
 
-from stylestream import curves, metrics, twins
+from stylestream import curves, metrics
 from stylestream.sound import FRAMES_PER_SECOND
 
 NOTES = np.dtype([("onset_seconds", "f8"), ("offset_seconds", "f8"), ("pitch", "i8"), ("velocity", "i8"), ("drum", "?")])
@@ -116,23 +116,3 @@ def test_the_kl_of_a_step_is_that_of_the_loss(style: Any, tone: Any) -> None:
     with torch.no_grad():
         loss = style.draw(x, x, torch.zeros(1, dtype=torch.int64), phase, texture=False)
     assert told == pytest.approx(loss["loss/kl_steps"].tolist(), rel=0.1)
-
-
-# --- twins
-
-
-def test_a_song_after_mp3_is_the_song_aligned_and_not_quite(tone: Any) -> None:
-    y = tone(2.0)
-    heard = twins.mp3(y)
-    assert heard.shape == y.shape
-    error = np.sum((heard - y) ** 2) / np.sum(y**2)
-    assert 1e-8 < error < 1e-2
-    assert twins.mp3(np.concatenate([y, y])).shape == (4, y.shape[1])
-    assert twins.mp3(y[:1]).shape == (1, y.shape[1])
-
-
-@pytest.mark.parametrize(("hz", "gain_db"), [(30, 3.0), (900, 0.0), (18000, -3.0)])
-def test_the_mild_equaliser_is_three_decibels_up_and_down(hz: float, gain_db: float) -> None:
-    y = sine(hz)[None]
-    heard = twins.mild_eq(y)[:, 22050:]
-    assert 10 * np.log10(np.mean(heard**2) / np.mean(y[:, 22050:] ** 2)) == pytest.approx(gain_db, abs=0.3)
