@@ -21,7 +21,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from stylestream import baselines, bootstrap, judge, metrics, midi, passages, recipes
+from stylestream import baselines, bootstrap, metrics, midi, passages, recipes
 from stylestream.files import whole_file
 from stylestream.style import find_style
 from stylestream.transfer import load_style
@@ -107,7 +107,7 @@ def passages_of(options: argparse.Namespace, name: str) -> Iterator[Passage]:
 
 def kept(options: argparse.Namespace, make: Callable[[], dict[str, Any]], *what: Any) -> dict[str, Any]:
     """What was measured once, as long as the code that makes and measures it is the same."""
-    code = passages.source_hash(("features", "vocoder", "sound", "metrics", "judge"))
+    code = passages.source_hash(("features", "vocoder", "sound", "metrics"))
     path = options.cache / "scores" / f"{passages.key_of(code, *what)}.json"
     if not path.is_file():
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -124,7 +124,7 @@ def measured(passage: Passage, kind: str, vocoder: Vocoder) -> dict[str, Any]:
     seconds = (time.process_time() - began) * RATE / y.shape[1]
     truth, sound = metrics.matched(passage.truth, metrics.prepare(y))
     found: dict[str, Any] = {name: float(ask(truth, sound, passage.notes)) for name, ask in SCORES.items()}
-    return found | {"seconds per second": seconds, "patches": judge.patch_numbers(sound).round(3).tolist()}
+    return found | {"seconds per second": seconds, "patches": metrics.patch_numbers(sound).round(3).tolist()}
 
 
 def measure(options: argparse.Namespace) -> list[dict[str, Any]]:
@@ -150,7 +150,7 @@ def measure(options: argparse.Namespace) -> list[dict[str, Any]]:
 
 def of_truth(passage: Passage) -> dict[str, Any]:
     """What the truth itself scores."""
-    patches = judge.patch_numbers(passage.truth).round(3).tolist()
+    patches = metrics.patch_numbers(passage.truth).round(3).tolist()
     return {"note AUC": float(metrics.note_auc(passage.truth, passage.notes)), "patches": patches}
 
 
@@ -172,7 +172,7 @@ def table(pieces: list[dict[str, Any]], kind: str) -> list[str]:
             cell(np.array([piece[kind][way][name] for piece in pieces]), groups, 3 if name in ("MR-STFT", "note AUC") else 2)
             for name in SCORES
         ]
-        told = judge.patches_auc(
+        told = metrics.patches_auc(
             *(
                 [np.array(p[part]["patches"]) if part == "truth" else np.array(p[kind][way]["patches"]) for p in pieces]
                 for part in ("truth", way)

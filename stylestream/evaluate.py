@@ -36,7 +36,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from stylestream import __version__, baselines, bootstrap, curves, judge, metrics, recipes, timbre
+from stylestream import __version__, baselines, bootstrap, curves, metrics, recipes, timbre
 from stylestream.drums import USUAL_DRUMS
 from stylestream.passages import (
     QUICK,
@@ -81,7 +81,7 @@ OF_THE_SONG = ("mp3", "mild_eq")  # rows that say how well the estimators agree 
 MADE_BY = {  # row: the modules whose code decides what it is
     "network": ("chunks", "cymbals", "draw", "drums", "features", "rhythm", "transfer", "vocoder"),
     "baseline": ("baselines", "features", "vocoder"),
-    "scores": ("curves", "judge", "meters", "metrics", "sound", "timbre"),
+    "scores": ("curves", "meters", "metrics", "sound", "timbre"),
 }
 COLUMNS = {  # metric: heading
     "log_mel_l1": "log-mel L1, dB",
@@ -508,7 +508,7 @@ def _style_reached(truth: metrics.Sound, result: metrics.Sound, style: str) -> S
 
 def _of_sets(sound: metrics.Sound) -> dict[str, list[list[float]]]:
     """What is asked of many results together: embeddings, and what the judge hears."""
-    return {"embeddings": timbre.embeddings(sound).round(4).tolist(), "patches": judge.patch_numbers(sound).round(2).tolist()}
+    return {"embeddings": timbre.embeddings(sound).round(4).tolist(), "patches": metrics.patch_numbers(sound).round(2).tolist()}
 
 
 def _as_itself(name: str, song: Take) -> Array:
@@ -754,8 +754,8 @@ def _asked_of_all(scored: Sequence[Mapping[str, Any]], row: str, metric: str, pi
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of too few pieces the value is NaN, which says it
         if metric == "judge_auc":
-            return judge.patches_auc(truths, results, groups=[scored[i]["group"] for i in pieces])
-        ask = judge.frechet_distance if metric == "frechet_distance" else judge.kernel_distance
+            return metrics.patches_auc(truths, results, groups=[scored[i]["group"] for i in pieces])
+        ask = metrics.frechet_distance if metric == "frechet_distance" else metrics.kernel_distance
         return ask(np.concatenate(truths), np.concatenate(results))
 
 

@@ -139,7 +139,7 @@ def _embedded(sound: Sound, model: Timbre) -> Tensor:
 
 @torch.no_grad()
 def embeddings(sound: Sound, *, model: Timbre | None = None) -> Array:
-    """Embeddings of a song's windows, (W, 32), unit length: what `judge.frechet_distance` and `judge.kernel_distance` take."""
+    """Embeddings of a song's windows, (W, 32), unit length: what `metrics.frechet_distance` and `metrics.kernel_distance` take."""
     model = load_timbre() if model is None else model
     return model.centered(_embedded(sound, model)).double().numpy()
 

@@ -10,7 +10,7 @@ import pytest
 pytest.importorskip("sklearn", reason="the judge needs the extra [eval]")
 pytest.importorskip("librosa", reason="spectra need the extra [eval]")
 
-from stylestream import judge
+from stylestream import metrics
 from stylestream.sound import Sound, prepare
 
 RATE = 44100
@@ -33,37 +33,37 @@ def truths() -> list[Sound]:
 
 
 def test_a_set_cannot_be_told_from_itself(truths: list[Sound]) -> None:
-    assert judge.judge_auc(truths, truths) == 0.5
+    assert metrics.judge_auc(truths, truths) == 0.5
 
 
 def test_other_songs_of_the_same_making_are_hard_to_tell_and_a_ripple_gives_away(truths: list[Sound]) -> None:
-    same = judge.judge_auc(truths, [song(seed) for seed in range(10, 16)])
-    rippled = judge.judge_auc(truths, [song(seed, ripple_db=3.0) for seed in range(10, 16)])
+    same = metrics.judge_auc(truths, [song(seed) for seed in range(10, 16)])
+    rippled = metrics.judge_auc(truths, [song(seed, ripple_db=3.0) for seed in range(10, 16)])
     assert 0.2 < same < 0.8
     assert rippled > 0.95
 
 
 def test_the_judge_is_the_same_judge_twice(truths: list[Sound]) -> None:
     others = [song(seed, ripple_db=0.3) for seed in range(20, 26)]
-    assert judge.judge_auc(truths, others) == judge.judge_auc(truths, others)
+    assert metrics.judge_auc(truths, others) == metrics.judge_auc(truths, others)
 
 
 def test_the_judge_is_never_asked_about_a_song_of_a_group_it_heard(truths: list[Sound]) -> None:
     # Two pieces, each three times: by songs it could learn the piece by heart, by groups there are two folds and nothing to learn.
     heard = [truths[0]] * 3 + [truths[1]] * 3
-    assert judge.judge_auc(heard, heard, groups=["a"] * 3 + ["b"] * 3) == 0.5
+    assert metrics.judge_auc(heard, heard, groups=["a"] * 3 + ["b"] * 3) == 0.5
 
 
 def test_one_song_is_too_few_for_a_judge(truths: list[Sound]) -> None:
     with pytest.warns(UserWarning, match="two songs at least; it is NaN"):
-        assert math.isnan(judge.judge_auc(truths[:1], truths[:1]))
+        assert math.isnan(metrics.judge_auc(truths[:1], truths[:1]))
     with pytest.raises(ValueError, match="2 truths and 1 results"):
-        judge.judge_auc(truths[:2], truths[:1])
+        metrics.judge_auc(truths[:2], truths[:1])
 
 
 def test_a_silent_and_a_very_short_song_can_be_judged(truths: list[Sound]) -> None:
     odd = [Sound(np.zeros(RATE)), Sound(truths[0].y[:300])]
-    assert 0 <= judge.judge_auc(truths[:2], odd) <= 1
+    assert 0 <= metrics.judge_auc(truths[:2], odd) <= 1
 
 
 def cloud(n: int, *, shift: float = 0.0, scale: float = 1.0, seed: int = 0, d: int = 4) -> np.ndarray:
@@ -76,14 +76,14 @@ def test_the_frechet_distance_of_gaussians_is_the_formula_s_and_scipy_s() -> Non
     a, b = cloud(500), cloud(400, shift=1.0, scale=2.0, seed=1)
     A, B = np.cov(a, rowvar=False), np.cov(b, rowvar=False)
     expected = ((a.mean(0) - b.mean(0)) ** 2).sum() + np.trace(A + B - 2 * sqrtm(A @ B).real)
-    assert judge.frechet_distance(a, b) == pytest.approx(expected, rel=1e-9)
-    assert judge.frechet_distance(a, b) == pytest.approx(4 * (1 + 1), rel=0.15)  # of each dimension: shift² + (2 − 1)²
+    assert metrics.frechet_distance(a, b) == pytest.approx(expected, rel=1e-9)
+    assert metrics.frechet_distance(a, b) == pytest.approx(4 * (1 + 1), rel=0.15)  # of each dimension: shift² + (2 − 1)²
 
 
 def test_a_cloud_is_at_no_distance_from_itself() -> None:
     a = cloud(50)
-    assert judge.frechet_distance(a, a) == pytest.approx(0, abs=1e-9)
-    assert judge.kernel_distance(a, a) == pytest.approx(0, abs=1e-9)
+    assert metrics.frechet_distance(a, a) == pytest.approx(0, abs=1e-9)
+    assert metrics.kernel_distance(a, a) == pytest.approx(0, abs=1e-9)
 
 
 def test_the_kernel_distance_is_scikit_learn_s_kernel_by_the_formula() -> None:
@@ -94,17 +94,17 @@ def test_the_kernel_distance_is_scikit_learn_s_kernel_by_the_formula() -> None:
     gamma = 1 / (2 * np.median(pairwise_distances(a)[np.triu_indices(40, 1)]) ** 2)
     aa, bb, ab = rbf_kernel(a, gamma=gamma), rbf_kernel(b, gamma=gamma), rbf_kernel(a, b, gamma=gamma)
     expected = 100 * ((aa.sum() - 40) / (40 * 39) + (bb.sum() - 30) / (30 * 29) - 2 * ab.mean())
-    assert judge.kernel_distance(a, b) == pytest.approx(expected)
+    assert metrics.kernel_distance(a, b) == pytest.approx(expected)
 
 
 def test_the_kernel_distance_of_two_draws_of_one_cloud_is_about_zero_and_grows_with_the_shift() -> None:
-    draws = [judge.kernel_distance(cloud(60), cloud(60, seed=seed)) for seed in range(1, 21)]
+    draws = [metrics.kernel_distance(cloud(60), cloud(60, seed=seed)) for seed in range(1, 21)]
     assert np.mean(draws) == pytest.approx(0, abs=0.5)
-    near, far = (judge.kernel_distance(cloud(60), cloud(60, shift=shift, seed=1)) for shift in (0.3, 1.0))
+    near, far = (metrics.kernel_distance(cloud(60), cloud(60, shift=shift, seed=1)) for shift in (0.3, 1.0))
     assert 0 < near < 0.1 * far
 
 
-@pytest.mark.parametrize("distance", [judge.frechet_distance, judge.kernel_distance])
+@pytest.mark.parametrize("distance", [metrics.frechet_distance, metrics.kernel_distance])
 def test_an_empty_set_is_at_no_known_distance(distance) -> None:
     with pytest.warns(UserWarning, match="fewer than two embeddings; it is NaN"):
         assert math.isnan(distance(cloud(5), cloud(0)))

@@ -12,7 +12,7 @@ import torch
 
 pytest.importorskip("librosa", reason="spectra need the extra [eval]")
 
-from stylestream import judge, recipes, timbre
+from stylestream import metrics, recipes, timbre
 from stylestream.sound import Sound, prepare
 from stylestream.style import Card, read_card, save_style
 
@@ -158,7 +158,7 @@ def test_other_notes_on_the_same_instruments_are_nearer_than_the_same_notes_on_o
 @pytest.mark.data
 def test_clouds_of_one_style_are_nearer_than_clouds_of_two(renders: dict[str, list[Sound]]) -> None:
     clouds = {style: [timbre.embeddings(sound) for sound in sounds] for style, sounds in renders.items()}
-    for distance in (judge.frechet_distance, judge.kernel_distance):
+    for distance in (metrics.frechet_distance, metrics.kernel_distance):
         within = distance(clouds["strings"][0], np.concatenate(clouds["strings"][1:]))
         between = distance(np.concatenate(clouds["rock"]), np.concatenate(clouds["strings"]))
         assert between > 3 * abs(within)
