@@ -1013,7 +1013,7 @@ def evaluate(
         raise WrongUsage("two styles of one name; rename a file")
 
     from stylestream import evaluate as evaluation
-    from stylestream import page, report
+    from stylestream import report
 
     chosen = {"pieces": pieces, "seconds": seconds, "song_soundfont": source_soundfont, "truth_soundfont": truth_soundfont, "seed": seed}
     protocol = evaluation.protocol_of(quick=quick, curves=not no_curves, **chosen)
@@ -1036,7 +1036,7 @@ def evaluate(
         )
         if others is not None:
             reports = [one | {"compared": report.compare(one, others)} for one in reports]
-        made = page.write(reports, out, command=_typed(), sounds=sounds)
+        made = report.write(reports, out, command=_typed(), sounds=sounds)
     for path, one in zip(paths, reports, strict=True):
         if card:
             update_card(path, metrics=report.card_metrics(one))

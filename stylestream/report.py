@@ -1,22 +1,32 @@
-"""Reports → JSON for programs; tables for the README, the cards and the console; what changed against another report.
+"""Reports → JSON for programs; tables for README, cards and console; one page to look at and listen to; what changed against another.
 
 ``report.json`` is a style's report as ``evaluate`` made it; of several styles, ``styles`` has one by name. The Markdown is what
-``tools/fill`` puts into the documentation. The page to look at and listen to is in ``page.py``.
+``tools/fill`` puts into the documentation. The page is one file to look at and listen to: plots as SVG, songs as MP3, no script, nothing
+fetched from anywhere. It says what was asked for, what came of it with its intervals, and what went wrong; the best, the median and the
+worst passage can be heard. `write` puts all of it into a folder.
 """
 
 from __future__ import annotations
 
+import base64
+import html
+import io
 import json
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from stylestream import bootstrap
-from stylestream.evaluate import COLUMNS, OF_THE_TRUTH
+import numpy as np
+from numpy.typing import NDArray
+
+from stylestream import bootstrap, plots
+from stylestream.evaluate import COLUMNS, OF_THE_TRUTH, SAMPLE_RATE, kept_sound
 
 if TYPE_CHECKING:
     from rich.console import Console
 
+Array = NDArray[np.floating]
 Report = Mapping[str, Any]
 
 LESS_IS_BETTER = ("log_mel_l1", "lsd", "lsd_16k", "mr_stft", "mfcc", "centroid")
@@ -279,3 +289,336 @@ def troubles(report: Report) -> list[str]:
     missing = [f"row {row}: {WHY_MISSING.get(row, 'not trained for this style')}" for row in report["missing"]]
     heard = [f"passed over: {path}: {reason}" for path, reason in report["refused"].items() if "was trained on" in reason]
     return [*missing, *heard, *(f"not scored: {path}: {reason}" for path, reason in report["failures"].items())]
+
+
+# --- page --------------------------------------------------------------------------------------------------------------------------
+
+LISTEN_LUFS = -20.0
+MP3_LEVEL = 0.55  # of libsndfile, 0 to 1: about 120 kbit/s
+CONTENT = ("chroma", "note_auc", "frame_f1", "flux", "onset_f1")  # what a result should keep; 1 is all of it
+KEEPS = "frame_f1"  # how well recordings are ranked by
+
+STYLE_SHEET = """
+:root { color-scheme: light; }
+body { font: 15px/1.5 system-ui, sans-serif; color: #222; background: #fff; max-width: 1100px; margin: 2rem auto; padding: 0 1rem; }
+h1 { font-size: 1.7rem; margin-bottom: .2rem; } h2 { margin-top: 2.5rem; border-bottom: 1px solid #ddd; } h3 { margin-top: 1.6rem; }
+table { border-collapse: collapse; font-variant-numeric: tabular-nums; font-size: .87rem; }
+th, td { padding: .2rem .55rem; text-align: right; border-bottom: 1px solid #eee; white-space: nowrap; }
+th:first-child, td:first-child { text-align: left; } thead th { border-bottom: 2px solid #999; vertical-align: bottom; }
+.wide { overflow-x: auto; } .ours { background: #fff4e8; font-weight: 600; } .span { color: #666; font-weight: 400; font-size: .8em; }
+.headline { font-size: 1.15rem; } .yes, .better { color: #2d6a1f; } .no, .worse { color: #a12622; font-weight: 600; }
+.note { color: #555; } code, pre { background: #f4f4f4; border-radius: 4px; } code { padding: .1em .3em; }
+pre { padding: .6rem .8rem; overflow-x: auto; } figure { margin: 1rem 0; } figcaption { color: #555; font-size: .87rem; }
+svg, img { max-width: 100%; height: auto; } audio { width: 100%; height: 2.2rem; }
+.listen { display: grid; grid-template-columns: repeat(auto-fit, minmax(15rem, 1fr)); gap: .4rem 1rem; }
+.listen p { margin: 0; font-weight: 600; }
+summary { cursor: pointer; color: #0b6e99; margin: .6rem 0; }
+"""
+
+
+def page(reports: Sequence[Report], *, command: str = "", sounds: Path | None = None) -> str:
+    """The whole page as HTML."""
+    names = ", ".join(one["style"] for one in reports)
+    body = [f"<h1>{_safe(names)}</h1>", _asked(reports[0], command), *(_section(one, sounds) for one in reports)]
+    title = _safe(f"StyleStream: {names}")
+    meta = '<meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">'
+    head = f"<head>{meta}<title>{title}</title><style>{STYLE_SHEET}</style></head>"
+    return f'<!doctype html>\n<html lang="en">{head}\n<body>{"".join(body)}</body></html>'
+
+
+def _safe(text: object) -> str:
+    return html.escape(str(text))
+
+
+def _asked(first: Report, command: str) -> str:
+    """The command, the protocol, versions and hardware."""
+    facts = {**first["made_with"], **{key: value for key, value in first["protocol"].items() if value is not None}}
+    said = " · ".join(f"{_safe(key.replace('_', ' '))} <b>{_safe(value)}</b>" for key, value in facts.items())
+    typed = f"<pre>{_safe(command)}</pre>" if command else ""
+    return f'{typed}<p class="note">{said}</p>'
+
+
+def _section(one: Report, sounds: Path | None) -> str:
+    parts = [f"<h2>{_safe(one['style'])}</h2>", _headline(one), _rows_plot(one), _tables(one), _claims(one), _changed(one)]
+    return "".join([*parts, _listening(one, sounds), _errors(one), _curves(one), _steps(one), _costs(one), _pieces(one), _troubles(one)])
+
+
+def _headline(one: Report) -> str:
+    reached = cell(way_of(one, one["style"]), span=True, percent=True)
+    if reached:
+        said = f"<b>{_safe(reached)}</b> of the way from the song to what a perfect canvas would give, on log-mel L1"
+    else:
+        said = (
+            "Real songs have no truth: the table says what of the song is kept, as far as the estimators can tell. Rows <b>mp3</b> and "
+            "<b>mild_eq</b> are the song itself, barely changed: more than they keep nobody can"
+        )
+    return f'<p class="headline">{said}; {len(one["pieces"])} passages, 95 % intervals over pieces.</p>'
+
+
+# --- page: tables ------------------------------------------------------------------------------------------------------------------
+
+
+def _table(heading: Sequence[str], lines: Sequence[Sequence[str]], *, ours: int = -1) -> str:
+    """Cells are HTML. ``ours``: the column that the table is about."""
+    marks = [' class="ours"' if i == ours else "" for i in range(len(heading))]
+    head = "".join(f"<th{mark}>{cell}</th>" for mark, cell in zip(marks, heading, strict=True))
+    body = "".join("<tr>" + "".join(f"<td{mark}>{cell}</td>" for mark, cell in zip(marks, line, strict=True)) + "</tr>" for line in lines)
+    return f'<div class="wide"><table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>'
+
+
+def _tables(one: Report) -> str:
+    return "".join(f"<h3>{_safe(title)}</h3>{_metric_table(part, one['style'])}" for title, part in parts_of(one))
+
+
+def _metric_table(part: Report, name: str) -> str:
+    rows = part["rows"]
+    lines = [["part of the way", *(_spanned(way_of(part, row), percent=True) for row in rows)]] if part["way"] else []
+    lines += [[_safe(text), *(_spanned(cells.get(metric)) for cells in rows.values())] for metric, text in headings(part).items()]
+    return _table(["", *map(_safe, rows)], lines, ours=1 + list(rows).index(name))
+
+
+def _spanned(value: Mapping[str, Any] | None, *, percent: bool = False) -> str:
+    """A mean, and under it its interval."""
+    text = _safe(cell(value, span=True, percent=percent))
+    mean, bracket, rest = text.partition(" [")
+    return f'{mean}<br><span class="span">{bracket.strip()}{rest}</span>' if bracket else text
+
+
+def _claims(one: Report) -> str:
+    if not one["claims"]:
+        return ""
+    lines = [[_safe(claim_text(claim)), _mark(claim["holds"], "kept", "not kept")] for claim in one["claims"]]
+    return f"<h3>Promises</h3>{_table(['promise', ''], lines)}"
+
+
+def _mark(good: bool, yes: str, no: str) -> str:
+    return f'<span class="yes">{yes}</span>' if good else f'<span class="no">{no}</span>'
+
+
+def _changed(one: Report) -> str:
+    compared = one.get("compared")
+    if not compared:
+        return ""
+    lines = [
+        [
+            _safe(COLUMNS.get(metric, metric)),
+            _safe(signed(cell)),
+            f'<span class="{cell["verdict"].split()[0]}">{cell["verdict"]}</span>',
+        ]
+        for metric, cell in compared["metrics"].items()
+        if cell["mean"] is not None
+    ]
+    note = f"Difference to {_safe(compared['style'])} of the other report, piece by piece; one value in twenty changes by chance."
+    return f'<h3>What changed</h3><p class="note">{note}</p>{_table(["", "difference [95 %]", ""], lines)}'
+
+
+def _costs(one: Report) -> str:
+    lines = [[_safe(row), f"{seconds:.2f}"] for row, seconds in one["cost"].items()]
+    note = "Seconds to make each row of a passage, where it was first made; baselines are kept and not made again."
+    return f'<details><summary>Cost</summary><p class="note">{note}</p>{_table(["row", "seconds a passage"], lines)}</details>'
+
+
+def _pieces(one: Report) -> str:
+    """Every single score of the style."""
+    name, metrics = one["style"], headings(one)
+    lines = [
+        [_safe(piece["path"]), f"{piece['start_seconds']:.1f} s", *(_number(piece["rows"][name].get(metric)) for metric in metrics)]
+        for piece in one["pieces"]
+    ]
+    table = _table(["passage", "from", *map(_safe, metrics.values())], lines)
+    return f"<details><summary>Every passage</summary>{table}</details>"
+
+
+def _number(value: float | None) -> str:
+    return "NaN" if value is None else f"{value:.2f}"
+
+
+def _troubles(one: Report) -> str:
+    refused = [f"passed over: {path}: {reason}" for path, reason in one["refused"].items() if "was trained on" not in reason]
+    said = [f"{piece['path']}: {text}" for piece in one["pieces"] for text in piece["warnings"]]
+    lines = "".join(f"<li>{_safe(text)}</li>" for text in (*troubles(one), *refused, *said))
+    return f"<h3>To be known</h3><ul>{lines}</ul>" if lines else ""
+
+
+# --- page: plots -------------------------------------------------------------------------------------------------------------------
+
+
+def _figure(svg: str, caption: str) -> str:
+    return f"<figure>{svg}<figcaption>{_safe(caption)}</figcaption></figure>"
+
+
+def _rows_plot(one: Report) -> str:
+    if not one["way"]:
+        return ""
+    cells = {row: columns["log_mel_l1"] for row, columns in one["rows"].items() if row != "truth"}
+    values = {row: (cell["mean"], cell["low"], cell["high"]) for row, cell in cells.items() if cell["mean"] is not None}
+    svg = plots.plot_dots(values, label="log-mel L1 to the truth, dB (less is closer)", highlight=one["style"])
+    return _figure(svg, "How far every row is from the truth: means over passages with 95 % intervals.")
+
+
+def _errors(one: Report) -> str:
+    titles = {"octave": "octave", "since_onset": "since the last onset", "polyphony": "notes sounding"}
+    rows = one["errors"]
+    if not rows or one["kind"] == "recordings":
+        return ""
+    panels = []
+    for axis, title in titles.items():
+        places = [place for place in next(iter(rows.values()))[axis] if any(rows[row][axis][place]["n"] for row in rows)]
+        panels.append((title, places, {row: _curve([rows[row][axis][place] for place in places]) for row in rows}))
+    svg = plots.plot_lines(panels, label="log-mel L1, dB")
+    return "<h3>Where the error is</h3>" + _figure(svg, "By octave, by the time since the last onset, and by how many notes sound.")
+
+
+def _curve(cells: Sequence[Mapping[str, Any]]) -> plots.Curve:
+    mean, low, high = ([math.nan if cell[key] is None else cell[key] for cell in cells] for key in ("mean", "low", "high"))
+    return mean, low, high
+
+
+def _curves(one: Report) -> str:
+    """Content kept against style reached, as the dials turn."""
+    if not one["curves"]:
+        return ""
+    dials = {dial: one["curves"][dial] for dial in ("strength", "dream")}
+    kept = [(dial, list(swept), {COLUMNS[m]: _swept(swept, m) for m in CONTENT}) for dial, swept in dials.items()]
+    reached = [(dial, list(swept), {one["style"]: _swept(swept, "log_mel_l1")}) for dial, swept in dials.items()]
+    count = next(iter(dials["strength"].values()))["chroma"]["n"]
+    return "".join(
+        [
+            "<h3>The dials</h3>",
+            _figure(
+                plots.plot_lines(kept, label="content kept"), f"What is kept of the song's notes, harmony and rhythm; {count} passages."
+            ),
+            _figure(plots.plot_lines(reached, label="log-mel L1 to the truth, dB"), "How far the style is from being reached."),
+        ]
+    )
+
+
+def _swept(swept: Mapping[str, Any], metric: str) -> plots.Curve:
+    return _curve([scores[metric] for scores in swept.values()])
+
+
+def _steps(one: Report) -> str:
+    """What each latent step tells, and what is lost with it."""
+    if not one["curves"]:
+        return ""
+    steps, whole = one["curves"]["steps"], one["curves"]["dream"]["0"]
+    places = [str(k + 1) for k in range(len(steps))]
+    told = [("KL, nats a cell", places, {"KL": _curve([step["kl"] for step in steps])})]
+    grew = [("change of the canvas, dB", places, {"dB": _curve([step["grew_db"] for step in steps])})]
+    lines = [
+        [
+            str(k + 1),
+            _spanned(step["kl"]),
+            _spanned(step["grew_db"]),
+            *(_lost(step["without"][m], whole[m]) for m in ("log_mel_l1", *CONTENT)),
+        ]
+        for k, step in enumerate(steps)
+    ]
+    heading = ["step", "KL", "canvas, dB", *(_safe(COLUMNS[m]) for m in ("log_mel_l1", *CONTENT))]
+    note = (
+        "What every step tells about the song (KL to the style's own expectation), by how much it changes the canvas, and how the scores "
+        "change when its latents are the style's own."
+    )
+    figures = _figure(plots.plot_lines(told, label="nats a cell"), "") + _figure(plots.plot_lines(grew, label="dB"), "")
+    return f'<h3>The steps</h3><p class="note">{note}</p><div class="listen">{figures}</div>{_table(heading, lines)}'
+
+
+def _lost(without: Mapping[str, Any], whole: Mapping[str, Any]) -> str:
+    if without["mean"] is None or whole["mean"] is None:
+        return "NaN"
+    return f"{without['mean'] - whole['mean']:+.3f}"
+
+
+# --- page: sound -------------------------------------------------------------------------------------------------------------------
+
+
+def cases(one: Report) -> list[tuple[str, Report]]:
+    """The best, the median and the worst passage: by the part of the way, of recordings by the notes that are kept."""
+    ranked = sorted(((_merit(piece, one["style"]), piece["path"]) for piece in one["pieces"]), reverse=True)
+    pieces = {piece["path"]: piece for piece in one["pieces"]}
+    places = dict.fromkeys((0, len(ranked) // 2, len(ranked) - 1))
+    names = ("best", "median", "worst") if len(places) == 3 else ("best", "worst")
+    return [(f"{name} ({ranked[i][0]:.2f})", pieces[ranked[i][1]]) for name, i in zip(names, places, strict=False)]
+
+
+def _merit(piece: Report, name: str) -> float:
+    rows = piece["rows"]
+    try:
+        if "ceiling" not in rows:
+            return float(rows[name][KEEPS])
+        copied, ours, best = (rows[row]["log_mel_l1"] for row in ("copy", name, "ceiling"))
+        return float((copied - ours) / (copied - best))
+    except (TypeError, ZeroDivisionError):  # a value is NaN
+        return -math.inf
+
+
+def _listening(one: Report, sounds: Path | None) -> str:
+    if sounds is None or not sounds.is_dir():
+        return ""
+    ranked = "the notes that are kept" if one["kind"] == "recordings" else "the part of the way"
+    heard = "".join(_case(title, piece, one, sounds) for title, piece in cases(one))
+    return f'<h3>To be heard</h3><p class="note">The best, the median and the worst passage by {ranked}, all at one loudness.</p>{heard}'
+
+
+def _case(title: str, piece: Report, one: Report, sounds: Path) -> str:
+    named = {"song": "song", "style": one["style"], "truth": "truth"}
+    there = {shown: kept_sound(sounds, one["style"], part, piece["id"]) for part, shown in named.items()}
+    played = {shown: y for shown, y in there.items() if y is not None}
+    players = "".join(f"<div><p>{_safe(shown)}</p>{_player(y)}</div>" for shown, y in played.items())
+    picture = base64.b64encode(plots.plot_spectrograms(played, SAMPLE_RATE)).decode()
+    image = f'<img alt="spectrograms of {_safe(", ".join(played))}" src="data:image/jpeg;base64,{picture}">'
+    return f'<h4>{_safe(title)}: {_safe(piece["path"])}</h4><div class="listen">{players}</div><figure>{image}</figure>'
+
+
+def _player(y: Array) -> str:
+    return f'<audio controls preload="metadata" src="data:audio/mpeg;base64,{base64.b64encode(encode(y)).decode()}"></audio>'
+
+
+def encode(y: Array) -> bytes:
+    """A waveform (C, N) at 44.1 kHz as MP3 of about 120 kbit/s, at −20 LUFS where its peaks allow."""
+    import soundfile
+
+    from stylestream.audio import loudness
+
+    level = loudness(y, SAMPLE_RATE)
+    gain = 10 ** ((LISTEN_LUFS - level) / 20) if math.isfinite(level) else 1.0
+    gain = min(gain, 0.97 / max(float(np.abs(y).max(initial=0.0)), 1e-9))
+    file = io.BytesIO()
+    soundfile.write(file, (y[:2] * gain).T, SAMPLE_RATE, format="MP3", compression_level=MP3_LEVEL)
+    return file.getvalue()
+
+
+# --- all of it, into a folder ------------------------------------------------------------------------------------------------------
+
+
+def write(reports: Sequence[Report], folder: str | Path, *, command: str = "", sounds: str | Path | None = None) -> Path:
+    """Write ``report.json``, ``report.html``, ``report.md`` and ``summary.md``, each whole or not at all.
+
+    Parameters
+    ----------
+    command : str
+        What was asked for, as it can be typed again.
+    sounds : path, optional
+        Where ``evaluate_all`` left the songs (``keep``); without it the page has nothing to listen to.
+
+    Returns
+    -------
+    Path
+        Of the page.
+    """
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    summary = [markdown_summary(reports).strip(), markdown_claims(reports).strip()]
+    tables = [markdown(one).strip() for one in reports]
+    _write(folder / "summary.md", "\n\n".join(part for part in summary if part))
+    _write(folder / "report.md", "\n\n".join(part for part in summary + tables if part))
+    _write(folder / "report.json", json.dumps(as_json(reports, command), indent=1, ensure_ascii=False, allow_nan=False))
+    _write(folder / "report.html", page(reports, command=command, sounds=None if sounds is None else Path(sounds)))
+    return folder / "report.html"
+
+
+def _write(path: Path, text: str) -> None:
+    from stylestream.files import whole_file
+
+    with whole_file(path) as temporary:
+        temporary.write_text(text + "\n", encoding="utf-8")

@@ -131,7 +131,7 @@ def test_an_evaluation_is_a_report(scores: Path, fonts: None, tiny_style: Path, 
 
     import torch
 
-    from stylestream import page
+    from stylestream import report
     from stylestream.baselines import Lstm2017, Lstm2017Config
     from stylestream.style import Card, save_style
 
@@ -166,7 +166,7 @@ def test_an_evaluation_is_a_report(scores: Path, fonts: None, tiny_style: Path, 
     assert list(made["curves"]["dream"]) == ["0", "0.5", "1", "1.5", "2"]
     assert len(made["curves"]["steps"]) == 2
     assert made["curves"]["strength"]["1"] == made["curves"]["dream"]["0"]
-    path = page.write([made], tmp_path / "REPORT", command="stylestream evaluate", sounds=tmp_path / "kept")
+    path = report.write([made], tmp_path / "REPORT", command="stylestream evaluate", sounds=tmp_path / "kept")
     assert path.read_text().count("<audio") == 6  # song, result, truth of the best and the worst
     assert report.load_reports(tmp_path / "REPORT") == {"tiny": {"command": "stylestream evaluate", **made}}
     assert report.markdown(made).startswith("tiny: 2 held-out pieces")

@@ -13,7 +13,7 @@ import pytest
 
 pytest.importorskip("librosa", reason="evaluation needs the extra [eval]")
 
-from stylestream import evaluate, page, report
+from stylestream import evaluate, report
 from stylestream.passages import key_of, write_sound
 
 METRICS = [metric for metric in evaluate.COLUMNS if not metric.startswith("roughness")]
@@ -140,7 +140,7 @@ def test_the_summary_has_a_line_a_style_and_the_card_the_means() -> None:
 
 def test_a_report_comes_back_from_its_file_and_others_are_refused(tmp_path: Path) -> None:
     made = report_of(cells(**GOOD))
-    page.write([made], tmp_path, command="stylestream evaluate x")
+    report.write([made], tmp_path, command="stylestream evaluate x")
     assert report.load_reports(tmp_path / "report.json") == {"rock": {"command": "stylestream evaluate x", **made}}
     (tmp_path / "two.json").write_text(json.dumps(report.as_json([made, made | {"style": "jazz"}])))
     assert set(report.load_reports(tmp_path / "two.json")) == {"rock", "jazz"}
@@ -219,7 +219,7 @@ def test_the_page_is_whole_and_fetches_nothing(tmp_path: Path, rng: np.random.Ge
     for piece in made["pieces"]:
         for part in ("song", "style", "truth"):
             write_sound(tmp_path / f"{key_of(name, part, piece['id'])}.flac", rng.normal(scale=0.1, size=(2, 22050)).astype(np.float32))
-    text = page.page([made], command="stylestream evaluate '<script>'", sounds=tmp_path)
+    text = report.page([made], command="stylestream evaluate '<script>'", sounds=tmp_path)
     tags = Tags(text)
     assert "<b>rock" not in text
     assert "<script" not in text
@@ -236,18 +236,18 @@ def test_the_sound_of_the_page_is_the_song(tone: Any) -> None:
     import soundfile
 
     y = tone(1.0)
-    heard, sample_rate = soundfile.read(io.BytesIO(page.encode(y)), always_2d=True)
+    heard, sample_rate = soundfile.read(io.BytesIO(report.encode(y)), always_2d=True)
     assert sample_rate == 44100
     size = min(len(heard), y.shape[1])
     assert np.corrcoef(heard[:size, 0], y[0, :size])[0, 1] > 0.99
-    assert len(page.encode(y)) < 40_000  # a second at 120 kbit/s, and a header
-    assert page.encode(np.zeros((1, 44100), np.float32))
+    assert len(report.encode(y)) < 40_000  # a second at 120 kbit/s, and a header
+    assert report.encode(np.zeros((1, 44100), np.float32))
 
 
 def test_the_best_the_median_and_the_worst_are_shown() -> None:
     made = report_of(cells(**GOOD))
     for place, one in enumerate(made["pieces"]):
         one["rows"]["rock"] = {**one["rows"]["rock"], "log_mel_l1": [3.0, 8.0, 5.0, 4.0, None][place]}
-    assert [(title.split()[0], piece["path"]) for title, piece in page.cases(made)] == [("best", "0"), ("median", "2"), ("worst", "4")]
+    assert [(title.split()[0], piece["path"]) for title, piece in report.cases(made)] == [("best", "0"), ("median", "2"), ("worst", "4")]
     made["pieces"] = made["pieces"][:2]
-    assert [piece["path"] for _, piece in page.cases(made)] == ["0", "1"]
+    assert [piece["path"] for _, piece in report.cases(made)] == ["0", "1"]
