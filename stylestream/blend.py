@@ -1,15 +1,18 @@
-"""What ``-s`` names → one style in memory; styles between styles: ``rock:0.6,strings:0.4``.
+"""What ``-s`` names → one style in memory: a style, a recording as one, or a style between styles: ``rock:0.6,strings:0.4``.
 
-A name is a style's, a style file's path, or a recording's (``clip``).
+*A recording* is a style at once and without training. The bundled base is a network of many styles with an ear: a style encoder, trained
+with it, that hears in a clip of any orchestration where its sound lies among the styles. What the encoder hears becomes the embedding of a
+style of its own, and the clip's mean spectrum, smoothed over an octave, its first canvas; the rest is the base. How far that leads, beside
+the song equalised to the clip: docs/clips.md.
 
-Styles that ``train`` makes are fine-tunes of a base, and between such weights lies no barrier [1]_: a straight line from one network to
-another passes through networks that paint as well, in a style between. So a blend of one *family*, styles of one base, is one network,
-whose weights, mean spectrum and settings are means of its styles'; it costs what one style costs. Styles of several families cannot
-share weights: each family paints, and the pictures are mixed in dB (`network.Together`), at the cost of a network for each family. Both
-ways are smooth; measured, and against mixing embeddings inside the base: docs/morphs.md. Drums have no mean: of the styles that have
-a drummer, the one with the largest share lends it.
+*A blend* is a style between styles. Those that ``train`` makes are fine-tunes of a base, and between such weights lies no barrier [1]_: a
+straight line from one network to another passes through networks that paint as well, in a style between. So a blend of one *family*,
+styles of one base, is one network, whose weights, mean spectrum and settings are means of its styles'; it costs what one style costs.
+Styles of several families cannot share weights: each family paints, and the pictures are mixed in dB (`network.Together`), at the cost of
+a network for each family. Both ways are smooth; measured, and against mixing embeddings inside the base: docs/morphs.md. Drums have no
+mean: of the styles that have a drummer, the one with the largest share lends it.
 
-Conventions: shares are positive and sum to 1; a blend of one style is that style, to the bit.
+Conventions: shares are positive and sum to 1; a blend of one style is that style, to the bit. Frames (F, T) are as `features` makes them.
 
 References
 ----------
@@ -27,11 +30,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from stylestream.recipes import AUDIO_SUFFIXES, SCORE_SUFFIXES
-from stylestream.style import SUFFIX, Card, Source, StyleData, find_style, load_style_file
+from stylestream.style import SUFFIX, Card, Source, StyleData, base_path, find_style, load_style_file
 
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from stylestream.draw import StyleVector
+    from stylestream.features import LogFrequency
+
+MAX_CLIP_SECONDS = 30.0  # of a recording: more of it tells little more
+MIN_CLIP_SECONDS = 3.0  # as long as the clips that the encoder was trained on
 MAX_STYLES = 8  # each is read into memory
 MAX_SHARE = 1e6
 # Of a network's settings those that are numbers on a line; all others are its shape, and must be equal.
@@ -42,6 +50,9 @@ FURTHEST = 0.6  # relative distance of weights: fine-tunes of one base are 0.15 
 _PART = re.compile(r"(?P<name>.+?):(?P<share>[+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?|nan|inf)", re.DOTALL)
 
 Shares = tuple[tuple[str, float], ...]
+
+
+# --- names and shares --------------------------------------------------------------------------------------------------------------
 
 
 def parse(text: str) -> Shares:
@@ -133,6 +144,9 @@ def _find(name: str | Path) -> Path:
     return Path(name)
 
 
+# --- in memory ---------------------------------------------------------------------------------------------------------------------
+
+
 @dataclass(frozen=True)
 class Blend:
     """What is played: a style for each family, with its share, and the card of all."""
@@ -146,7 +160,7 @@ class Blend:
 def load_blend(style: str | Path) -> Blend:
     """What ``-s`` names, in memory: a style, a recording as one, or a blend of several.
 
-    Raises as `parse`, `style.load_style_file`, `clip.clip_style` and `blend`.
+    Raises as `parse`, `style.load_style_file`, `clip_style` and `blend`.
     """
     from stylestream.network import network_of
 
@@ -158,15 +172,80 @@ def load_blend(style: str | Path) -> Blend:
 
 
 def _load(name: str | Path) -> StyleData:
-    if not is_recording(name):
-        return load_style_file(find_style(name))
-    from stylestream.clip import clip_style
-
-    return clip_style(_find(name))
+    return clip_style(_find(name)) if is_recording(name) else load_style_file(find_style(name))
 
 
 def _shares_of(style: str | Path) -> Sequence[tuple[str | Path, float]]:
     return parse(style) if isinstance(style, str) else ((style, 1.0),)
+
+
+# --- a recording as a style --------------------------------------------------------------------------------------------------------
+
+
+def clip_style(path: str | Path) -> StyleData:
+    """A style made of one recording.
+
+    Parameters
+    ----------
+    path : str or Path
+        Any audio file, the sound of a video, or MIDI; its first 30 seconds are heard.
+
+    Returns
+    -------
+    StyleData
+        The base's network, with the recording as its one style.
+
+    Raises
+    ------
+    ValueError, OSError
+        If it cannot be read, is shorter than three seconds, or silent; or there is no base, or it has no style encoder.
+    """
+    import torch
+
+    from stylestream.features import LogFrequency
+    from stylestream.network import features_of, network_of
+
+    base = load_style_file(base_path())
+    network = network_of(base, "base")
+    x = clip_frames(path, LogFrequency(features_of(base, "base")))
+    with torch.no_grad():
+        return _as_one_style(base, network.clip_vector(x[None]), Path(path))
+
+
+def clip_frames(path: str | Path, features: LogFrequency) -> Tensor:
+    """Frames (F, T) of the start of a recording, as one channel at the loudness of training. Raises as `clip_style`."""
+    import torch
+
+    from stylestream import audio
+
+    config = features.config
+    y, rate = audio.load(path, sample_rate=config.sample_rate, mono=True, max_seconds=MAX_CLIP_SECONDS)
+    if y.shape[1] < MIN_CLIP_SECONDS * rate:
+        raise ValueError(f"{path}: {y.shape[1] / rate:.1f} s long; as a style a recording needs at least {MIN_CLIP_SECONDS:g} s")
+    level_lufs = audio.loudness(y, rate)
+    if not math.isfinite(level_lufs):
+        raise ValueError(f"{path}: silent in its first {MAX_CLIP_SECONDS:g} s; give a recording in which something sounds there")
+    return features(torch.from_numpy(y[0] * 10 ** ((config.loudness_lufs - level_lufs) / 20)).float())
+
+
+def _as_one_style(base: StyleData, heard: StyleVector, path: Path) -> StyleData:
+    weights = {name: tensor for name, tensor in base.weights.items() if not name.startswith("clip.")}  # the ear has heard
+    embedding, mean_frames = heard
+    card = Card(
+        title=path.stem,
+        description=f"Made of one recording, {path.name}, without training.",
+        licence="the recording's own",
+        sources=(Source(path.name, "the recording's own"), *base.card.sources),
+    )
+    return replace(
+        base,
+        weights=weights | {"style": embedding, "mean_frames": mean_frames},
+        model_config={**base.model_config, "styles": 1, "clip_channels": 0},
+        card=card,
+    )
+
+
+# --- styles between styles ---------------------------------------------------------------------------------------------------------
 
 
 def blend(styles: Sequence[StyleData], shares: Sequence[float], names: Sequence[str]) -> Blend:

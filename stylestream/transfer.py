@@ -770,7 +770,7 @@ def load_style(style: str | Path, *, device: str = "cpu", half: bool | None = No
     Parameters
     ----------
     style : str or Path
-        A bundled or installed style's name; a style file; a recording (`clip.clip_style`); or a blend of any of these,
+        A bundled or installed style's name; a style file; a recording (`blend.clip_style`); or a blend of any of these,
         ``"rock:0.6,strings:0.4"`` (`blend.parse`).
     device : str
         "cpu", "cuda", "cuda:1", "mps".

@@ -20,6 +20,7 @@ import torch
 from torch import Tensor
 
 from stylestream import corpus, doctor, recipes, views
+from stylestream.blend import BLENDED_SETTINGS
 from stylestream.corpus import BuildConfig, FrameStore
 from stylestream.dataset import DESCRIPTION, Dataset
 from stylestream.draw import DrawConfig
@@ -61,7 +62,6 @@ _INHERITED = (
     "clip_channels",
     "postnet_channels",
 )  # the base has an ear, a style of its own needs none; a post-net stays where there is one
-_FREE_SETTINGS = ("beta", "scale_db", "texture_scale_db", "phase_iterations", "grain_power", "partial_lift")
 
 
 @dataclass(frozen=True)
@@ -246,7 +246,7 @@ def _start(base: str | Path | None, wanted: Mapping[str, Any]) -> StyleData | No
 
 def _different(data: StyleData, wanted: Mapping[str, Any]) -> list[str]:
     own = {**asdict(DrawConfig()), **data.model_config}
-    return [key for key, value in wanted.items() if key not in (*_FREE_SETTINGS, *_INHERITED, "styles") and value != own.get(key)]
+    return [key for key, value in wanted.items() if key not in (*BLENDED_SETTINGS, *_INHERITED, "styles") and value != own.get(key)]
 
 
 def _adopted(data: StyleData, wanted: Mapping[str, Any], name: str) -> DrawConfig:
@@ -254,7 +254,7 @@ def _adopted(data: StyleData, wanted: Mapping[str, Any], name: str) -> DrawConfi
     for key in _different(data, wanted):
         raise ValueError(f"[model] {key} is {wanted[key]!r}, in {name} it is another; leave it out, or start from nothing with --from none")
     own = construct(DrawConfig, data.model_config, f"--from {name}")
-    return replace(own, clip_channels=0, **{key: wanted[key] for key in _FREE_SETTINGS if key in wanted})  # `start_weights` has no ear
+    return replace(own, clip_channels=0, **{key: wanted[key] for key in BLENDED_SETTINGS if key in wanted})  # `start_weights` has no ear
 
 
 # -- OUT.ckpt/ -------------------------------------------------------------------------------------------------------------

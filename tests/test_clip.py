@@ -10,8 +10,7 @@ import soundfile
 import torch
 
 from stylestream import baselines, metrics
-from stylestream.blend import load_blend, locate
-from stylestream.clip import clip_frames, clip_style
+from stylestream.blend import clip_frames, clip_style, load_blend, locate
 from stylestream.features import LogFrequency
 from stylestream.transfer import load_style
 
