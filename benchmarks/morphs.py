@@ -23,9 +23,8 @@ from torch import Tensor, nn
 
 from stylestream import metrics, midi, passages, recipes
 from stylestream.blend import load_blend
-from stylestream.network import Together, network_of
-from stylestream.style import base_path, load_style_file
-from stylestream.transfer import StyleTransfer, load_style
+from stylestream.style import base_path, load_style_file, network_of
+from stylestream.transfer import StyleTransfer, Together, load_style
 
 Array = NDArray[np.floating]
 SHARES = [round(0.1 * i, 1) for i in range(11)]

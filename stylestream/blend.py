@@ -8,7 +8,7 @@ the song equalised to the clip: docs/clips.md.
 *A blend* is a style between styles. Those that ``train`` makes are fine-tunes of a base, and between such weights lies no barrier [1]_: a
 straight line from one network to another passes through networks that paint as well, in a style between. So a blend of one *family*,
 styles of one base, is one network, whose weights, mean spectrum and settings are means of its styles'; it costs what one style costs.
-Styles of several families cannot share weights: each family paints, and the pictures are mixed in dB (`network.Together`), at the cost of
+Styles of several families cannot share weights: each family paints, and the pictures are mixed in dB (`transfer.Together`), at the cost of
 a network for each family. Both ways are smooth; measured, and against mixing embeddings inside the base: docs/morphs.md. Drums have no
 mean: of the styles that have a drummer, the one with the largest share lends it.
 
@@ -30,7 +30,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from stylestream.recipes import AUDIO_SUFFIXES, SCORE_SUFFIXES
-from stylestream.style import SUFFIX, Card, Source, StyleData, base_path, find_style, load_style_file
+from stylestream.style import SUFFIX, Card, Source, StyleData, base_path, features_of, find_style, load_style_file, network_of
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -162,8 +162,6 @@ def load_blend(style: str | Path) -> Blend:
 
     Raises as `parse`, `style.load_style_file`, `clip_style` and `blend`.
     """
-    from stylestream.network import network_of
-
     shares = _shares_of(style)
     loaded = [_load(name) for name, _ in shares]
     for data, (name, _) in zip(loaded, shares, strict=True):
@@ -203,7 +201,6 @@ def clip_style(path: str | Path) -> StyleData:
     import torch
 
     from stylestream.features import LogFrequency
-    from stylestream.network import features_of, network_of
 
     base = load_style_file(base_path())
     network = network_of(base, "base")

@@ -622,8 +622,7 @@ def card_lines(card: Card, path: Path) -> Iterator[str]:
 @styles_app.command("install")
 def styles_install(file: Annotated[Path, typer.Argument(metavar="FILE")], force: Force = False) -> int:
     """Copy a style file to your style folder, so that its name finds it."""
-    from stylestream.network import features_of, network_of
-    from stylestream.style import install_style, load_style_file
+    from stylestream.style import features_of, install_style, load_style_file, network_of
 
     with _wrong_usage():
         data = load_style_file(file)

@@ -25,9 +25,8 @@ from numpy.typing import NDArray
 from stylestream import audio, midi
 from stylestream.drums import FAMILIES, GRID, SAMPLE_RATE, TICKS, DrumLayer, Numbers, loop, plan_hits, play
 from stylestream.features import LogFrequency
-from stylestream.network import features_of, network_of
 from stylestream.recipes import Piece, StyleRecipe, pieces, read_pieces, select, target_score
-from stylestream.style import load_style_file, read_card, update_drums
+from stylestream.style import features_of, load_style_file, network_of, read_card, update_drums
 from stylestream.transfer import Dials, StyleTransfer
 
 Array = NDArray[np.float32]

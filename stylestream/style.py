@@ -1,12 +1,13 @@
-"""The style file: weights, configs and card in one ``.safetensors``; and where styles are found.
+"""The style file: weights, configs and card in one ``.safetensors``; its network; and where styles are found.
 
 A style file is a safetensors file [1]_: eight bytes of header length, a JSON header, tensors. Weights are kept in float16.
 Everything else is one JSON text in the header's metadata under the key ``stylestream``: format version, package version, feature
 config, model config, card, and the ids and melody fingerprints of the training songs, by which an evaluation refuses songs that
 the style has seen. A style with a drum layer (``drums.py``) has it in tensors of its own, whole numbers that are kept as they are.
 
-Loading executes nothing: JSON and plain tensors are all there is. Every size is checked before memory is taken. A file that is
-wrong, truncated, newer than this package, or a pickle raises ``ValueError`` with one line that says so.
+Loading executes nothing: JSON and plain tensors are all there is. Every size is checked before memory is taken: a network is given its
+sizes before it is given memory, so that a file that asks for a terabyte gets one line. A file that is wrong, truncated, newer than this
+package, or a pickle raises ``ValueError`` with one line that says so.
 
 A style is named by a path, by the name of a bundled style, or by the name of one installed in the user's style folder, in this
 order. Reading a card or listing styles does not import torch.
@@ -26,7 +27,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from stylestream import __version__
 from stylestream.files import whole_file
@@ -34,11 +35,17 @@ from stylestream.files import whole_file
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from stylestream.draw import Draw, DrawConfig
+    from stylestream.features import FeatureConfig
+
+    Config = TypeVar("Config", FeatureConfig, DrawConfig)
+
 FORMAT_VERSION = 2  # 1 had no drums; a style without them is still written so, for readers of that time
 DRUMS = "drums."  # what the names of a drum layer's tensors begin with
 SUFFIX = ".safetensors"
 MAX_FILE_BYTES = 64 * 2**20  # sixteen times what a bundled style may be: a file beyond it is not a style
 MAX_HEADER_BYTES = 16 * 2**20
+MAX_STEPS = 64  # of a network: a hostile style file must not run for ever
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
 
@@ -382,6 +389,74 @@ def _fingerprints(metadata: dict[str, Any], path: Path) -> dict[str, list[int]]:
 
 def _one_line(error: BaseException) -> str:
     return " ".join(str(error).split())[:200]
+
+
+# -------------------------------------------------------------------------------------------------------- its network
+
+
+def network_of(data: StyleData, where: str) -> Draw:
+    """The network of a style, with its weights.
+
+    Parameters
+    ----------
+    where : str
+        What the style is called in messages: a path, or names.
+
+    Raises
+    ------
+    ValueError
+        If it is a baseline's and no style's, its settings are not a network's, or the weights or frames do not fit it.
+    """
+    from stylestream.draw import DrawConfig
+
+    if "model" in data.model_config:  # a network of another kind says so; DrawConfig has no such field
+        kind = str(data.model_config["model"])[:40]
+        raise ValueError(f"{where}: a baseline ({kind}), not a style; `stylestream evaluate --baselines FOLDER` compares styles with it")
+    config = _from_table(DrawConfig, data.model_config, where)
+    if not 1 <= config.steps <= MAX_STEPS:
+        raise ValueError(f"{where}: a network of {config.steps} steps; a style has 1 to {MAX_STEPS}; get the style file again")
+    draw = _fitted(config, data, where)
+    rows = features_of(data, where).n_bins
+    if config.n_bins != rows:
+        raise ValueError(f"{where}: a network of {config.n_bins} rows, frames of {rows}; get the style file again")
+    return draw
+
+
+def features_of(data: StyleData, where: str) -> FeatureConfig:
+    """What a style's frames are. Raises ValueError as `network_of`."""
+    from stylestream.features import FeatureConfig
+
+    return _from_table(FeatureConfig, data.feature_config, where)
+
+
+def _fitted(config: DrawConfig, data: StyleData, where: str) -> Draw:
+    import torch
+
+    from stylestream.draw import Draw
+
+    try:
+        with torch.device("meta"):  # sizes only: a config that asks for a terabyte gets none
+            draw = Draw(config)
+        draw.load_state_dict(data.weights, assign=True)
+    except (RuntimeError, TypeError, ValueError, ZeroDivisionError) as error:
+        reason = " ".join(str(error).split())[:120]
+        raise ValueError(f"{where}: the weights do not fit the network they are for ({reason}); get the style file again") from None
+    return draw
+
+
+def _from_table(kind: type[Config], table: Mapping[str, Any], where: str) -> Config:
+    """A config dataclass from a style file's table; a stranger's file, so names and types are checked."""
+    known = {f.name: type(f.default) for f in fields(kind)}
+    for name, value in table.items():
+        if name not in known:
+            raise ValueError(f"{where}: unknown setting {name!r} in {kind.__name__}; upgrade with: pip install --upgrade stylestream")
+        fits = isinstance(value, (int, float)) if known[name] is float else isinstance(value, known[name])
+        if not fits or isinstance(value, bool):
+            raise ValueError(f"{where}: {name} is {value!r}, not a {known[name].__name__}; get the style file again")
+    try:
+        return kind(**table)
+    except (ValueError, ZeroDivisionError) as error:
+        raise ValueError(f"{where}: {error}; get the style file again") from None
 
 
 # ---------------------------------------------------------------------------------------------------------------- finding

@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import math
 import tempfile
-from collections.abc import Callable, Generator, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import ExitStack, closing, nullcontext
 from dataclasses import dataclass, field, replace
 from numbers import Real
@@ -26,7 +26,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from stylestream import audio
 from stylestream.blend import load_blend
@@ -35,9 +35,8 @@ from stylestream.cymbals import REACH_FRAMES, without_cymbals
 from stylestream.draw import Draw
 from stylestream.drums import NO_HITS, USUAL_DRUMS, DrumLayer, Hits, layer_of, plan_hits, play
 from stylestream.features import FeatureConfig, LogFrequency
-from stylestream.network import Together, features_of, network_of
 from stylestream.rhythm import NO_PULSE, Beats, BeatTracker, Pulse, phase
-from stylestream.style import Card
+from stylestream.style import Card, features_of, network_of
 from stylestream.vocoder import Analysis, Vocoder
 
 Array = np.ndarray[Any, Any]
@@ -93,6 +92,44 @@ def latents_of(dream: float, steps: int) -> float:
     (0.0, 7.18, 8.0)
     """
     return steps * float(np.interp(dream / steps, np.linspace(0, 1, len(DREAM_CURVE)), DREAM_CURVE))
+
+
+class Together(nn.Module):
+    """Networks of different families, which cannot share weights, as one: each paints, and the canvases are mixed in dB.
+
+    It has what `StyleTransfer` asks of a `Draw`. Its cost is that of all of them.
+
+    Parameters
+    ----------
+    networks : sequence of Draw
+        Of frames of one kind.
+    shares : sequence of float
+        Sum to 1.
+    """
+
+    def __init__(self, networks: Sequence[Draw], shares: Sequence[float]) -> None:
+        super().__init__()
+        self.networks, self.shares = nn.ModuleList(networks), tuple(shares)
+        self.context_frames = max(network.context_frames for network in networks)
+        # chunks begin where a cell of every network does
+        grid = math.lcm(*(network.config.grid_frames for network in networks))
+        rounds = math.fsum(share * network.config.phase_iterations for network, share in zip(networks, shares, strict=True))
+        most = max(network.config.steps for network in networks)
+        self.config = replace(networks[0].config, steps=most, attention="conv", patch_frames=grid, phase_iterations=rounds)
+
+    def transfer(self, view: Tensor, *, dream: float = 0.0, canvases: bool = False, **rest: Any) -> Tensor:
+        """As `Draw.transfer`. The dream goes over all steps of each network, however many those are."""
+        painted = torch.zeros(())
+        for network, share in zip(self.networks, self.shares, strict=True):
+            assert isinstance(network, Draw)
+            own = network.transfer(view, dream=dream * network.config.steps / self.config.steps, canvases=canvases, **rest)
+            painted = painted.to(own) + share * (self._aligned(own, network.config.steps) if canvases else own)
+        return painted
+
+    def _aligned(self, canvases: Tensor, steps: int) -> Tensor:
+        """The canvases of a network of fewer steps, some of them shown twice; the textured one is the last, where there is one."""
+        shown = [min(k * steps // self.config.steps, steps - 1) for k in range(self.config.steps)]
+        return torch.cat([canvases[shown], canvases[-1:]])
 
 
 @dataclass(frozen=True)

@@ -230,8 +230,7 @@ def make_plan(
 def _start(base: str | Path | None, wanted: Mapping[str, Any]) -> StyleData | None:
     """The style to start from; None: from nothing."""
     from stylestream.features import FeatureConfig
-    from stylestream.network import network_of
-    from stylestream.style import base_path, find_style, load_style_file
+    from stylestream.style import base_path, find_style, load_style_file, network_of
 
     if base == "none":
         return None

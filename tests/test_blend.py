@@ -13,9 +13,8 @@ import torch
 from stylestream.blend import blend, distance, label, load_blend, locate, normalised, parse
 from stylestream.draw import Draw, DrawConfig
 from stylestream.features import FeatureConfig
-from stylestream.network import Together, network_of
-from stylestream.style import Card, Source, StyleData, find_style, load_style_file, save_style
-from stylestream.transfer import StyleTransfer, load_style
+from stylestream.style import Card, Source, StyleData, find_style, load_style_file, network_of, save_style
+from stylestream.transfer import StyleTransfer, Together, load_style
 
 SMALL = DrawConfig(
     steps=2, view_channels=8, view_blocks=1, encoder_channels=8, decoder_channels=8, texture_channels=8, texture_blocks=1, mix_groups=2
