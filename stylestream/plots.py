@@ -184,6 +184,49 @@ def _draw_histogram(axes: Any, edges: Sequence[float], counts: Sequence[int], la
     axes.set_ylabel("songs")
 
 
+# --- what a training shows while it runs -------------------------------------------------------------------------------------------
+
+
+def canvas_figure(pictures: Sequence[NDArray[np.float32]], titles: Sequence[str]) -> Any:
+    """Frames (F, T) beside each other, low notes below; as a matplotlib figure."""
+    from matplotlib.figure import Figure
+
+    columns = -(-len(pictures) // 2)
+    figure = Figure(figsize=(2.2 * columns, 6), dpi=80, layout="constrained")
+    for axes, x, title in zip(figure.subplots(2, columns, squeeze=False).flat, pictures, titles, strict=False):
+        axes.imshow(x, origin="lower", aspect="auto", vmin=0.1, vmax=1.0, cmap="magma", interpolation="antialiased")
+        axes.set_title(title, fontsize=9, parse_math=False)
+    for axes in figure.axes:
+        axes.set_axis_off()
+    return figure
+
+
+def curve_figure(history: Sequence[Mapping[str, float]]) -> Any:
+    """Held-out way over minutes, with the lines of copying and of the ceiling; as a matplotlib figure."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(7, 4), dpi=80, layout="constrained")
+    axes = figure.subplots()
+    minutes = [row["seconds"] / 60 for row in history]
+    axes.plot(minutes, [100 * row["score/way"] for row in history], marker=".", label="held-out transfer")
+    axes.axhline(0, color="gray", linestyle=":", label="copying the song")
+    if history and "score/ceiling" in history[-1]:
+        axes.axhline(100 * history[-1]["score/ceiling"], color="gray", linestyle="--", label="ceiling: the target through the vocoder")
+    axes.set_xlabel("minutes of training")
+    axes.set_ylabel("way from song to target, %")
+    axes.legend(loc="lower right", fontsize=8)
+    return figure
+
+
+def pixels(figure: Any) -> NDArray[np.uint8]:
+    """A figure's picture, (H, W, 3)."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+
+    canvas = FigureCanvasAgg(figure)
+    canvas.draw()
+    return np.asarray(canvas.buffer_rgba())[..., :3].copy()
+
+
 # --- plots of numbers, as SVG that a page can hold ---------------------------------------------------------------------------------
 
 Curve = tuple[Sequence[float], Sequence[float], Sequence[float]]  # value, low and high at each place; NaN where there is none

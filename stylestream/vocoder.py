@@ -475,6 +475,20 @@ class Vocoder(nn.Module):
         return (F.pad(y, (reach, reach)).unfold(0, 2 * reach + 1, 1) @ phases).reshape(-1)[:samples]
 
 
+def sound_of(x: Tensor, *, iterations: int = 8) -> Tensor:
+    """Waveform (1, N) of frames (F, T) alone, at the working loudness: the phase is made up, so it is a little hollow.
+
+    >>> x = torch.zeros(324, 87)
+    >>> x[135:138] = 0.8
+    >>> tuple(sound_of(x, iterations=2).shape)
+    (1, 44032)
+    """
+    vocoder, frames = Vocoder(method="pghi", iterations=iterations), x.shape[-1]
+    low, high = (torch.ones(band.n_fft // 2 + 1, frames, dtype=torch.complex64) for band in (vocoder.low, vocoder.high))
+    silence = torch.zeros(1, (frames - 1) * vocoder.features.config.hop_length)
+    return vocoder.synthesise(x.float().cpu(), Analysis(silence, low, high, (), 0))
+
+
 def _low_share(n_fft: int, sample_rate: float, *, from_hz: float = 1000.0, to_hz: float = 1500.0) -> Tensor:
     """Share of the low band in the sum of the two, for every bin: 1 below, 0 above."""
     hz = torch.arange(n_fft // 2 + 1) * (sample_rate / n_fft)

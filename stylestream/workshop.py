@@ -1,4 +1,4 @@
-"""Folders of music → style file: what is planned, what is prepared, what is written.
+"""Folders of music → style file: what is planned, prepared, shown while it runs, and written.
 
 `train` is the whole way, and `OUT.ckpt/` its workbench: the plan, the songs' frames, checkpoints and logs. The same call goes on where
 it was interrupted; another one is refused. The loop itself is `stylestream.train.fit`.
@@ -7,6 +7,7 @@ it was interrupted; another one is refused. The loop itself is `stylestream.trai
 from __future__ import annotations
 
 import contextlib
+import functools
 import json
 import math
 import shutil
@@ -16,17 +17,18 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
-from stylestream import corpus, doctor, recipes, views
+from stylestream import audio, corpus, doctor, plots, recipes, views
 from stylestream.blend import BLENDED_SETTINGS
 from stylestream.corpus import BuildConfig, FrameStore
 from stylestream.dataset import DESCRIPTION, Dataset
-from stylestream.draw import DrawConfig
+from stylestream.draw import Draw, DrawConfig
 from stylestream.files import whole_file
 from stylestream.passages import same_melody
-from stylestream.preview import Excerpt, show
 from stylestream.team import Team, assemble
 from stylestream.train import (
     LEAST_BATCH,
@@ -34,13 +36,16 @@ from stylestream.train import (
     TrainConfig,
     batch_of,
     construct,
+    distance_db,
     fit,
     load_checkpoint,
     nearest,
     new_state,
+    stand_in,
     start_weights,
     train_step,
 )
+from stylestream.vocoder import Vocoder, sound_of
 
 if TYPE_CHECKING:
     from stylestream.style import Card, Source, StyleData
@@ -53,6 +58,8 @@ TUNE = TrainConfig(
 )  # fmt: skip
 RENDER_SHARE = 0.25  # of the minutes given, at most, goes into rendering
 SHOW_SECONDS = 110.0  # between two previews
+EXCERPT_SECONDS = 4.0  # of music in one
+PAUSE_SECONDS = 0.4  # in it between song, result and target
 MOST_BATCH = 256
 LITTLE_SECONDS = 1800.0
 LARGE_BYTES = 200e6  # of a file, or an hour: it is not listened to in the first minute
@@ -400,8 +407,6 @@ def first_look(sources: Sequence[str], config: BuildConfig, *, seconds: float = 
 
 def _lasts_hours(path: Path) -> bool:
     """By what its head says; a score, and a file whose head says nothing, do not."""
-    from stylestream import audio
-
     try:
         seconds = None if path.suffix.lower() in recipes.SCORE_SUFFIXES else audio.info(path).seconds
     except (ValueError, OSError):
@@ -569,6 +574,87 @@ def view_config(plan: Plan, store: FrameStore) -> views.ViewConfig:
     return replace(usual, **plan.views)
 
 
+# -- what a training sounds and looks like while it runs --------------------------------------------------------------------
+# In the preview folder, at every showing: ``step-N.ogg``, the song, the result and the target after one another; ``step-N.png``, the
+# canvas after every step of the painter between song and target; ``curve.png``, the held-out score so far, between its two lines: what
+# copying the song scores, and what the target itself scores after the way through frames and back. The excerpt is of a held-out piece.
+
+
+class Excerpt:
+    """A passage of a held-out piece: the song that is shown, and the target.
+
+    Parameters
+    ----------
+    held_out : FrameStore
+    seconds : float
+        Taken from a quarter of the piece on: past the introduction.
+    """
+
+    def __init__(self, held_out: FrameStore, *, seconds: float = EXCERPT_SECONDS) -> None:
+        _, self.style, first, count = max(held_out.songs, key=lambda song: song[3])
+        frames = min(count, round(seconds * 44100 / 512))
+        start = first + min(count // 4, count - frames)
+        window = slice(start, start + frames)
+        self.target = held_out.frames[0, window].T.float()[None] / corpus.LEVELS  # (1, F, T)
+        self.song = stand_in(held_out, window, self.target)
+        self.phase = held_out.phase[window].T.float()[None] / 127
+
+    @functools.cached_property
+    def sounds(self) -> tuple[Tensor, Tensor]:
+        """Song and target, (1, N) each."""
+        return sound_of(self.song[0]), sound_of(self.target[0])
+
+    @functools.cached_property
+    def ceiling_db(self) -> float:
+        """How far the target's frames are from themselves after the way to a sound and back."""
+        target = self.target.cpu()
+        return distance_db(Vocoder().features(self.sounds[1])[..., : target.shape[-1]], target)
+
+    def canvases(self, model: Draw) -> Tensor:
+        """The canvas after every step, and with its texture: (K + 1, F, T)."""
+        style = self.style if model.config.styles > 1 else 0
+        return model.transfer(self.song, style=style, phase=self.phase, canvases=True)[:, 0].float().cpu()
+
+    def heard(self, result: Tensor) -> NDArray[np.float32]:
+        """Song, result (F, T) and target after one another, (N,); the result has the song's phase, as a transfer has."""
+        song, target = self.sounds
+        vocoder = Vocoder()
+        styled = vocoder.synthesise(result, vocoder.analyse(song))
+        pause = torch.zeros(1, round(PAUSE_SECONDS * 44100))
+        y = torch.cat([song, pause, styled, pause, target], 1)[0].numpy()
+        return np.asarray(y * min(1.0, 0.9 / max(float(np.abs(y).max()), 1e-6)), dtype=np.float32)
+
+
+def show(model: Draw, excerpt: Excerpt, history: Sequence[Mapping[str, float]], folder: Path, step: int, writer: Any = None) -> None:
+    """Write excerpt, canvases and curve of the weights as they are.
+
+    Parameters
+    ----------
+    history : sequence of rows of scores
+    writer : torch.utils.tensorboard.SummaryWriter, optional
+        Gets sound and pictures too.
+
+    Raises
+    ------
+    OSError
+        If a file cannot be written.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    canvases = excerpt.canvases(model)
+    y = excerpt.heard(canvases[-1])
+    audio.save(folder / f"step-{step}.ogg", y, 44100)
+    titles = ["the song", *(f"canvas {k}" for k in range(1, len(canvases))), "with texture", "the target"]
+    pictures = [excerpt.song[0].cpu().numpy(), *canvases.numpy(), excerpt.target[0].cpu().numpy()]
+    figures = {f"step-{step}.png": plots.canvas_figure(pictures, titles), "curve.png": plots.curve_figure(history)}
+    for name, figure in figures.items():
+        with whole_file(folder / name) as temporary:
+            figure.savefig(temporary, format="png", metadata={"Software": None})
+    if writer is not None:
+        writer.add_audio("excerpt: song, result, target", y[None], step, sample_rate=44100)
+        for name, figure in zip(("canvas", "curve"), figures.values(), strict=True):
+            writer.add_image(name, plots.pixels(figure), step, dataformats="HWC")
+
+
 class Watch:
     """What a user sees of a training: a line, rows of scores, previews, TensorBoard."""
 
@@ -656,6 +742,9 @@ def _tensorboard(folder: Path, step: int, team: Team) -> Iterator[Any]:
         return
     with SummaryWriter(str(folder / "tensorboard"), purge_step=step) as writer:
         yield writer
+
+
+# -- what is written --------------------------------------------------------------------------------------------------------
 
 
 def _card(plan: Plan, start: StyleData | None, state: State, prepared: corpus.Prepared, out: Path, best: Mapping[str, float]) -> Card:
@@ -767,8 +856,6 @@ def _train_lstm2017(
     plan: Plan, prepared: corpus.Prepared, out: Path, folder: Path, device: str, progress: Callable[[str, float, str], None]
 ) -> Trained:
     """Train it; from the beginning, if it was interrupted: it is small."""
-    import numpy as np
-
     from stylestream import baselines
     from stylestream.style import save_style
 
