@@ -97,10 +97,16 @@ def scored(style: StyleTransfer, excerpt: Any, recipe: Any, renderer: Renderer) 
     in_song = heard.beats.beat_seconds
     near = np.abs(hits.seconds[None] - in_song[:, None]).min(1) if len(in_song) else np.ones(0)
     row["beats hit"] = float((near < NEAR_SECONDS).mean())
+    true_beats = midi.beats(full)[0] - excerpt.start_seconds
+    true_beats = true_beats[(true_beats >= 0) & (true_beats < excerpt.seconds)]
+    row["true beat F1"] = f_measure(true_beats, in_song)
+    row["true beat F1 counted"] = f_measure(true_beats, drums.counted(heard.pulse).beats.beat_seconds)
     row["beat F1"] = f_measure(in_song, beats_in(style, made))
     row["beat F1 without"] = f_measure(in_song, beats_in(style, without))
     row["level"] = drumming.layer_balance_db(style.layer, style, song)
-    return row | {f"pattern {k}": v for k, v in drums.bar_statistics(*bars_played(hits, drums.song_bars(heard.pulse))).items()}
+    return row | {
+        f"pattern {k}": v for k, v in drums.bar_statistics(*bars_played(hits, drums.song_bars(drums.counted(heard.pulse)))).items()
+    }
 
 
 def spread(data: Path, recipe: Any, count: int) -> dict[str, Array]:
@@ -136,6 +142,8 @@ def report(name: str, rows: Sequence[dict[str, float]], own: dict[str, Array]) -
         "|---|---|",
     ]
     lines.append(f"| the song's beats that are hit within {1000 * NEAR_SECONDS:.0f} ms | {interval(all_of('beats hit'))} |")
+    lines.append(f"| F1 of the beats found in the song, against the score's | {interval(all_of('true beat F1'))} |")
+    lines.append(f"| F1 of the beats that are drummed to, against the score's | {interval(all_of('true beat F1 counted'))} |")
     lines.append(f"| F1 of the beats found in the result, against those found in the song | {interval(all_of('beat F1'))} |")
     lines.append(f"| the same without drums | {interval(all_of('beat F1 without'))} |")
     lines.append(f"| drums against the rest, LU | {interval(all_of('level'), digits=1)}; median {np.median(all_of('level')):.1f} |")
@@ -173,6 +181,7 @@ def main() -> None:
     parser.add_argument("-s", "--style", action="append", required=True)
     parser.add_argument("--count", type=int, default=10)
     parser.add_argument("--seconds", type=float, default=20.0)
+    parser.add_argument("--split", choices=("test", "valid"), default="test", help="settings are chosen on valid")
     parser.add_argument("--own", type=int, default=80, help="of the style's own songs, for the spread of patterns")
     parser.add_argument("--cache", type=Path, default=Path(tempfile.gettempdir()) / "stylestream-drums")
     options = parser.parse_args()
@@ -181,7 +190,7 @@ def main() -> None:
         path = find_style(name)
         style, recipe, known = load_style(path), recipe_named(path.stem), load_style_file(path).fingerprints
         protocol = Protocol(pieces=3 * options.count, seconds=options.seconds)
-        found, _ = excerpts(options.data, path.stem, protocol, known=known)
+        found, _ = excerpts(options.data, path.stem, protocol, known=known, split=options.split)
         rows: list[dict[str, float]] = []
         for excerpt in found:
             try:

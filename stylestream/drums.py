@@ -16,7 +16,7 @@ rate of the sounds and at the working loudness.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from functools import cached_property
 from itertools import pairwise
 from typing import Any
@@ -102,6 +102,11 @@ class DrumLayer:
     def bars_of(self, groove: int) -> Numbers:
         """Rows of ``bars``."""
         return np.flatnonzero(self.bars[:, 0] == groove)
+
+    @cached_property
+    def usual_bpm(self) -> float:
+        """Of the grooves, in the (geometric) middle."""
+        return float(np.exp(np.log(self.grooves[:, 0] / 100).mean()))
 
     @cached_property
     def usual_hits(self) -> float:
@@ -248,12 +253,18 @@ def plan_hits(layer: DrumLayer, pulse: Pulse, *, seed: int = 0) -> Hits:
     Hits
         Before the loudness of the layer: a gain of 1 is the style's usual level.
     """
+    pulse = counted(pulse)
     bars = song_bars(pulse) if pulse.beats.reliable else []
     if not bars:
         return NO_HITS
     drummer = _Drummer(layer, pulse, bars, seed)
     gain_db = int(layer.grooves[drummer.groove, 1]) / 100
     return _finished(layer, pulse, np.concatenate([drummer.bar(k) for k in range(len(bars))]), gain_db)
+
+
+def counted(pulse: Pulse) -> Pulse:
+    """A song as the style's drummer counts it, where he has his own count."""
+    return pulse if pulse.drummed is None or not pulse.beats.reliable else replace(pulse, beats=pulse.drummed)
 
 
 def song_bars(pulse: Pulse) -> list[Bar]:

@@ -31,6 +31,7 @@ Seconds = NDArray[np.float64]
 
 RISE_FRAMES = 2  # over 23 ms: an attack is spread over the analysis window
 SLOWEST_BPM, FASTEST_BPM, USUAL_BPM = 38.0, 230.0, 115.0
+USUAL_OCTAVES, DRUMMED_OCTAVES = 1.0, 0.7  # how far tempi lie about the usual one: of all music, and of a style whose tempo is known
 LATE_FRAMES = 0.5  # the window sees a click 21 ms early, and a played note 3 ms early, its attack being slow: between the two
 TEMPO_WINDOW_SECONDS = 10.0  # at least six beats of the slowest tempo
 TEMPO_HOP_SECONDS = 1.0
@@ -82,6 +83,8 @@ class Pulse:
     top_db : array [shape=(T,), dB], optional
         Of the rows above 11 kHz.
     frames_per_second : float
+    drummed : Beats, optional
+        As a drummer counts who knows the tempo of his style: where a song of eighths is slow or fast, this says.
     """
 
     beats: Beats
@@ -89,6 +92,7 @@ class Pulse:
     level_db: Array
     frames_per_second: float
     top_db: Array | None = None
+    drummed: Beats | None = None
 
     @cached_property
     def cymbals(self) -> float:
@@ -187,21 +191,30 @@ class BeatTracker:
         self._bass.append(rise[: 2 * self.bins_per_octave].mean(0))
         self._chroma.append(_chroma(loud, self.bins_per_octave).astype(np.float16).T)
 
-    def beats(self) -> Beats:
-        """The beats of everything pushed."""
+    def beats(self, *, usual_bpm: float = USUAL_BPM, octaves: float = USUAL_OCTAVES) -> Beats:
+        """The beats of everything pushed; see `track_beats`."""
         if not self._onset:
             return NO_BEATS
         onset, bass = np.concatenate(self._onset), np.concatenate(self._bass)
-        return track_beats(onset, self.frames_per_second, bass=bass, chroma=np.concatenate(self._chroma).T)
+        chroma = np.concatenate(self._chroma).T
+        return track_beats(onset, self.frames_per_second, bass=bass, chroma=chroma, usual_bpm=usual_bpm, octaves=octaves)
 
-    def pulse(self) -> Pulse:
-        """The same with the curves of what was pushed as frames; beats that are not reliable are none."""
+    def pulse(self, *, drummer_bpm: float | None = None) -> Pulse:
+        """The same with the curves of what was pushed as frames; beats that are not reliable are none.
+
+        Parameters
+        ----------
+        drummer_bpm : float, optional
+            Usual tempo of a style's drummer, who counts by it.
+        """
         if not self._level:
             return NO_PULSE
         beats = self.beats()
         kept = beats if beats.reliable else Beats(np.zeros(0), np.zeros(0), beats.confidence)
         onset, level_db, top_db = (np.concatenate(curve) for curve in (self._onset, self._level, self._top))
-        return Pulse(kept, onset, level_db, self.frames_per_second, top_db)
+        counted = None if drummer_bpm is None else self.beats(usual_bpm=drummer_bpm, octaves=DRUMMED_OCTAVES)
+        drummed = counted if counted is not None and counted.reliable else None
+        return Pulse(kept, onset, level_db, self.frames_per_second, top_db, drummed)
 
 
 def loudness(x: Array) -> Array:
@@ -229,7 +242,15 @@ def _chroma(loud: Array, bins_per_octave: int) -> Array:
     return np.asarray(of_class.astype(np.float32) @ loud[: len(rows)])
 
 
-def track_beats(onset: Array, frames_per_second: float, *, bass: Array | None = None, chroma: Array | None = None) -> Beats:
+def track_beats(
+    onset: Array,
+    frames_per_second: float,
+    *,
+    bass: Array | None = None,
+    chroma: Array | None = None,
+    usual_bpm: float = USUAL_BPM,
+    octaves: float = USUAL_OCTAVES,
+) -> Beats:
     """Beats and downbeats of an onset curve.
 
     Parameters
@@ -241,6 +262,8 @@ def track_beats(onset: Array, frames_per_second: float, *, bass: Array | None = 
         The same, of the bass alone: bars tend to start with it.
     chroma : array [shape=(12, T)], optional
         Energy of the pitch classes: harmony tends to change with the bar.
+    usual_bpm, octaves : float
+        Which tempo is likely, and how far from it others are as well: half and double are both a pulse, and this decides.
 
     Returns
     -------
@@ -251,7 +274,7 @@ def track_beats(onset: Array, frames_per_second: float, *, bass: Array | None = 
     if len(onset) < 3 * frames_per_second or onset.max() < 1e-4:
         return NO_BEATS
     curve = _normalised(onset, frames_per_second)
-    lags, strength = _tempo(curve, frames_per_second)
+    lags, strength = _tempo(curve, frames_per_second, usual_bpm, octaves)
     frames = _snap(_sounding(_follow(curve, lags), onset, frames_per_second), curve)
     if len(frames) < 2:
         return NO_BEATS
@@ -269,13 +292,13 @@ def _normalised(onset: Array, frames_per_second: float) -> Array:
     return centred / np.maximum(spread, 0.1 * spread.max() + 1e-6)
 
 
-def _tempo(curve: Array, frames_per_second: float) -> tuple[Seconds, float]:
+def _tempo(curve: Array, frames_per_second: float, usual_bpm: float, octaves: float) -> tuple[Seconds, float]:
     """Lag in frames at every frame, and how much of the curve repeats at it."""
     lags = 60 * frames_per_second / np.geomspace(FASTEST_BPM, SLOWEST_BPM, 156)  # 1/60 octave apart
     window = min(int(TEMPO_WINDOW_SECONDS * frames_per_second), len(curve))
     starts = np.arange(0, len(curve) - window + 1, max(int(TEMPO_HOP_SECONDS * frames_per_second), 1))
     repeats = _autocorrelation(sliding_window_view(curve, window)[starts])  # (windows, lag in frames)
-    path = _steady(_tempo_score(repeats, lags, frames_per_second))
+    path = _steady(_tempo_score(repeats, lags, frames_per_second, usual_bpm, octaves))
     near = np.linspace(lags[path] - 1, lags[path] + 1, 9, axis=1)
     strength = _between(repeats, near).max(1).mean()
     centre = starts + window / 2
@@ -291,15 +314,15 @@ def _autocorrelation(curves: Array) -> Array:
     return (r / np.maximum(r[:, :1], 1e-9)).astype(np.float32)
 
 
-def _tempo_score(repeats: Array, lags: Seconds, frames_per_second: float) -> Seconds:
+def _tempo_score(repeats: Array, lags: Seconds, frames_per_second: float, usual_bpm: float, octaves: float) -> Seconds:
     """How well each lag would be a beat: (windows, lags in frames) → (windows, lags)."""
     value = np.zeros((len(repeats), len(lags)))
     for times, weight in ((1, 1.0), (2, 0.5), (3, 0.25), (4, 0.25)):
         value += weight * _between(repeats, lags * times)
     # a pulse that also sounds halfway is the double tempo, unless the halves are weak; eighth notes are common, so mildly
     value = value - 0.3 * _between(repeats, lags / 2)
-    octaves = np.log2(60 * frames_per_second / lags / USUAL_BPM)
-    return value * np.exp(-0.5 * (octaves / 1.0) ** 2)
+    off = np.log2(60 * frames_per_second / lags / usual_bpm)
+    return value * np.exp(-0.5 * (off / octaves) ** 2)
 
 
 def _between(r: Array, at: Seconds) -> Seconds:

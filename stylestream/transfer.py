@@ -354,7 +354,7 @@ class StyleTransfer:
         for x in in_order(self._frames_of, chunks, workers=self._workers()):
             tracker.push(x)
             seen(x)
-        return replace(hearing, pulse=tracker.pulse())
+        return replace(hearing, pulse=tracker.pulse(drummer_bpm=self.layer.usual_bpm if self.layer is not None else None))
 
     def _frames_of(self, chunk: Chunk) -> Array:
         with torch.inference_mode():

@@ -138,6 +138,21 @@ def test_a_drummer_plays_what_the_song_accents():
             assert off_beat == pytest.approx(beats[0] + (1 / 3 if groove == 0 else 0.25), abs=2e-3)
 
 
+def test_a_drummer_counts_by_the_tempo_of_his_style():
+    from stylestream.rhythm import BeatTracker
+
+    x = np.zeros((324, 2000), dtype=np.float32)
+    x[:, ::35], x[:, ::70] = 0.45, 0.5  # 171 a minute, every second one stronger
+    tracker = BeatTracker(frames_per_second=FPS)
+    tracker.push(x)
+    fast, slow = (tracker.pulse(drummer_bpm=bpm) for bpm in (170.0, 85.0))
+    assert [np.diff(drums.counted(p).beats.beat_seconds).mean().round(2) for p in (fast, slow)] == [0.35, 0.7]
+    for pulse in (fast, slow):  # what the network is told does not hang on who drums
+        np.testing.assert_array_equal(pulse.beats.beat_seconds, tracker.pulse().beats.beat_seconds)
+    kicks = planned(a_layer(), fast)
+    assert (np.diff(kicks.seconds[np.isin(kicks.notes, (KICK, SNARE))]) < 0.4).all()
+
+
 def test_nobody_drums_without_a_clear_beat():
     pulse = a_pulse(0.3 + 0.5 * np.arange(16))
     for beats in (replace(pulse.beats, confidence=0.05), NO_BEATS):
