@@ -124,10 +124,11 @@ def layer_statistics(layer: drums.DrumLayer) -> dict[str, float]:
 
 
 def octaves_db(y: Array) -> Array:
-    """Level in each octave from 40 Hz, of the first 0.15 s."""
+    """Level in each octave from 40 Hz, of the first 0.15 s; what is 30 dB under the loudest counts as that."""
     power = np.abs(np.fft.rfft(y[: round(0.15 * RATE)], 16384)) ** 2
     edges = np.round(40 * 2.0 ** np.arange(10) * 16384 / RATE).astype(int)
-    return np.asarray(10 * np.log10(np.add.reduceat(power, edges)[:-1] + 1e-12))
+    level_db = 10 * np.log10(np.add.reduceat(power, edges)[:-1] + 1e-12)
+    return np.asarray(np.maximum(level_db, level_db.max() - 30))
 
 
 def unlike_db(true: Array, y: Array) -> float:

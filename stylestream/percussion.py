@@ -471,7 +471,7 @@ def _far_db(M: Array, usual: Array) -> Seconds:
 def _band_gain(note: int) -> Seconds:
     """Where a drum can sound at all: no highs in a bass drum, no lows in a hat; half an octave wide."""
     hz = np.arange(CUT_FFT // 2 + 1) * SAMPLE_RATE / CUT_FFT
-    low, high = {KICK: (0.0, 6000.0), SNARE: (120.0, 1e9), HAT: (3000.0, 1e9)}[note]
+    low, high = {KICK: (0.0, 6000.0), SNARE: (120.0, 1e9), HAT: (2000.0, 1e9)}[note]
     rising = np.clip(2 * np.log2(np.maximum(hz, 1) / max(low, 1)) + 1, 0, 1)
     return np.asarray(rising * np.clip(1 - 2 * np.log2(np.maximum(hz, 1) / high), 0, 1))
 
