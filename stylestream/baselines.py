@@ -612,13 +612,17 @@ def lstm2017(y: Array, model: Lstm2017) -> Array:
 
 
 def load_lstm2017(data: StyleData) -> Lstm2017:
-    """The model of a style file that ``train_lstm2017`` wrote."""
-    settings = {key: value for key, value in data.model_config.items() if key != "model"}
-    if data.model_config.get("model") != "lstm2017":
-        raise ValueError("this style file holds no lstm2017 model; train one with `stylestream train --model lstm2017`")
-    model = Lstm2017(Lstm2017Config(**settings))
-    model.load_state_dict(data.weights)
-    return model.eval()
+    """The model of a style file that ``stylestream train --model lstm2017`` wrote.
+
+    Raises
+    ------
+    ValueError
+        If it holds another model, or is damaged.
+    """
+    from stylestream.style import network_of_kind
+
+    remedy = "train one with `stylestream train --model lstm2017`"
+    return network_of_kind(data, "lstm2017", lambda **settings: Lstm2017(Lstm2017Config(**settings)), "this style file", remedy=remedy)
 
 
 @dataclass(frozen=True)

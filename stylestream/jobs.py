@@ -19,6 +19,7 @@ import subprocess
 import sys
 import threading
 import time
+from abc import ABC, abstractmethod
 from collections import Counter, OrderedDict, deque
 from collections.abc import Iterator
 from contextlib import closing, suppress
@@ -166,7 +167,7 @@ class Styles:
 # ---------------------------------------------------------------------------------------------------------------- jobs
 
 
-class Job:
+class Job(ABC):
     """Something heavy that a visitor waits for. Subclasses say in `work` what is done; it raises `Cancelled` when told to stop."""
 
     kind = "job"
@@ -183,13 +184,13 @@ class Job:
         self.watched = False  # by a page, which may leave
         self._cancel = threading.Event()
 
+    @abstractmethod
     def work(self) -> None:
         """Do it."""
-        raise NotImplementedError
 
+    @abstractmethod
     def estimate_seconds(self, speed: float) -> float:
         """How long the work will take from its start, ``speed`` being seconds of music a second."""
-        raise NotImplementedError
 
     @property
     def finished(self) -> bool:

@@ -24,7 +24,7 @@ import json
 import math
 import os
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -33,12 +33,13 @@ from stylestream import __version__
 from stylestream.files import whole_file
 
 if TYPE_CHECKING:
-    from torch import Tensor
+    from torch import Tensor, nn
 
     from stylestream.draw import Draw, DrawConfig
     from stylestream.features import FeatureConfig
 
     Config = TypeVar("Config", FeatureConfig, DrawConfig)
+    Network = TypeVar("Network", bound=nn.Module)
 
 FORMAT_VERSION = 2  # 1 had no drums; a style without them is still written so, for readers of that time
 DRUMS = "drums."  # what the names of a drum layer's tensors begin with
@@ -420,6 +421,39 @@ def network_of(data: StyleData, where: str) -> Draw:
     if config.n_bins != rows:
         raise ValueError(f"{where}: a network of {config.n_bins} rows, frames of {rows}; get the style file again")
     return draw
+
+
+def network_of_kind(data: StyleData, kind: str, build: Callable[..., Network], where: str, *, remedy: str) -> Network:
+    """The network of a file that holds another kind than a style's, as its ``model`` says: an embedding, a baseline.
+
+    Parameters
+    ----------
+    build : function of the settings → network
+        JSON's lists come as tuples.
+    where : str
+        What the file is called in messages.
+    remedy : str
+        What makes such a file.
+
+    Returns
+    -------
+    nn.Module
+        As it is asked: in evaluation mode, without gradients.
+
+    Raises
+    ------
+    ValueError
+        If it is of another kind, or settings and weights do not belong together.
+    """
+    if data.model_config.get("model") != kind:
+        raise ValueError(f"{where} holds no {kind} network; {remedy}")
+    settings = {key: tuple(v) if isinstance(v, list) else v for key, v in data.model_config.items() if key != "model"}
+    try:
+        network = build(**settings)
+        network.load_state_dict(data.weights)
+    except (TypeError, RuntimeError) as error:
+        raise ValueError(f"{where}: weights and settings do not belong together ({_one_line(error)[:80]}); get the file again") from None
+    return network.eval().requires_grad_(False)
 
 
 def features_of(data: StyleData, where: str) -> FeatureConfig:

@@ -19,7 +19,6 @@ import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -27,7 +26,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from stylestream.sound import FLOOR_DB, Array, Sound
-from stylestream.style import StyleData, load_style_file
+from stylestream.style import StyleData, load_style_file, network_of_kind
 
 WINDOW_FRAMES = 128
 WEIGHTS = "4a38e7435c6bd4b3"  # first digits of the SHA-256 of the file: scores kept under a hash of this module are of these weights
@@ -114,18 +113,10 @@ def load_timbre(path: str | Path | None = None) -> Timbre:
 
 
 def timbre_of(data: StyleData, name: str) -> Timbre:
-    """The network that a file holds."""
-    if data.model_config.get("model") != "timbre":
-        raise ValueError(f"{name} holds no timbre embedding; tools/make_timbre.py makes one")
-    settings: dict[str, Any] = {key: tuple(v) if isinstance(v, list) else v for key, v in data.model_config.items() if key != "model"}
-    try:
-        model = Timbre(TimbreConfig(**settings))
-        model.load_state_dict(data.weights)
-    except (TypeError, RuntimeError) as error:
-        raise ValueError(
-            f"{name}: weights and settings do not belong together ({str(error).splitlines()[0]}); get the file again"
-        ) from None
-    return model.eval().requires_grad_(False)
+    """The network that a file holds. Raises ValueError as `load_timbre`."""
+    return network_of_kind(
+        data, "timbre", lambda **settings: Timbre(TimbreConfig(**settings)), name, remedy="tools/make_timbre.py makes one"
+    )
 
 
 # --- one song ----------------------------------------------------------------------------------------------------------------------

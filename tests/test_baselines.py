@@ -279,7 +279,7 @@ def test_another_model_is_not_taken_for_2017(tmp_path: Path) -> None:
     from stylestream.style import Card, load_style_file, save_style
 
     save_style(tmp_path / "a.safetensors", {"w": torch.zeros(3)}, model_config={"steps": 8}, feature_config={}, card=Card("t"))
-    with pytest.raises(ValueError, match="no lstm2017 model"):
+    with pytest.raises(ValueError, match="no lstm2017 network"):
         baselines.load_lstm2017(load_style_file(tmp_path / "a.safetensors"))
 
 

@@ -160,5 +160,5 @@ def test_a_prepared_pair_is_one_passage_on_two_instruments_and_what_the_style_pa
 def test_a_file_that_holds_no_polish_is_refused():
     from stylestream.timbre import timbre_file
 
-    with pytest.raises(ValueError, match="holds no polish; tools/make_vocoder.py makes one"):
+    with pytest.raises(ValueError, match="holds no polish network; tools/make_vocoder.py makes one"):
         load_polish(timbre_file())

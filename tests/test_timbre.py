@@ -93,7 +93,7 @@ def test_an_unknown_style_is_named_with_the_known_ones(sound: Sound) -> None:
 
 def test_other_files_are_refused(tmp_path: Path) -> None:
     rock = FOLDER / "styles" / "rock.safetensors"
-    with pytest.raises(ValueError, match="holds no timbre embedding"):
+    with pytest.raises(ValueError, match="holds no timbre network"):
         timbre.load_timbre(rock)
     odd = save_style(
         tmp_path / "odd.safetensors", {"a": torch.zeros(2)}, model_config={"model": "timbre"}, feature_config={}, card=Card("odd")

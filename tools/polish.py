@@ -30,7 +30,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from stylestream.features import LogFrequency
-from stylestream.style import load_style_file
+from stylestream.style import load_style_file, network_of_kind
 from stylestream.vocoder import Analysis, Vocoder, _Band, _iterate, _OverlapAdd
 
 CHANNELS_SEEN = 9  # see `seen`
@@ -250,14 +250,6 @@ def load_polish(path: str | Path) -> Polish:
         If it is no such file, or damaged.
     """
     data = load_style_file(path)
-    if data.model_config.get("model") != "polish":
-        raise ValueError(f"{path} holds no polish; tools/make_vocoder.py makes one")
-    settings: dict[str, Any] = {key: tuple(v) if isinstance(v, list) else v for key, v in data.model_config.items() if key != "model"}
-    try:
-        model = Polish(PolishConfig(**settings))
-        model.load_state_dict(data.weights)
-    except (TypeError, RuntimeError) as error:
-        raise ValueError(
-            f"{path}: weights and settings do not belong together ({str(error).splitlines()[0]}); get the file again"
-        ) from None
-    return model.eval().requires_grad_(False)
+    return network_of_kind(
+        data, "polish", lambda **settings: Polish(PolishConfig(**settings)), str(path), remedy="tools/make_vocoder.py makes one"
+    )
