@@ -1,6 +1,8 @@
-# docker build -t stylestream . && docker run --rm -v "$PWD/out:/music" stylestream                    the demo, into ./out/demo
-# docker run --rm -v "$PWD:/music" stylestream transfer song.mp3 -s rock -o song-rock.mp3
-# docker run --rm -p 7860:7860 stylestream serve                                                       the page, at http://localhost:7860
+# docker build -t stylestream .
+# docker run --rm --user "$(id -u):$(id -g)" -v "$PWD:/music" stylestream                                          the demo, into ./demo
+# docker run --rm --user "$(id -u):$(id -g)" -v "$PWD:/music" stylestream transfer song.mp3 -s rock -o song-rock.mp3
+# docker run --rm -p 7860:7860 stylestream serve                                                  the page, at http://localhost:7860
+# --user: a folder of yours can be written by you, not by the container's own user.
 FROM python:3.12-slim
 
 RUN apt-get update \
@@ -18,6 +20,8 @@ RUN pip install --no-cache-dir -c constraints.txt '.[midi,serve]'
 
 RUN useradd --create-home --uid 1000 musician && mkdir /music && chown musician /music
 USER musician
+# Whoever --user names has no home here.
+ENV MPLCONFIGDIR=/tmp/matplotlib
 # For `serve`: inside a container, "this machine alone" would be nobody.
 ENV GRADIO_SERVER_NAME=0.0.0.0
 EXPOSE 7860
