@@ -207,11 +207,6 @@ class Job(ABC):
         """Ask the work to stop; a waiting job is cancelled at once."""
         self._cancel.set()
 
-    @property
-    def cancelled(self) -> bool:
-        """Whether it was asked to stop."""
-        return self._cancel.is_set()
-
     def check(self) -> None:
         """Raise `Cancelled` if nobody wants this any more."""
         if self._cancel.is_set():
