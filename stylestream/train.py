@@ -425,12 +425,14 @@ def fit(
 class Clock:
     """When what is due, by the seconds that the first process of a team counts."""
 
-    now = staticmethod(time.monotonic)
-
     def __init__(self, state: State) -> None:
         self.team, self.shown, self.score_took = state.team, -math.inf, 0.0
         self.began = self.now() - state.seconds
         self.saved = self.scored = state.seconds
+
+    def now(self) -> float:
+        """Seconds since some moment."""
+        return time.monotonic()
 
     def agree(self, *flags: bool) -> tuple[float, ...]:
         """Seconds of training so far, and for each flag how many processes raise it."""
@@ -450,7 +452,9 @@ class Clock:
 class ProcessorClock(Clock):
     """Seconds that this process has had of the processor: for comparisons, whatever else the machine does meanwhile."""
 
-    now = staticmethod(time.process_time)
+    def now(self) -> float:
+        """Of the processor."""
+        return time.process_time()
 
 
 def _score_in_team(
