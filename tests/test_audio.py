@@ -364,7 +364,7 @@ def test_a_song_is_written_the_same_in_any_blocks(tmp_path):
         assert len(results) == 1
 
 
-def test_six_minutes_take_no_more_memory_than_one(tmp_path):
+def test_twelve_minutes_take_no_more_memory_than_six(tmp_path):
     def peak_bytes(minutes: int) -> int:
         path = tmp_path / f"{minutes}.flac"
         with Writer(path, sample_rate=8_000, channels=1) as out:
@@ -385,7 +385,7 @@ def test_six_minutes_take_no_more_memory_than_one(tmp_path):
         return most
 
     peak_bytes(1)  # what is imported on first use
-    assert peak_bytes(6) < peak_bytes(1) + 1_000_000  # five minutes more are 9.6 MB of samples
+    assert peak_bytes(12) < peak_bytes(6) + 300_000  # the loudness meter keeps 80 bytes a second; six minutes are 11.5 MB of samples
 
 
 # ----------------------------------------------------------------------------------------------------------------------
