@@ -28,7 +28,7 @@ from typing import Any
 
 import torch
 
-from stylestream import evaluate, midi, recipes, train, views, workshop
+from stylestream import corpus, evaluate, midi, recipes, train, views, workshop
 from stylestream.cli import read_config
 from stylestream.features import FeatureConfig
 from stylestream.files import whole_file
@@ -72,7 +72,7 @@ def scores(options: argparse.Namespace, split: recipes.Split, count: int) -> lis
     return found
 
 
-def corpus(options: argparse.Namespace) -> Path:
+def recordings(options: argparse.Namespace) -> Path:
     """Ten minutes of the sound as WAV, at most a minute of each piece; what is there is left."""
     from stylestream import audio
 
@@ -109,7 +109,7 @@ def pace(options: argparse.Namespace) -> None:
     """Seconds of a step in each stage of the two runs, with as many threads as are fastest, and of a score."""
     out: dict[str, Any] = {}
     frames_of(options)
-    songs = sorted(corpus(options).glob("*.wav"))
+    songs = sorted(recordings(options).glob("*.wav"))
     with tempfile.TemporaryDirectory() as folder:
         began = time.monotonic()
         corpus.prepare([str(song) for song in songs[:2]], Path(folder), corpus.BuildConfig())
@@ -135,7 +135,7 @@ def frames_of(options: argparse.Namespace) -> corpus.Prepared:
     folder = options.work / "frames"
     listed = folder / "songs.json"
     if not listed.exists():
-        prepared = corpus.prepare([str(corpus(options))], folder, corpus.BuildConfig(), jobs=None)
+        prepared = corpus.prepare([str(recordings(options))], folder, corpus.BuildConfig(), jobs=None)
         listed.write_text(json.dumps(asdict(prepared)))
     return corpus.Prepared(**json.loads(listed.read_text()))
 
@@ -159,7 +159,7 @@ def paces(options: argparse.Namespace) -> dict[str, Any]:
 
 def settings(options: argparse.Namespace, run: str, base: str) -> tuple[train.TrainConfig, Any]:
     """Of a run: how it trains, and its network."""
-    plan = workshop.make_plan([corpus(options)], read_config("default"), base=base)[0]
+    plan = workshop.make_plan([recordings(options)], read_config("default"), base=base)[0]
     return plan.config, plan.model
 
 
@@ -234,7 +234,7 @@ def fit(options: argparse.Namespace, run: str) -> None:
         print(json.dumps({key: round(value, 4) for key, value in row.items()}), flush=True)
         keeper(row)
 
-    workshop.train([corpus(options)], out, config=tables, minutes=minutes, base=base, device=options.device, report=report, say=print)
+    workshop.train([recordings(options)], out, config=tables, minutes=minutes, base=base, device=options.device, report=report, say=print)
 
 
 def keep_last(options: argparse.Namespace, run: str) -> None:

@@ -523,7 +523,7 @@ def passages(options: argparse.Namespace) -> list[Passage]:
     protocol = protocol_of(options)
     judge, found = evaluate.Judge(protocol, options.work / "cache"), []
     for excerpt in evaluate.excerpts(own_style.held_out(options), "own", protocol)[0]:
-        nobody = evaluate.Contenders(options.sound, Path(), None, None)
+        nobody = evaluate.Contenders(options.sound, Path(), None, None, None)
         stage = judge.stage(evaluate.Task(nobody, "own", excerpt))
         piece, place = excerpt.piece, {"start_seconds": excerpt.start_seconds, "seconds": excerpt.seconds}
         assert stage.notes is not None

@@ -62,6 +62,7 @@ MAX_SECONDS = 24 * 3600.0  # a small file can decode to years of silence; a day 
 MAX_LOAD_BYTES = 4 * 1024**3  # of a song held in memory at once; streaming has no such limit
 _DECODE_SAMPLES = 4_096  # libsndfile drops the whole read in which a damaged file breaks off: so read little at a time
 _UNPACKED = ("WAV", "AIFF")  # plain samples: nothing to drop, and every read has its price
+_EXACT = ("FLAC",)  # says how long it is: whether a long read got all it should is known, and it is read again where it did not
 _VORBIS_FRAME = 4_096  # samples at most: half of the longest window
 
 # ----------------------------------------------------------------------------------------------------------------------
@@ -155,13 +156,14 @@ class _SoundFileSource:
     """WAV, AIFF, FLAC, Ogg, Opus, MP3 and the rest of libsndfile's formats."""
 
     def __init__(self, path: Path) -> None:
-        self._file = _Forward(str(path))
+        self._path, self._file = path, _Forward(str(path))
         samples = self._file.frames
         rate = self._file.samplerate
         self.info = SongInfo(rate, self._file.channels, samples, self._file.format, self._file.subtype, samples / rate)
         self._order = _OGG_ORDER.get(self._file.channels) if self._file.format == "OGG" else None
         self._error: str | None = None
-        self._read_samples = BLOCK_SAMPLES if self._file.format in _UNPACKED else _DECODE_SAMPLES
+        self._read_samples = BLOCK_SAMPLES if self._file.format in _UNPACKED + _EXACT else _DECODE_SAMPLES
+        self._exact, self._given = self._file.format in _EXACT, 0
         self._dtype = "int16" if self._file.subtype == "PCM_16" else "float32"
         self._buffer = np.empty((BLOCK_SAMPLES, self.info.channels), self._dtype)
 
@@ -174,17 +176,34 @@ class _SoundFileSource:
 
         They stay until the next block is read.
         """
-        y, have = self._buffer, 0
+        have = self._read()
+        if self._exact and have < min(BLOCK_SAMPLES, (self.info.samples or 0) - self._given):
+            self._again_from(self._given)
+            have = self._read()
+        self._given += have
+        return self._buffer[:have]
+
+    def _read(self) -> int:
+        """Fill the buffer as far as the file goes, and say how far."""
+        have = 0
         while have < BLOCK_SAMPLES and self._error is None:
             try:
-                read = self._file.buffer_read_into(y[have : have + self._read_samples], dtype=self._dtype)
+                read = self._file.buffer_read_into(self._buffer[have : have + self._read_samples], dtype=self._dtype)
             except soundfile.LibsndfileError as error:
                 self._error = str(error).strip() or "damaged data"
                 break
             have += read
             if read < self._read_samples:
                 break
-        return y[:have]
+        return have
+
+    def _again_from(self, sample: int) -> None:
+        """Go back to a sample of a damaged file, and read little at a time from there on."""
+        self._file.close()
+        self._file, self._error = _Forward(str(self._path)), None
+        self._exact, self._read_samples = False, _DECODE_SAMPLES
+        for start in range(0, sample, BLOCK_SAMPLES):  # without seeking: a damaged file may say where what is not there begins
+            self._file.buffer_read_into(self._buffer[: min(BLOCK_SAMPLES, sample - start)], dtype=self._dtype)
 
     def complaint(self, samples: int) -> str | None:
         expected = self.info.samples or 0

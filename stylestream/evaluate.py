@@ -121,6 +121,7 @@ ROWS = (
     "random",
     "equalise",
     "plain",
+    "attention",
     "lstm2017",
     "musaicing",
     "ulyanov",
@@ -141,16 +142,17 @@ MATERIAL_PIECES = 3
 
 @dataclass(frozen=True)
 class Contenders:
-    """What is compared with what: paths of the style and of the two trained baselines (None: not trained)."""
+    """What is compared with what: paths of the style and of the trained baselines (None: not trained)."""
 
     name: str
     style: Path
     plain: Path | None
+    attention: Path | None
     lstm2017: Path | None
 
     @classmethod
     def find(cls, style: str | Path, folder: str | Path | None = None) -> Contenders:
-        """A style, and its ``NAME-plain.safetensors`` and ``NAME-lstm2017.safetensors``.
+        """A style, and its ``NAME-plain.safetensors``, ``NAME-attention.safetensors`` and ``NAME-lstm2017.safetensors``.
 
         Parameters
         ----------
@@ -174,10 +176,10 @@ class Contenders:
             files = (place / f"{path.stem}-{kind}.safetensors" for place in folders)
             return next((file for file in files if file.is_file()), None)
 
-        return cls(path.stem, path, there("plain"), there("lstm2017"))
+        return cls(path.stem, path, there("plain"), there("attention"), there("lstm2017"))
 
     def missing(self) -> list[str]:
-        """Baselines that have no file."""
+        """Baselines that every style should have, and that have no file."""
         return [kind for kind in ("plain", "lstm2017") if getattr(self, kind) is None]
 
 
@@ -217,8 +219,9 @@ def rows_of(contenders: Contenders, seed: int = 0) -> dict[str, Row]:
         "random": Row(lambda heard: baselines.random_piece(heard.song, heard.material()), code),
         "equalise": Row(lambda heard: baselines.equalise(heard.song, mean), key_of(code, mean.tobytes())),
     }
-    if contenders.plain is not None:
-        rows["plain"] = Row(_transferred(contenders.plain, seed), _network_key(contenders.plain, seed))
+    for name, path in (("plain", contenders.plain), ("attention", contenders.attention)):
+        if path is not None:
+            rows[name] = Row(_transferred(path, seed), _network_key(path, seed))
     if contenders.lstm2017 is not None:
         rows["lstm2017"] = Row(_lstm2017(contenders.lstm2017), key_of(code, contenders.lstm2017.read_bytes()))
     rows |= {name: Row(_kept(name), code) for name in COSTLY}

@@ -236,21 +236,22 @@ class QuickFrames:
         """Frames (F, count) of a waveform (N,) times a gain, float32 all: of all its ``1 + N // hop_length`` so many from the first on."""
         hop = self.config.hop_length
         count = 1 + len(y) // hop - first if count is None else count
-        power = self._low.rows(self._decimated(y, first, count, gain))
-        power += self._high.rows(_piece(y, first * hop - self._high.n_fft // 2, self._high.samples(count), gain))
+        gain = np.float32(gain)
+        power = self._low.rows(self._decimated(y, first, count), gain)
+        power += self._high.rows(_piece(y, first * hop - self._high.n_fft // 2, self._high.samples(count)), gain)
         power += 10 ** (self.config.floor_db / 10)
         x = np.log10(power, out=power)
         x *= -10 / self.config.floor_db
         x += 1
         return x
 
-    def _decimated(self, y: Array, first: int, count: int, gain: float | np.float32) -> Array:
+    def _decimated(self, y: Array, first: int, count: int) -> Array:
         """The low band's samples under so many frames: `LogFrequency.decimate`, with zeros outside the song."""
         decimation = self.config.decimation
         reach, step, shifts = self._decimator.shape
         start, samples = (first * self.config.hop_length - self.config.n_fft_low // 2) // decimation, self._low.samples(count)
         lines = -(-samples // shifts)
-        rows = _piece(y, start * decimation - self._before, (lines + reach - 1) * step, gain).reshape(-1, step)
+        rows = _piece(y, start * decimation - self._before, (lines + reach - 1) * step).reshape(-1, step)
         low = rows[:lines] @ self._decimator[0]
         for piece in range(1, reach):
             low += rows[piece : piece + lines] @ self._decimator[piece]
@@ -275,17 +276,17 @@ class _Band:
         """Under so many frames."""
         return (count - 1) * self.hop_length + self.n_fft
 
-    def rows(self, y: Array) -> Array:
-        """Power in every row of the frames that lie within: (N,) → (F, 1 + (N − n_fft) // hop_length)."""
+    def rows(self, y: Array, gain: np.float32) -> Array:
+        """Power in every row of the frames that lie within, of samples times a gain: (N,) → (F, 1 + (N − n_fft) // hop_length)."""
         windows = np.lib.stride_tricks.sliding_window_view(y, self.n_fft)[:: self.hop_length]
-        S = torch.fft.rfft(torch.from_numpy(windows * self.window))[:, self.bins]  # by MKL, where NumPy's takes half as long again
+        S = torch.fft.rfft(torch.from_numpy(windows * (self.window * gain)))[:, self.bins]  # by MKL, where NumPy's takes half as long again
         power = S.real.square().add_(S.imag.square())
         return np.asarray(self.weights @ np.ascontiguousarray(power.numpy().T))
 
 
-def _piece(y: Array, start: int, samples: int, gain: float | np.float32) -> Array:
-    """So many samples of a waveform (N,), times a gain; outside of it, zeros."""
-    inside = y[max(start, 0) : max(start + samples, 0)] * np.float32(gain)
+def _piece(y: Array, start: int, samples: int) -> Array:
+    """So many samples of a waveform (N,), as they lie there; outside of it, zeros."""
+    inside = y[max(start, 0) : max(start + samples, 0)]
     if len(inside) == samples:
         return np.asarray(inside)
     piece = np.zeros(samples, np.float32)

@@ -14,6 +14,7 @@ from __future__ import annotations
 import math
 from array import array
 from collections.abc import Iterator
+from functools import lru_cache
 from typing import Any, cast
 
 import numpy as np
@@ -76,7 +77,7 @@ class LoudnessMeter:
 
     def __init__(self, sample_rate: int, channels: int) -> None:
         self.sample_rate, self.channels = sample_rate, channels
-        self._filter = _RowFilter(_k_weighting(sample_rate))
+        self._filter = _k_filter(sample_rate)
         self._state = np.zeros((channels, self._filter.poles.size), np.complex128)
         self._weights = _channel_weights(channels).astype(np.float32)
         self._rest: Array = np.zeros((channels, 0), np.float32)  # not filtered yet
@@ -178,6 +179,11 @@ class _RowFilter:
         z = x @ self._rows
         z += before @ self._out
         return z.reshape(len(x), -1)[:, :samples], after
+
+
+@lru_cache(maxsize=8)
+def _k_filter(sample_rate: int) -> _RowFilter:
+    return _RowFilter(_k_weighting(sample_rate))
 
 
 def _state_space(sections: Array) -> tuple[Array, Array, Array, float]:

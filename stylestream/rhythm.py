@@ -18,7 +18,7 @@ P. Grosche and M. Müller, "Extracting predominant local pulse information from 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 from itertools import pairwise
 
 import numpy as np
@@ -237,9 +237,15 @@ def _highest_of_neighbours(a: Array) -> Array:
 
 
 def _chroma(loud: Array, bins_per_octave: int) -> Array:
-    rows = np.arange(len(loud) // bins_per_octave * bins_per_octave)
-    of_class = rows % bins_per_octave // (bins_per_octave // 12) == np.arange(12)[:, None]
-    return np.asarray(of_class.astype(np.float32) @ loud[: len(rows)])
+    of_class = _pitch_classes(len(loud) // bins_per_octave * bins_per_octave, bins_per_octave)
+    return np.asarray(of_class @ loud[: of_class.shape[1]])
+
+
+@lru_cache(maxsize=4)
+def _pitch_classes(rows: int, bins_per_octave: int) -> Array:
+    """Which rows belong to each of the twelve, (12, rows)."""
+    of_class = np.arange(rows) % bins_per_octave // (bins_per_octave // 12) == np.arange(12)[:, None]
+    return of_class.astype(np.float32)
 
 
 def track_beats(
@@ -354,7 +360,9 @@ def _follow(curve: Array, lags: Seconds) -> NDArray[np.int64]:
     keys = np.rint(lags * 4).astype(np.int64)
     room = int(keys.max()) // 2 + 2
     score = np.concatenate([np.full(room, -np.inf), curve])  # before the song there is no beat
-    back = np.full(len(curve), -1)
+    frame = np.arange(len(curve))
+    back = np.empty_like(frame)  # of the best beat before, whether it is worth it or not
+    highest = np.empty(len(curve))
     edges = np.flatnonzero(np.diff(keys)) + 1
     prepared: dict[int, tuple[NDArray[np.int64], Seconds, Seconds]] = {}
     for first, last in pairwise([0, *edges.tolist(), len(curve)]):
@@ -363,13 +371,14 @@ def _follow(curve: Array, lags: Seconds) -> NDArray[np.int64]:
             steps = np.arange(max(round(key / 8), 1), round(key / 2) + 1)[::-1]  # half a beat to two beats ago, the longest first
             prepared[key] = steps, -TIGHTNESS * np.log(steps * 4 / key) ** 2 / 10, sliding_window_view(score, len(steps))
         steps, penalty, before = prepared[key]
-        for t in range(first, last, int(steps[-1])):  # so many frames at once: none of them is a beat that another could follow
-            end = min(t + int(steps[-1]), last)
-            total = before[room + t - steps[0] : room + end - steps[0]] + penalty
-            i = total.argmax(1)
-            best = total[np.arange(end - t), i]
+        longest, shortest = int(steps[0]), int(steps[-1])
+        for t in range(first, last, shortest):  # so many frames at once: none of them is a beat that another could follow
+            end = min(t + shortest, last)
+            total = before[room + t - longest : room + end - longest] + penalty
+            back[t:end] = frame[t:end] - longest + total.argmax(1)
+            best = total.max(1, out=highest[t:end])
             score[room + t : room + end] += np.maximum(best, 0)
-            back[t:end] = np.where(best > 0, np.arange(t, end) - steps[0] + i, -1)
+    back[highest <= 0] = -1
     score = score[room:]
     tail = max(len(curve) - int(lags[-1]), 0)
     t = tail + int(score[tail:].argmax())
@@ -412,8 +421,7 @@ def _accents(frames: Seconds, curves: list[Array], chroma: Array | None) -> Seco
     for curve in curves:
         total += _standard(maximum_filter1d(curve, 5)[np.minimum(at, len(curve) - 1)])
     if chroma is not None:
-        edges = np.append(at, chroma.shape[1])
-        beat = np.stack([chroma[:, a : max(b, a + 1)].astype(np.float32).mean(1) for a, b in pairwise(edges)])
+        beat = np.add.reduceat(chroma.astype(np.float32), np.minimum(at, chroma.shape[1] - 1), axis=1).T
         beat /= np.linalg.norm(beat, axis=1, keepdims=True) + 1e-6
         total += 1.5 * _standard(np.append(0, 1 - (beat[1:] * beat[:-1]).sum(1)))
     return _standard(total)

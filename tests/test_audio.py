@@ -10,6 +10,7 @@ import struct
 import subprocess
 import sys
 import tracemalloc
+import warnings
 import wave
 from pathlib import Path
 
@@ -318,6 +319,27 @@ def test_samples_are_to_the_bit_those_that_libsndfile_makes_floats(tmp_path, rng
     soundfile.write(tmp_path / f"a.{suffix}", y, RATE, subtype=subtype)
     expected, _ = soundfile.read(tmp_path / f"a.{suffix}", dtype="float32", always_2d=True)
     np.testing.assert_array_equal(audio.load(tmp_path / f"a.{suffix}")[0], expected.T)
+
+
+@pytest.mark.parametrize(("first", "size"), [(0.1, 40), (0.5, 40), (0.5, 5_000), (0.97, 40), (0.7, None)])
+def test_a_damaged_flac_gives_what_many_short_reads_give(tmp_path, monkeypatch, rng, first, size):
+    path = tmp_path / "a.flac"
+    soundfile.write(path, rng.uniform(-1, 1, (3 * audio.BLOCK_SAMPLES + 321, 2)), RATE)
+    data = bytearray(path.read_bytes())
+    place = int(first * len(data))
+    data[place : place + size if size else None] = bytes(size or 0)
+    path.write_bytes(data)
+
+    def heard() -> tuple[np.ndarray, list[str]]:
+        with warnings.catch_warnings(record=True) as caught, Reader(path) as song:
+            warnings.simplefilter("always")
+            return np.concatenate(list(song.blocks()), axis=1), [str(warning.message) for warning in caught]
+
+    y, said = heard()
+    monkeypatch.setattr(audio, "_EXACT", ())
+    short, said_short = heard()
+    np.testing.assert_array_equal(y, short)
+    assert said == said_short
 
 
 @pytest.mark.parametrize("trusted_samples", [1, 1_000, 70_000])

@@ -35,6 +35,9 @@ def test_baselines_are_found_where_they_are_said_to_lie(tmp_path: Path, tiny_sty
     (style.parent / "baselines" / "tiny-plain.safetensors").touch()  # nearer
     assert Contenders.find(style).plain == style.parent / "baselines" / "tiny-plain.safetensors"
     assert Contenders.find(style).lstm2017 == Path("benchmarks/baselines/tiny-lstm2017.safetensors")
+    assert Contenders.find(style).attention is None
+    (here / "tiny-attention.safetensors").touch()
+    assert Contenders.find(style).attention == Path("benchmarks/baselines/tiny-attention.safetensors")
     assert Contenders.find(style, tmp_path / "named").missing() == ["plain", "lstm2017"]
     with pytest.raises(ValueError, match="no such folder of baselines"):
         Contenders.find(style, tmp_path / "nowhere")
@@ -133,6 +136,8 @@ def test_an_evaluation_is_a_report(scores: Path, fonts: None, tiny_style: Path, 
 
     from stylestream import report
     from stylestream.baselines import Lstm2017, Lstm2017Config
+    from stylestream.draw import Draw, DrawConfig
+    from stylestream.features import FeatureConfig
     from stylestream.style import Card, save_style
 
     torch.manual_seed(0)
@@ -141,6 +146,10 @@ def test_an_evaluation_is_a_report(scores: Path, fonts: None, tiny_style: Path, 
     settings = {"model": "lstm2017", **asdict(old.config)}
     save_style(tmp_path / "b" / "tiny-lstm2017.safetensors", old.state_dict(), model_config=settings, feature_config={}, card=Card("old"))
     (tmp_path / "b" / "tiny-plain.safetensors").write_bytes(tiny_style.read_bytes())
+    small = DrawConfig(attention="gaussian", steps=2, latents=2, encoder_channels=8, decoder_channels=8, style_dim=4, texture_channels=0)
+    model = Draw(small)
+    paper = {"model_config": asdict(small), "feature_config": asdict(FeatureConfig()), "card": Card("paper")}
+    save_style(tmp_path / "b" / "tiny-attention.safetensors", model.state_dict(), **paper)
     told: list[tuple[int, int]] = []
     made = evaluate.evaluate(
         scores,
@@ -155,7 +164,7 @@ def test_an_evaluation_is_a_report(scores: Path, fonts: None, tiny_style: Path, 
         progress=lambda done, total, name: told.append((done, total)),
     )
     assert told == [(1, 2), (2, 2)]
-    assert list(made["rows"]) == ["copy", "random", "equalise", "plain", "lstm2017", "tiny", "ceiling", "truth"]
+    assert list(made["rows"]) == ["copy", "random", "equalise", "plain", "attention", "lstm2017", "tiny", "ceiling", "truth"]
     assert all(made["rows"]["plain"][metric] == cell for metric, cell in made["rows"]["tiny"].items() if metric != "judge_auc")
     assert made["rows"]["truth"]["kernel_distance"]["mean"] == pytest.approx(0, abs=1e-6)
     assert made["rows"]["tiny"]["judge_auc"]["mean"] > 0.8  # an untrained network is no truth
