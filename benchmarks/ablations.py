@@ -199,8 +199,12 @@ def settings(run: Run, options: argparse.Namespace) -> dict[str, Any]:
 
 
 def _same(before: Mapping[str, Any], now: Mapping[str, Any], path: Path) -> None:
+    usual = {"model": asdict(DrawConfig()), "train": asdict(train.TrainConfig()), "views": asdict(views.ViewConfig())}
     for key, value in now.items():
-        if before.get(key) != value:
+        known = before.get(key)
+        if isinstance(known, dict) and key in usual:  # a setting that came later was as it is by default now
+            known = {name: known.get(name, usual[key][name]) for name in value}
+        if known != value:
             raise ValueError(f"{path} is of other settings ({key} was {before.get(key)!r}); give another --out, or remove it")
 
 

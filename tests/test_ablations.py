@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
 import json
 import sys
@@ -79,6 +80,14 @@ def test_a_finished_run_is_a_style_that_plays_and_is_not_trained_again(ablations
     assert style.stat().st_mtime_ns == before
     with pytest.raises(ValueError, match="minutes was 0.02"):
         ablations.train_all(training(frames, out, minutes=0.03))
+
+
+@pytest.mark.parametrize(("before", "value", "same"), [(None, 0.0, True), (None, 0.5, False), (0.5, 0.5, True), (0.5, 0.0, False)])
+def test_a_setting_that_came_later_was_at_its_default(ablations, before, value, same):
+    then = {"model": {"steps": 8} | ({} if before is None else {"partial_lift": before})}
+    now = {"model": {"steps": 8, "partial_lift": value}}
+    with contextlib.nullcontext() if same else pytest.raises(ValueError, match="is of other settings"):
+        ablations._same(then, now, Path("run.json"))
 
 
 def test_a_folder_without_the_style_is_named(ablations, frames, tmp_path):
