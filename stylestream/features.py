@@ -236,9 +236,8 @@ class QuickFrames:
         """Frames (F, count) of a waveform (N,) times a gain, float32 all: of all its ``1 + N // hop_length`` so many from the first on."""
         hop = self.config.hop_length
         count = 1 + len(y) // hop - first if count is None else count
-        gain = np.float32(gain)
-        power = self._low.rows(self._decimated(y, first, count), gain)
-        power += self._high.rows(_piece(y, first * hop - self._high.n_fft // 2, self._high.samples(count)), gain)
+        power = self._low.rows(self._decimated(y, first, count), np.float32(gain))
+        power += self._high.rows(_piece(y, first * hop - self._high.n_fft // 2, self._high.samples(count)), np.float32(gain))
         power += 10 ** (self.config.floor_db / 10)
         x = np.log10(power, out=power)
         x *= -10 / self.config.floor_db
