@@ -103,6 +103,7 @@ def scored(style: StyleTransfer, excerpt: Any, recipe: Any, renderer: Renderer) 
     row["true beat F1 counted"] = f_measure(true_beats, drums.counted(heard.pulse).beats.beat_seconds)
     row["beat F1"] = f_measure(in_song, beats_in(style, made))
     row["beat F1 without"] = f_measure(in_song, beats_in(style, without))
+    row["beat F1 truth"] = f_measure(in_song, beats_in(style, true_drums + true_rest))
     row["level"] = drumming.layer_balance_db(style.layer, style, song)
     return row | {
         f"pattern {k}": v for k, v in drums.bar_statistics(*bars_played(hits, drums.song_bars(drums.counted(heard.pulse)))).items()
@@ -146,6 +147,7 @@ def report(name: str, rows: Sequence[dict[str, float]], own: dict[str, Array]) -
     lines.append(f"| F1 of the beats that are drummed to, against the score's | {interval(all_of('true beat F1 counted'))} |")
     lines.append(f"| F1 of the beats found in the result, against those found in the song | {interval(all_of('beat F1'))} |")
     lines.append(f"| the same without drums | {interval(all_of('beat F1 without'))} |")
+    lines.append(f"| F1 of the beats found in the truth, against those found in the song | {interval(all_of('beat F1 truth'))} |")
     lines.append(f"| drums against the rest, LU | {interval(all_of('level'), digits=1)}; median {np.median(all_of('level')):.1f} |")
     lines.append(f"| the same in the truth | {interval(all_of('truth level'), digits=1)}; median {np.median(all_of('truth level')):.1f} |")
     lines += ["", "| band flux against the truth's drums | low | mid | high |", "|---|---:|---:|---:|"]

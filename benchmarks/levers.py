@@ -2,10 +2,12 @@
 
     python benchmarks/levers.py DATA -s jazz --postnet --out TABLE
     python benchmarks/levers.py DATA -s piano -s strings --setting partial_lift=0,0.2,0.4 --out TABLE
+    python benchmarks/levers.py DATA -s piano -s strings --soundfont musescore,fluidr3,FILE.sf2 --out TABLE
     tools/fill docs/sound.md postnet TABLE
 
-A setting is one of the network's that a transfer heeds (``draw.DrawConfig``). A style may be a file, ``NAME=FILE``: that is how a
-post-net is tried before it is shipped (``tools/make_styles.py postnet``). Song and truth are those of the reduction protocol.
+A SoundFont is what plays the song; nothing but what a style is given changes then. A setting is one of the network's that a transfer
+heeds (``draw.DrawConfig``). A style may be a file, ``NAME=FILE``: that is how a post-net is tried before it is shipped
+(``tools/make_styles.py postnet``). Song and truth are those of the reduction protocol.
 """
 
 from __future__ import annotations
@@ -23,6 +25,7 @@ from stylestream.files import whole_file
 from stylestream.transfer import StyleTransfer, load_style
 
 RATE = 44100
+Heard = list[tuple[Any, Any, Any]]  # (song, truth, notes) of held-out pieces
 COLUMNS: dict[str, Callable[..., float]] = {
     "log-mel L1, dB": lambda truth, y, notes: metrics.log_mel_l1(truth, y),
     "MFCC distance": lambda truth, y, notes: metrics.mfcc_distance(truth, y),
@@ -35,7 +38,7 @@ COLUMNS: dict[str, Callable[..., float]] = {
 }
 
 
-def passages_of(options: argparse.Namespace, name: str) -> list[tuple[Any, Any, Any]]:
+def passages_of(options: argparse.Namespace, name: str, soundfont: str = "musescore") -> Heard:
     """(song, truth, notes) of held-out pieces."""
     protocol, recipe = passages.Protocol(pieces=options.pieces, seconds=options.seconds), recipes.recipe_of(name)
     renderer, found = passages.Renderer(options.cache), []
@@ -44,12 +47,12 @@ def passages_of(options: argparse.Namespace, name: str) -> list[tuple[Any, Any, 
         target = recipes.target_score(score, recipe)
         song = passages.song_score(score if recipe.layers else target, excerpt.content, recipe)
         found.append(
-            (renderer.render(song, "musescore", excerpt), renderer.render(target, "fluidr3", excerpt), passages.notes_of(target, excerpt))
+            (renderer.render(song, soundfont, excerpt), renderer.render(target, "fluidr3", excerpt), passages.notes_of(target, excerpt))
         )
     return found
 
 
-def row(heard: list[tuple[Any, Any, Any]], make: Callable[[Any, Any], Any]) -> list[float]:
+def row(heard: Heard, make: Callable[[Any, Any], Any]) -> list[float]:
     """Means over the passages of what ``make`` makes of (song, truth)."""
     rows = []
     for song, truth, notes in heard:
@@ -58,30 +61,38 @@ def row(heard: list[tuple[Any, Any, Any]], make: Callable[[Any, Any], Any]) -> l
     return [float(value) for value in np.mean(rows, axis=0)]
 
 
-def variants(options: argparse.Namespace, text: str) -> Iterator[tuple[str, StyleTransfer]]:
-    """What the first column says, and the style so."""
+def variants(options: argparse.Namespace, text: str) -> Iterator[tuple[str, StyleTransfer, Heard]]:
+    """What the second column says, the style so, and what it is given."""
     name, _, path = text.partition("=")
+    if options.soundfont:
+        style = load_style(path or name)
+        for soundfont in options.soundfont.split(","):
+            yield Path(soundfont).stem, style, passages_of(options, name, soundfont)
+        return
+    heard = passages_of(options, name)
     if options.postnet:
         style = load_style(path or name)
         if style.draw.postnet is None:
             raise SystemExit(f"{text}: has no post-net; make one with tools/make_styles.py postnet")
-        yield "with", style
+        yield "with", style, heard
         style.draw.postnet = None
-        yield "without", style
+        yield "without", style, heard
         return
     setting, _, values = options.setting.partition("=")
     for value in values.split(","):
         network = load_style(path or name).draw
         network.config = replace(network.config, **{setting: float(value)})
-        yield value, StyleTransfer(network)
+        yield value, StyleTransfer(network), heard
 
 
 def measure_style(options: argparse.Namespace, text: str) -> list[str]:
     """Lines of the table."""
-    name = text.partition("=")[0]
-    heard, lines = passages_of(options, name), []
-    copy, ceiling = (row(heard, make)[0] for make in (lambda song, truth: song, baselines.ceiling))
-    for kind, style in variants(options, text):
+    name, lines = text.partition("=")[0], []
+    limits: dict[int, list[float]] = {}  # of the same passages the same
+    for kind, style, heard in variants(options, text):
+        if id(heard) not in limits:
+            limits = {id(heard): [row(heard, make)[0] for make in (lambda song, truth: song, baselines.ceiling)]}
+        copy, ceiling = limits[id(heard)]
         values = row(heard, lambda song, truth, style=style: style.transfer(song, RATE))  # type: ignore[misc]
         way = f"{100 * (copy - values[0]) / (copy - ceiling):.1f} %"
         cells = (f"{v:.3f}" if "AUC" in c else f"{v:.2f}" for c, v in zip(COLUMNS, values, strict=True))
@@ -98,13 +109,15 @@ def main() -> None:
     lever = parser.add_mutually_exclusive_group(required=True)
     lever.add_argument("--postnet", action="store_true", help="with and without the style's")
     lever.add_argument("--setting", help="NAME=VALUE,VALUE,…")
+    lever.add_argument("--soundfont", help="NAME,FILE,…: what plays the songs")
     parser.add_argument("--pieces", type=int, default=6)
     parser.add_argument("--seconds", type=float, default=12.0)
     parser.add_argument("--cache", type=Path, default=Path("build/levers"))
     parser.add_argument("--out", type=Path)
     options = parser.parse_args()
     lines = [line for style in options.style for line in measure_style(options, style)]
-    head = ["style", "post-net" if options.postnet else f"`{options.setting.partition('=')[0]}`", "part of the way", *COLUMNS]
+    varied = "post-net" if options.postnet else "the song's SoundFont" if options.soundfont else f"`{options.setting.partition('=')[0]}`"
+    head = ["style", varied, "part of the way", *COLUMNS]
     table = "\n".join(["| " + " | ".join(head) + " |", "|" + "---|" * len(head), *lines])
     if options.out:
         with whole_file(options.out) as temporary:

@@ -628,7 +628,7 @@ class FrameStore:
 
         known = {song[0] for song in self.songs}
         for path in sorted(folder.glob(f"*-{self.split}-*.npz")):
-            style = path.name.split("-")[0]
+            style = path.name.split(f"-{self.split}-")[0]
             if path.name not in known and style in self.styles:
                 with np.load(path, allow_pickle=False) as arrays:
                     yield path.name, style, arrays["frames"], arrays["phase"]

@@ -250,7 +250,7 @@ def _bar_tables(grooves: Sequence[Groove], there: set[int]) -> tuple[NDArray[np.
                 bars.append((number, bar.beats, bar.count, len(hits), len(hits) + len(heard)))
                 hits += heard
     if not bars:
-        raise ValueError("no drums: none of the grooves is played on drums that there are sounds of")
+        raise ValueError("none of the grooves is played on drums that there are sounds of")
     return np.array(hits, np.int16), np.array(bars, np.int32)
 
 
@@ -270,7 +270,7 @@ def layer_of_scores(scores: Sequence[Any], synthesizer: midi.Synthesizer) -> Dru
     found = [groove for groove in map(groove_of, scores) if groove is not None]
     grooves = distinct(found)
     if not grooves:
-        raise ValueError(f"no drums: none of {len(scores)} scores has {MIN_BARS} bars of them")
+        raise ValueError(f"none of {len(scores)} scores has {MIN_BARS} bars of drums")
     sounds = record(synthesizer, common_notes(grooves), kit_of(scores))
     return levelled(assemble(grooves, _within(sounds, MAX_BYTES)))
 
@@ -405,16 +405,53 @@ def add_drums(path: str | Path, data_root: str | Path, recipe: StyleRecipe, synt
     Raises
     ------
     ValueError
-        If it is not a style file, or its songs have no drums that are repeated.
+        If it is not a style file, or too few of its songs have drums, or none that are repeated.
     """
     chosen, usual = training_pieces(data_root, recipe)
     if not usual:
-        return "no drums: too few of its songs have them"
+        raise ValueError("too few of its songs have drums")
     found = read_scores(data_root, chosen)
-    layer = layer_of_scores([score for _, score in found], synthesizer)
-    played = [target_score(score, recipe, drums=True) for _, score in found[:CALIBRATION_PIECES]]
+    return add_drums_of(path, [score for _, score in found], recipe, synthesizer, licences=[piece.licence for piece, _ in found])
+
+
+def add_drums_of(
+    path: str | Path,
+    scores: Sequence[Any],
+    recipe: StyleRecipe,
+    synthesizer: midi.Synthesizer,
+    *,
+    licences: Iterable[str] = (),
+    calibration_pieces: int = CALIBRATION_PIECES,
+) -> str:
+    """Give a style file the drum layer of scores; its weights stay as they are, bit for bit.
+
+    Parameters
+    ----------
+    path : path
+        A style file; a layer that it has is replaced.
+    scores : sequence of symusic.Score
+        Of training, with their drums.
+    recipe : StyleRecipe
+        What plays everything else.
+    licences : iterable of str
+        Of the scores, for the card.
+    calibration_pieces : int
+        So many of the scores are played to hear how loud their drums are.
+
+    Returns
+    -------
+    str
+        What was found, for people.
+
+    Raises
+    ------
+    ValueError
+        If it is not a style file, or the scores have no drums that are repeated; the file is left as it is.
+    """
+    layer = layer_of_scores(scores, synthesizer)
+    played = [target_score(score, recipe, drums=True) for score in scores[:calibration_pieces]]
     layer = calibrated(layer, without_drums(path), played, synthesizer)
-    about = note(layer, len(found), sorted({piece.licence for piece, _ in found}), synthesizer.soundfont.stem)
+    about = note(layer, len(scores), sorted(set(licences)), synthesizer.soundfont.stem)
     write_layer(path, layer, about)
     return about
 

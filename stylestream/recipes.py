@@ -165,6 +165,13 @@ class Layer:
 # song of any other instruments tells as well. Layers over the same pitches play in unison.
 JAZZ_BAND = (Layer(32, highest=51), Layer(26, 52, 71), Layer(66, 52, 71), Layer(56, 72))  # acoustic bass; guitar and tenor saxes; trumpets
 SYNTHESIZERS = (Layer(38, highest=51), Layer(90, 52), Layer(62, 64))  # synth bass; polysynth pad; synth brass
+FUNK_BAND = (
+    Layer(36, highest=51),
+    Layer(28, 52, 71),
+    Layer(4, 52),
+    Layer(61, 67),
+)  # slap bass; muted guitar, electric piano; brass section
+LATIN_BAND = (Layer(32, highest=51), Layer(24, 52, 76), Layer(73, 72))  # acoustic bass; nylon-string guitar; flute
 FULL_ORCHESTRA = (Layer(43, highest=50), Layer(48), Layer(60, 48, 66), Layer(73, 72))  # basses; string sections; horns; flutes
 
 
@@ -187,6 +194,8 @@ STYLE_RECIPES: dict[str, StyleRecipe] = {
     "rock": StyleRecipe(("rock", "rock-metal-game", "pop-rock-game"), programs=rock_programs),
     "jazz": StyleRecipe(("jazz", "jazz-blues"), layers=JAZZ_BAND),
     "electronic": StyleRecipe(("electronic",), layers=SYNTHESIZERS),
+    "funk-soul": StyleRecipe(("funk-soul",), layers=FUNK_BAND),
+    "bossa-latin": StyleRecipe(("bossa-latin",), layers=LATIN_BAND),
     "orchestra": StyleRecipe(("orchestral",), layers=FULL_ORCHESTRA),
     "choir": StyleRecipe(("choral",), programs=choir_programs),
     "strings": StyleRecipe(("string-quartet",), programs=quartet_programs),

@@ -63,6 +63,7 @@ PAUSE_SECONDS = 0.4  # in it between song, result and target
 MOST_BATCH = 256
 LITTLE_SECONDS = 1800.0
 LARGE_BYTES = 200e6  # of a file, or an hour: it is not listened to in the first minute
+CALIBRATION_SCORES = 4  # that drums are levelled by: each takes seconds, at the end of what may be a minute
 LEAST_SECONDS = 180.0  # of music: with less, a style knows its songs and not their sound
 # of a network: others than those of the weights are no harm
 _INHERITED = (
@@ -772,18 +773,37 @@ def _write_style(plan: Plan, start: StyleData | None, prepared: corpus.Prepared,
 
 
 def add_drums(plan: Plan, prepared: corpus.Prepared, out: Path) -> str:
-    """Give a style of recordings the drums that are heard in them; a line that says which, or why it has none."""
+    """Give a style the drums of its scores, or those heard in its recordings; a line that says which, or why it has none."""
     from stylestream.percussion import add_drums_heard
 
     windows = {song["id"]: corpus.window_named(song["name"]) for song in prepared.songs if song["split"] == "train"}
     try:
         songs = [] if any(map(is_dataset, plan.sources)) else corpus.find_music(plan.sources, plan.data)
-        recorded = {song.id: song.content for song in songs if song.id in windows and isinstance(song.content, Path)}
-        if not recorded:
-            raise ValueError("they are cut out of recordings, and it was trained on none")
-        return add_drums_heard(out, list(recorded.values()), window=windows[next(iter(recorded))])
+        learned = [song for song in songs if song.id in windows]
+        recorded = [(song.id, song.content) for song in learned if isinstance(song.content, Path)]
+        if 2 * len(recorded) > len(learned):
+            return add_drums_heard(out, [path for _, path in recorded], window=windows[recorded[0][0]])
+        return _add_drums_written(plan, learned, out)
     except (ValueError, OSError) as error:
         return f"no drums: {error}"
+
+
+def _add_drums_written(plan: Plan, songs: Sequence[corpus.Song], out: Path) -> str:
+    from stylestream import drumming, midi
+
+    scores = [(song, drumming.quiet_score(song.content)) for song in songs if isinstance(song.content, bytes)]
+    drummed = [(song, score) for song, score in scores if any(track.is_drum and len(track.notes) for track in score.tracks)]
+    if len(drummed) < max(drumming.MIN_SHARE * len(scores), 1):
+        raise ValueError(f"{len(drummed)} of its {len(scores)} scores have them")
+    with midi.Synthesizer(plan.data.soundfont) as synthesizer:
+        return drumming.add_drums_of(
+            out,
+            [score for _, score in drummed],
+            corpus.own_recipe(plan.data),
+            synthesizer,
+            licences=[song.piece.licence for song, _ in drummed],
+            calibration_pieces=CALIBRATION_SCORES,
+        )
 
 
 def card(name: str, prepared: corpus.Prepared, device: str) -> Card:

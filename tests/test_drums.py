@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -514,6 +515,33 @@ def test_a_layer_of_scores_plays_what_they_play(fonts):
     assert {KICK, SNARE, CLOSED} <= set(hits.notes)
     y = play(layer, hits, 5 * SAMPLE_RATE)
     assert 1e-3 < np.abs(y).max() < 1
+
+
+@pytest.mark.parametrize(
+    ("drummed", "line"),
+    [
+        (2, r"Drums: 2 bars in 1 grooves of 2 training songs \(not stated\); \d+ hits of FluidR3_GM\."),
+        (0, "no drums: 0 of its 3 scores have them"),
+    ],
+)
+def test_a_training_on_scores_gives_their_drums_to_its_style(fonts, tiny_style, tmp_path, drummed, line):
+    from stylestream import corpus, workshop
+    from stylestream.style import has_drums
+
+    (tmp_path / "music").mkdir()
+    for k in range(4):
+        score = drum_score([*[GROOVE] * 3, FILL] * 3, bpm=100 + k)
+        score.tracks = [track for track in score.tracks if k < drummed or not track.is_drum]
+        score.dump_midi(tmp_path / "music" / f"{k}.mid")
+    plan, _ = workshop.make_plan([tmp_path / "music"], {}, base="none", steps=1)
+    found = sorted(corpus.find_music(plan.sources, plan.data), key=lambda song: song.piece.path)
+    parts = [{"id": song.id, "split": "train", "name": "own-train-0.npz"} for song in found[:3]]
+    path = tmp_path / "mine.safetensors"
+    path.write_bytes(Path(tiny_style).read_bytes())
+    before = load_style_file(path)
+    assert re.fullmatch(line, workshop.add_drums(plan, corpus.Prepared(parts, {}, {}, 0.0), path))
+    assert has_drums(path) == bool(drummed)
+    assert all((load_style_file(path).weights[name] == tensor).all() for name, tensor in before.weights.items())
 
 
 def test_pattern_statistics_are_those_of_the_bars():

@@ -70,6 +70,13 @@ def fit(folder: Path, frames: Path, config: TrainConfig = SHORT) -> State:
     return train.fit(state, *stores(frames), config, views.ViewConfig(), folder)
 
 
+def test_songs_of_a_style_with_a_hyphen_are_found(frames, tmp_path):
+    for path in frames.glob("own-*"):
+        (tmp_path / path.name.replace("own", "bossa-latin")).write_bytes(path.read_bytes())
+    (tmp_path / "bossa-train-0-0.npz").write_bytes(b"of another style")
+    assert len(FrameStore(tmp_path, ["bossa-latin"], split="train").songs) == 2
+
+
 # --- it learns -------------------------------------------------------------------------------------------------------------
 
 

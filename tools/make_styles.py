@@ -3,6 +3,7 @@
     python tools/make_styles.py all --data DATA --work WORK --out stylestream/styles
     python tools/make_styles.py postnet --data DATA --work WORK                 the post-nets of style files that are there, anew
     python tools/make_styles.py drums --data DATA --out stylestream/styles      the drum layers of style files that are there, anew
+    python tools/make_styles.py later --data DATA --out stylestream/styles      the styles that the base has not heard, from it
 
 The settings are those of stylestream/configs/STYLE.toml: [train] for the base, [tune] for each style; options replace them. Each step
 resumes when run again. As shipped, in two runs: a base with --per-style 240 --views 4 --seconds 20 --batch 256 --rate 1.5e-3
@@ -25,15 +26,16 @@ import numpy as np
 import torch
 from safetensors.torch import load_file, save_file
 
-from stylestream import corpus, drumming, midi, recipes, train, views
+from stylestream import corpus, drumming, midi, recipes, train, views, workshop
 from stylestream.cli import read_config
 from stylestream.corpus import FrameStore
 from stylestream.draw import Draw, DrawConfig
 from stylestream.features import FeatureConfig
 from stylestream.files import whole_file
-from stylestream.style import Card, Source, load_style_file, save_style
+from stylestream.style import Card, Source, load_style_file, save_style, update_card
 
 STYLES = ("rock", "jazz", "electronic", "orchestra", "choir", "strings", "piano", "chiptune")
+LATER = ("funk-soul", "bossa-latin")  # from the packed base, by the command that anybody has
 RECORDINGS = "recordings"  # the base hears real music too, as a style that is not shipped
 # Half of the base's crops are told their style by a clip, of any orchestration: so it learns to hear one. A file of one style needs no ear.
 CLIP_CHANNELS, CLIP_SHARE = 32, 0.5  # not 24: oneDNN then gives gradients that are not numbers, in bf16
@@ -179,6 +181,8 @@ TITLES = {
     "jazz": ("Jazz band", "tenor saxophones and a hollow-body guitar over an acoustic bass, trumpets on top; the canvas has no drums"),
     "electronic": ("Electronic", "a polysynth pad and synth brass over a synth bass; the canvas has no drums"),
     "orchestra": ("Orchestra", "string sections, horns in the middle, flutes above and basses below, in unison"),
+    "funk-soul": ("Funk band", "slap bass, a muted guitar and an electric piano, brass on top; the canvas has no drums"),
+    "bossa-latin": ("Bossa trio", "a nylon-string guitar over an acoustic bass, a flute on top; the canvas has no drums"),
     "choir": ("Choir", "choir aahs singing choral music in parts"),
     "strings": ("String quartet", "violins, viola and cello, bowed"),
     "piano": ("Piano", "a grand piano playing whatever comes"),
@@ -304,21 +308,36 @@ def pack_base(options: argparse.Namespace) -> None:
     save_style(path, weights, model_config=config, feature_config=asdict(FeatureConfig()), card=about, fingerprints=fingerprints)
 
 
+def later(options: argparse.Namespace) -> None:
+    """Styles that the base has not heard, with the settings of their configs and the cards of bundled styles."""
+    for style in LATER:
+        path = options.out / f"{style}.safetensors"
+        start = options.out / "base" / "base.safetensors"
+        workshop.train([options.data], path, config=read_config(style), base=start, device=options.device, say=print)
+        title, description = TITLES[style]
+        update_card(path, title=title, description=description, author="StyleStream contributors", licence="Apache-2.0")
+
+
 def drums(options: argparse.Namespace) -> None:
     """The drum layer of every style file that is there and whose songs have drums; the weights stay as they are."""
     with midi.Synthesizer(options.soundfont) as synthesizer:
-        for style in options.styles:
+        for style in (*STYLES, *LATER) if options.styles == STYLES else options.styles:
             path = options.out / f"{style}.safetensors"
-            if path.is_file():
-                print(f"{style}: {drumming.add_drums(path, options.data, recipes.recipe_of(style), synthesizer)}", flush=True)
+            if not path.is_file():
+                continue
+            try:
+                said = drumming.add_drums(path, options.data, recipes.recipe_of(style), synthesizer)
+            except ValueError as error:
+                said = f"no drums: {error}"
+            print(f"{style}: {said}", flush=True)
 
 
 def main() -> None:
     """Do the step that is asked for."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("step", choices=("render", "plain", "all", "pack", "postnet", "drums"))
+    parser.add_argument("step", choices=("render", "plain", "all", "pack", "postnet", "later", "drums"))
     parser.add_argument("--data", type=Path, default=Path("../shared/data"))
-    parser.add_argument("--work", type=Path, help="of all steps but drums: what is not finished")
+    parser.add_argument("--work", type=Path, help="of all steps but later and drums: what is not finished")
     parser.add_argument("--out", type=Path, default=Path("stylestream/styles"))
     parser.add_argument("--baselines", type=Path, default=Path("benchmarks/baselines"))
     parser.add_argument("--trained-on", default="CPU", help="for the cards")
@@ -340,8 +359,8 @@ def main() -> None:
     parser.add_argument("--start", type=Path, help="a base to go on from, instead of nothing")
     parser.add_argument("--rate", type=float, help="of the base; a style takes half of it")
     options = parser.parse_args()
-    if options.step == "drums":
-        drums(options)
+    if options.step in ("later", "drums"):
+        {"later": later, "drums": drums}[options.step](options)
         return
     if options.work is None:
         parser.error(f"the step {options.step} needs --work")
@@ -364,6 +383,7 @@ def main() -> None:
         plain(options, model)
     pack(options)
     postnet(options)
+    later(options)
     drums(options)
 
 
