@@ -408,6 +408,11 @@ Drums = Annotated[
     typer.Option(help="How loud the style's drummer plays along: 0 not at all, 0.5 as in its songs.", min=0.0, max=1.0, callback=_finite),
 ]
 
+Width = Annotated[
+    float,
+    typer.Option(help="Of stereo, where the style is wider: 0 keeps the song's image, 1 is as wide.", min=0.0, max=1.0, callback=_finite),
+]
+
 
 def _version(value: bool) -> None:
     if value:
@@ -434,6 +439,7 @@ def transfer(
     dream: Dream = 0.0,
     grain: Grain = 0.5,
     drums: Drums = 0.0,
+    width: Width = 0.0,
     seed: Seed = 0,
     device: Device = "cpu",
     subtype: Annotated[
@@ -458,7 +464,7 @@ def transfer(
     from stylestream.transfer import Dials, load_style, transfer_file
 
     _check_formats(jobs, subtype)
-    dials = Dials(strength=strength, dream=dream, grain=grain, drums=drums, seed=seed)
+    dials = Dials(strength=strength, dream=dream, grain=grain, drums=drums, width=width, seed=seed)
     with _wrong_usage():
         loaded = {name: load_style(name, device=device) for name in style}
         for ready in loaded.values():
