@@ -300,6 +300,11 @@ def has_drums(path: str | Path) -> bool:
     return any(name.startswith(DRUMS) for name in _read_header(Path(path)))
 
 
+def read_widths(path: str | Path) -> tuple[float, ...]:
+    """Read only how wide a style's music is; empty where the file does not say. Raises as `load_style_file`."""
+    return _widths(_read_metadata(Path(path)), Path(path))
+
+
 def has_widths(path: str | Path) -> bool:
     """Whether a style's music has any width, from its file's header alone. Raises as `read_card`."""
     found = _read_metadata(Path(path)).get("widths")
