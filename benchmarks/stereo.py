@@ -1,4 +1,5 @@
-"""What becomes of a recording's stereo image: level difference and correlation of the channels, band by band, and the mono fold-down.
+"""What becomes of a recording's stereo image: level difference and correlation of the channels, band by band, and the mono fold-down;
+and of the image of a narrow one when the dial `width` is turned.
 
     python benchmarks/stereo.py AUDIO -s rock -s strings --out docs/stereo.md
 
@@ -17,12 +18,20 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stylestream import audio
-from stylestream.transfer import load_style
+from stylestream.metrics import flux_correlation, log_mel_l1
+from stylestream.sound import prepare
+from stylestream.style import list_styles
+from stylestream.transfer import Dials, StyleTransfer, load_style
+from stylestream.width import OCTAVES_HZ, widths_of
 
 Array = NDArray[np.floating]
 SAMPLE_RATE = 44100
 BANDS_HZ = ((60, 250), (250, 500), (500, 1000), (1000, 2000), (2000, 4000), (4000, 8000), (8000, 16000))
 SOUNDING_DB = 40.0  # below a recording's loudest band, a band has no image to keep
+
+NARROW = {"half": 0.5, "mid only": 0.0}  # what is left of a recording's side
+TURNS = (0.0, 0.5, 1.0)  # of the dial
+WIDTH_SONGS = 4  # of the recordings: each is played six times
 
 
 def recordings(folder: Path, count: int, seconds: float) -> dict[str, Array]:
@@ -96,6 +105,50 @@ def lines(style: str, songs: dict[str, Array]) -> tuple[list[str], list[str]]:
     return [f"| {style} | " + " | ".join(cells) + " |"], bands
 
 
+def own_widths() -> list[str]:
+    """How wide the music of each bundled style is, a line each."""
+    return [f"| {entry.name} | " + " | ".join(map(in_db, load_style(entry.path).widths)) + " |" for entry in list_styles() if entry.bundled]
+
+
+def in_db(width: float, *, least: float = 1e-4) -> str:
+    """A ratio of powers; a dash where there is nothing, or next to it."""
+    return f"{round(10 * np.log10(width))}" if width > least else "–"
+
+
+def wider(style: str, songs: dict[str, Array]) -> list[str]:
+    """A style's lines about narrow songs: how wide they become, and what becomes of their fold-down and their attacks."""
+    player, found = load_style(style), []
+    if not any(player.widths):
+        return []
+    for narrow, share in NARROW.items():
+        rows: dict[float, list[list[float]]] = {turn: [] for turn in TURNS}
+        for y in songs.values():
+            mid = y.mean(0, keepdims=True)
+            made = turned(player, (mid + share * (y - mid)).astype(np.float32))
+            folded, left = ({turn: prepare(part, SAMPLE_RATE) for turn, part in parts.items()} for parts in folds(made))
+            for turn, result in made.items():
+                error = ((result.mean(0) - made[0.0].mean(0)).astype(float) ** 2).sum() / (made[0.0].mean(0).astype(float) ** 2).sum()
+                numbers = [np.corrcoef(result)[0, 1], error, log_mel_l1(folded[0.0], folded[turn]), flux_correlation(left[0.0], left[turn])]
+                rows[turn].append([*widths_of(result, SAMPLE_RATE), *numbers])
+        for turn, numbers in rows.items():
+            *widths, alike, _, _, flux = np.median(numbers, axis=0)
+            null, l1 = np.max(numbers, axis=0)[-3:-1]
+            cells = [*map(in_db, widths), f"{alike:.2f}", in_db(null, least=0.0), f"{l1:.4f}", f"{flux:.3f}"]
+            found.append(f"| {style} | {narrow} | {turn:g} | " + " | ".join(cells) + " |")
+    return found
+
+
+def turned(player: StyleTransfer, song: Array) -> dict[float, Array]:
+    """A song at each position of the dial, before the final gain."""
+    heard = player.listen(lambda: [song], SAMPLE_RATE, 2, peak=False)
+    return {turn: np.concatenate([*player.render(lambda: [song], heard, Dials(width=turn))], axis=1) for turn in TURNS}
+
+
+def folds(made: dict[float, Array]) -> tuple[dict[float, Array], dict[float, Array]]:
+    """Fold-downs, and left channels."""
+    return {turn: y.mean(0) for turn, y in made.items()}, {turn: y[0] for turn, y in made.items()}
+
+
 TEXT = """# Stereo
 
 Written by `python benchmarks/stereo.py AUDIO {arguments}`: {count} stereo recordings chosen by hash, {seconds:g} s of each,
@@ -109,6 +162,28 @@ played in the style, at its worst, dB: both are the same, so stereo costs a mono
 
 | style | level: median | 90 % | largest | correlation: median | 90 % | largest | mean | fold-down, dB | null, dB |
 |---|---|---|---|---|---|---|---|---|---|
+"""
+
+WIDER = """
+## Wider where the style is
+
+`--width` 0, the default, keeps the song's image, as above. Turned up, a stereo result gets a side made of its mid, octave by octave as far
+as the style's music is wider than the song (`stylestream/width.py`): all-passes that are over in 25 ms, nothing below 120 Hz, nothing where
+the song is as wide already, and nothing beyond channels that are not alike (0 dB). The mid stays what it is, so a mono listener hears no
+difference. Mono songs stay mono; songs of more than two channels are left alone. The style's drums are in the mid and become wide with it,
+bass drums excepted. A style is as wide as its training music, played by its SoundFont: where the scores leave all instruments in the
+middle, as those of rock and nearly those of jazz do, the dial has next to nothing to do.
+
+Side over mid of the styles' own music, dB, by octave (Hz); medians over 24 training songs (`python tools/make_styles.py widths`).
+
+"""
+
+NARROWER = """
+{songs} of the recordings, made narrow: half of their side, or none of it (two channels alike). In the result side over mid, dB, and
+*alike*, the correlation of the channels: medians. *Null*: the fold-down against that of width 0, before the final gain, dB, at its worst;
+*L1*: the log-mel distance of the two at its worst, dB; *attacks*: correlation of the left channel's spectral flux with that of width 0,
+median. Styles whose music has no side are left out.
+
 """
 
 
@@ -128,6 +203,11 @@ def main() -> None:
     text = TEXT.format(**how) + "\n".join(line for summary, _ in made for line in summary)
     head = ["", "", "## Band by band", "", "Means over the recordings.", "", "| style | | " + " | ".join(names) + " |", "|---" * 9 + "|"]
     text += "\n".join([*head, *(line for _, bands in made for line in bands), ""])
+    octaves = " | ".join(map(str, OCTAVES_HZ))
+    text += WIDER + "\n".join([f"| style | {octaves} |", "|---" * 10 + "|", *own_widths(), ""])
+    few = dict([*songs.items()][:WIDTH_SONGS])
+    head = [f"| style | song | width | {octaves} | alike | null, dB | L1, dB | attacks |", "|---" * 16 + "|"]
+    text += NARROWER.format(songs=len(few)) + "\n".join([*head, *(line for style in options.style for line in wider(style, few)), ""])
     options.out.write_text(text, encoding="utf-8")
     print(text)
 

@@ -10,7 +10,7 @@ straight line from one network to another passes through networks that paint as 
 styles of one base, is one network, whose weights, mean spectrum and settings are means of its styles'; it costs what one style costs.
 Styles of several families cannot share weights: each family paints, and the pictures are mixed in dB (`transfer.Together`), at the cost of
 a network for each family. Both ways are smooth; measured, and against mixing embeddings inside the base: docs/morphs.md. Drums have no
-mean: of the styles that have a drummer, the one with the largest share lends it.
+mean: of the styles that have a drummer, the one with the largest share lends it. Widths do: over the shares of the styles that know theirs.
 
 Conventions: shares are positive and sum to 1; a blend of one style is that style, to the bit. Frames (F, T) are as `features` makes them.
 
@@ -155,6 +155,7 @@ class Blend:
     shares: tuple[float, ...]  # sum to 1
     card: Card
     drums: dict[str, Tensor] = field(default_factory=dict)  # as `StyleData.drums`
+    widths: tuple[float, ...] = ()  # as `StyleData.widths`
 
 
 def load_blend(style: str | Path) -> Blend:
@@ -201,12 +202,14 @@ def clip_style(path: str | Path) -> StyleData:
     import torch
 
     from stylestream.features import LogFrequency
+    from stylestream.width import widths_of_file
 
     base = load_style_file(base_path())
     network = network_of(base, "base")
     x = clip_frames(path, LogFrequency(features_of(base, "base")))
+    widths = widths_of_file(path, max_seconds=MAX_CLIP_SECONDS) or ()
     with torch.no_grad():
-        return _as_one_style(base, network.clip_vector(x[None]), Path(path))
+        return replace(_as_one_style(base, network.clip_vector(x[None]), Path(path)), widths=widths)
 
 
 def clip_frames(path: str | Path, features: LogFrequency) -> Tensor:
@@ -272,7 +275,7 @@ def blend(styles: Sequence[StyleData], shares: Sequence[float], names: Sequence[
     card = styles[0].card if len(styles) == 1 else _card([style.card for style in styles], shares, names)
     totals = [math.fsum(shares[i] for i in family) for family in found]
     means = [blend_family([styles[i] for i in f], [shares[i] / total for i in f]) for f, total in zip(found, totals, strict=True)]
-    return Blend(tuple(means), tuple(totals), card, _drums(styles, shares))
+    return Blend(tuple(means), tuple(totals), card, _drums(styles, shares), _widths(styles, shares))
 
 
 def blend_family(styles: Sequence[StyleData], shares: Sequence[float]) -> StyleData:
@@ -295,6 +298,14 @@ def _drums(styles: Sequence[StyleData], shares: Sequence[float]) -> dict[str, Te
         return drums  # damaged; `drums.layer_of` says so
     change_db = 20 * math.log10(math.fsum(share for share, _ in drummers))
     return drums | {"gain": (drums["gain"] + round(100 * change_db)).to(drums["gain"].dtype)}
+
+
+def _widths(styles: Sequence[StyleData], shares: Sequence[float]) -> tuple[float, ...]:
+    """The mean over the shares of the styles that say how wide their music is."""
+    known = [(share, style.widths) for share, style in zip(shares, styles, strict=True) if style.widths]
+    total = math.fsum(share for share, _ in known)
+    octaves = zip(*(widths for _, widths in known), strict=True)
+    return tuple(math.fsum(share * value for (share, _), value in zip(known, octave, strict=True)) / total for octave in octaves)
 
 
 def _shared(styles: Sequence[StyleData]) -> list[str]:

@@ -408,6 +408,11 @@ Drums = Annotated[
     typer.Option(help="How loud the style's drummer plays along: 0 not at all, 0.5 as in its songs.", min=0.0, max=1.0, callback=_finite),
 ]
 
+Width = Annotated[
+    float,
+    typer.Option(help="Of stereo, where the style is wider: 0 keeps the song's image, 1 is as wide.", min=0.0, max=1.0, callback=_finite),
+]
+
 
 def _version(value: bool) -> None:
     if value:
@@ -434,6 +439,7 @@ def transfer(
     dream: Dream = 0.0,
     grain: Grain = 0.5,
     drums: Drums = 0.0,
+    width: Width = 0.0,
     seed: Seed = 0,
     device: Device = "cpu",
     subtype: Annotated[
@@ -458,7 +464,7 @@ def transfer(
     from stylestream.transfer import Dials, load_style, transfer_file
 
     _check_formats(jobs, subtype)
-    dials = Dials(strength=strength, dream=dream, grain=grain, drums=drums, seed=seed)
+    dials = Dials(strength=strength, dream=dream, grain=grain, drums=drums, width=width, seed=seed)
     with _wrong_usage():
         loaded = {name: load_style(name, device=device) for name in style}
         for ready in loaded.values():
@@ -579,21 +585,21 @@ def _entry_json(entry: StyleEntry) -> dict[str, Any]:
 @styles_app.command("show")
 def styles_show(name: Annotated[str, typer.Argument(metavar="NAME|FILE")], json_: Json = False) -> int:
     """Show a style's card: what it was trained on, under which licences, and how well it does."""
-    from stylestream.style import find_style, read_card
+    from stylestream.style import find_style, read_card, read_widths
 
     with _wrong_usage():
         path = find_style(name)
-        card = read_card(path)
+        card, widths = read_card(path), read_widths(path)
     if json_:
         print(
             json.dumps(
-                {"name": style_name(name), "path": str(path), "bytes": path.stat().st_size, "card": asdict(card)},
+                {"name": style_name(name), "path": str(path), "bytes": path.stat().st_size, "card": asdict(card), "widths": widths},
                 ensure_ascii=False,
                 indent=1,
             )
         )
         return 0
-    for line in card_lines(card, path):
+    for line in (*card_lines(card, path), *width_lines(widths)):
         print(_printable(line) if not line.startswith(" ") else "  " + _printable(line))
     return 0
 
@@ -617,6 +623,17 @@ def card_lines(card: Card, path: Path) -> Iterator[str]:
         )
     for row, columns in card.metrics.items():
         yield f"  {row}: " + ", ".join(f"{name} {value:.3g}" for name, value in columns.items())
+
+
+def width_lines(widths: Sequence[float]) -> Iterator[str]:
+    """Yield how wide a style's music is, as text.
+
+    >>> [*width_lines([0.0, 0.1, 0.5])]
+    ['width, side over mid in octaves from 63 Hz up: none, -10, -3 dB']
+    """
+    if widths:
+        levels = (f"{10 * math.log10(width):.0f}" if width > 0 else "none" for width in widths)
+        yield f"width, side over mid in octaves from 63 Hz up: {', '.join(levels)} dB"
 
 
 @styles_app.command("install")

@@ -79,7 +79,7 @@ SAMPLE_RATE = metrics.SAMPLE_RATE
 OF_THE_TRUTH = ("ceiling", "truth")  # rows made from it
 OF_THE_SONG = ("mp3", "mild_eq")  # rows that say how well the estimators agree with themselves
 MADE_BY = {  # row: the modules whose code decides what it is
-    "network": ("chunks", "cymbals", "draw", "drums", "features", "rhythm", "transfer", "vocoder"),
+    "network": ("chunks", "cymbals", "draw", "drums", "features", "rhythm", "transfer", "vocoder", "width"),
     "baseline": ("baselines", "features", "vocoder"),
     "scores": ("curves", "meters", "metrics", "sound", "timbre"),
 }

@@ -76,6 +76,7 @@ class Style:
     bundled: bool = False
     own: bool = False
     drums: bool = False
+    width: bool = False  # whether it is known
     sample: bytes | None = None
     picture: bytes | None = None
 
@@ -90,21 +91,27 @@ class Style:
             "bundled": self.bundled,
             "own": self.own,
             "drums": self.drums,
+            "width": self.width,
         }
+
+
+def _has(path: Path) -> dict[str, Any]:
+    """Of the dials that not every style has, which a style file has."""
+    from stylestream.style import has_drums, has_widths
+
+    return {"drums": has_drums(path), "width": has_widths(path)}
 
 
 class Styles:
     """The styles of this machine, loaded when they are first wanted."""
 
     def __init__(self, device: str = "cpu") -> None:
-        from stylestream.style import has_drums, list_styles
+        from stylestream.style import list_styles
 
         self.device = device
         self._lock, self._sampling = threading.Lock(), threading.Lock()
         self._loaded: OrderedDict[str, StyleTransfer] = OrderedDict()
-        self.known = {
-            e.name: Style(e.name, e.path, e.card, e.bundled, drums=has_drums(e.path)) for e in list_styles() if e.card is not None
-        }
+        self.known = {e.name: Style(e.name, e.path, e.card, e.bundled, **_has(e.path)) for e in list_styles() if e.card is not None}
 
     def offered(self) -> list[Style]:
         """Those that every visitor sees; own styles are for who has their name."""
@@ -122,9 +129,7 @@ class Styles:
 
     def add(self, path: Path, card: Card) -> Style:
         """Take in a style that a visitor has trained."""
-        from stylestream.style import has_drums
-
-        style = Style(f"own:{secrets.token_urlsafe(12)}", path, card, own=True, drums=has_drums(path))
+        style = Style(f"own:{secrets.token_urlsafe(12)}", path, card, own=True, **_has(path))
         self.known[style.name] = style
         return style
 
@@ -231,7 +236,7 @@ class TransferJob(Job):
     def __init__(self, folder: Path, song: Song, style: Style, styles: Styles, dials: dict[str, Any], address: str = "") -> None:
         super().__init__(folder, address)
         self.song, self.style, self._styles = song, style, styles
-        self.dials = {name: dials[name] for name in ("strength", "dream", "grain", "drums", "seed")}
+        self.dials = {name: dials[name] for name in ("strength", "dream", "grain", "drums", "width", "seed")}
         rate, channels = song.sound.sample_rate, song.sound.channels
         self.heard = Sound(self.folder / "heard", rate, channels)  # levelled as it came
         self.made = Sound(self.folder / "made", rate, channels)  # as the network made it; what the files are written from
@@ -341,7 +346,7 @@ class TransferJob(Job):
         count = round(EXCERPT_SECONDS * sound.sample_rate)
         start = max(min(sound.samples // 4, sound.samples - count), 0)
         y = audio.resample(sound.read(start, start + count) * np.float32(song.gain), sound.sample_rate, style.config.sample_rate)
-        dials = {name: value for name, value in self.dials.items() if name not in ("strength", "drums")}
+        dials = {name: value for name, value in self.dials.items() if name not in ("strength", "drums", "width")}
         x = style.canvases(torch.from_numpy(np.ascontiguousarray(y)), **dials).cpu().numpy()  # (K + 2, F, T)
         peak = x[[0, -1]].max()
         self.tell(canvases=(x.shape[0], png(np.concatenate([grey(np.minimum(c + (1 - peak), 1), style.config.floor_db) for c in x]))))

@@ -331,6 +331,7 @@ class TransferRequest(BaseModel):
     dream: Annotated[float, Field(ge=0, le=64, description="how much is the style's own instead of the song's: 0 nothing, 8 all")] = 0.0
     grain: Annotated[float, Field(ge=0, le=1, description="how much fine texture is drawn")] = 0.5
     drums: Annotated[float, Field(ge=0, le=1, description="how loud the style's drummer is: 0 not at all, 0.5 as in its songs")] = 0.0
+    width: Annotated[float, Field(ge=0, le=1, description="how wide stereo becomes: 0 as the song, 1 as the style's music")] = 0.0
     seed: Annotated[int, Field(ge=0, lt=2**63, description="equal seeds give equal songs")] = 0
 
 
@@ -571,7 +572,7 @@ def _add_jobs(app: fastapi.FastAPI, desk: Desk, settings: Settings) -> None:
         from stylestream.transfer import Dials
 
         style = desk.styles.get(request.style)
-        dials: dict[str, Any] = request.model_dump(include={"strength", "dream", "grain", "drums", "seed"})
+        dials: dict[str, Any] = request.model_dump(include={"strength", "dream", "grain", "drums", "width", "seed"})
         try:
             desk.styles.load(style).check(Dials(**dials))
         except ValueError as error:
@@ -622,12 +623,14 @@ def _add_jobs(app: fastapi.FastAPI, desk: Desk, settings: Settings) -> None:
         dream: Annotated[float, fastapi.Query(ge=0, le=64, allow_inf_nan=False)] = 0.0,
         grain: Annotated[float, fastapi.Query(ge=0, le=1, allow_inf_nan=False)] = 0.5,
         drums: Annotated[float, fastapi.Query(ge=0, le=1, allow_inf_nan=False)] = 0.0,
+        width: Annotated[float, fastapi.Query(ge=0, le=1, allow_inf_nan=False)] = 0.0,
         seed: Annotated[int, fastapi.Query(ge=0, lt=2**63)] = 0,
     ) -> Response:
         """Send a song, get it in a style: both are the bodies. Waits in the queue like everyone."""
         desk.styles.get(style)  # before the upload
         song = await _received(request, desk, name)
-        asked = TransferRequest(song=song.id, style=style, strength=strength, dream=dream, grain=grain, drums=drums, seed=seed)
+        dials = {"strength": strength, "dream": dream, "grain": grain, "drums": drums, "width": width}
+        asked = TransferRequest(song=song.id, style=style, **dials, seed=seed)
         job = await run_in_threadpool(submit, asked, request.state.address)
         path = await _result(job, desk, format, gone=request.is_disconnected)
         return FileResponse(path, media_type=MEDIA_TYPES[format], filename=path.name)
@@ -810,16 +813,18 @@ def _with_gradio(app: fastapi.FastAPI, desk: Desk, settings: Settings, exchange:
         dream: float = 0.0,
         grain: float = 0.5,
         drums: float = 0.0,
+        width: float = 0.0,
         seed: int = 0,
         format: Literal["wav", "flac", "mp3"] = "wav",
     ) -> gradio.FileData:
         """Play a song in a style. strength, 0 to 1: from the song to the style; dream, 0 to 8: how much of it the style makes up;
-        grain, 0 to 1: how rough its texture is; drums, 0 to 1: how loud the style's drummer is; format: wav, flac or mp3.
+        grain, 0 to 1: how rough its texture is; drums, 0 to 1: how loud the style's drummer is; width, 0 to 1: how wide stereo
+        becomes where the style's music is wider; format: wav, flac or mp3.
         """
         with told():
             if format not in MEDIA_TYPES:
                 raise Refused(f"format is {format!r}; it must be wav, flac or mp3")
-            asked = {"style": style, "strength": strength, "dream": dream, "grain": grain, "drums": drums, "seed": seed}
+            asked = {"style": style, "strength": strength, "dream": dream, "grain": grain, "drums": drums, "width": width, "seed": seed}
             TransferRequest(song="", **asked)  # type: ignore[arg-type]
             desk.styles.get(style)
             sent = await run_in_threadpool(added, song, address_of(request))

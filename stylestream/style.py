@@ -3,7 +3,8 @@
 A style file is a safetensors file [1]_: eight bytes of header length, a JSON header, tensors. Weights are kept in float16.
 Everything else is one JSON text in the header's metadata under the key ``stylestream``: format version, package version, feature
 config, model config, card, and the ids and melody fingerprints of the training songs, by which an evaluation refuses songs that
-the style has seen. A style with a drum layer (``drums.py``) has it in tensors of its own, whole numbers that are kept as they are.
+the style has seen; and how wide its music is (``width.py``), where that was measured. A style with a drum layer (``drums.py``) has it in
+tensors of its own, whole numbers that are kept as they are.
 
 Loading executes nothing: JSON and plain tensors are all there is. Every size is checked before memory is taken: a network is given its
 sizes before it is given memory, so that a file that asks for a terabyte gets one line. A file that is wrong, truncated, newer than this
@@ -97,6 +98,7 @@ class StyleData:
     fingerprints: dict[str, list[int]]  # training song id → hashes of its melody; empty where none was taken
     package_version: str
     drums: dict[str, Tensor] = field(default_factory=dict)  # as `drums.DrumLayer.tensors`; empty: the style has none
+    widths: tuple[float, ...] = ()  # of its music, in `width.OCTAVES_HZ`; empty: not known
 
 
 @dataclass(frozen=True)
@@ -123,6 +125,7 @@ def save_style(
     card: Card,
     fingerprints: Mapping[str, Sequence[int]] | None = None,
     drums: Mapping[str, Tensor] | None = None,
+    widths: Sequence[float] = (),
 ) -> Path:
     """Write a style file, whole or not at all.
 
@@ -138,6 +141,10 @@ def save_style(
         Title, licence, corpus, metrics.
     fingerprints : mapping of str to sequence of int, optional
         For every training song its id and the hashes of its melody.
+    drums : mapping of str to Tensor, optional
+        `drums.DrumLayer.tensors`.
+    widths : sequence of float, optional
+        How wide the training music is (`width.Widths`).
 
     Returns
     -------
@@ -147,11 +154,13 @@ def save_style(
     Raises
     ------
     ValueError
-        If the name does not end in ``.safetensors``, or a weight is not finite in float16, or a config is not JSON.
+        If the name does not end in ``.safetensors``, a weight is not finite in float16, a config is not JSON, or widths are none.
     OSError
         If the file cannot be written.
     """
     from safetensors.torch import save
+
+    from stylestream.width import checked
 
     path = Path(path)
     if path.suffix != SUFFIX:
@@ -164,6 +173,8 @@ def save_style(
         "card": asdict(card),
         "fingerprints": {song: [int(h) for h in hashes] for song, hashes in (fingerprints or {}).items()},
     }
+    if widths:  # readers that do not know them pass them over
+        metadata["widths"] = [*checked([float(value) for value in widths])]
     weights = {name: _half(name, tensor) for name, tensor in sorted(model_state.items())}
     weights |= {DRUMS + name: tensor.contiguous().clone() for name, tensor in sorted((drums or {}).items())}
     # One key: the order of several would differ from run to run, and equal styles would be unequal files.
@@ -188,9 +199,7 @@ def update_card(path: str | Path, **changes: Any) -> Path:
     TypeError
         If the card has no such field.
     """
-    data = load_style_file(path)
-    card, configs = replace(data.card, **changes), {"model_config": data.model_config, "feature_config": data.feature_config}
-    return save_style(path, data.weights, **configs, card=card, fingerprints=data.fingerprints, drums=data.drums)
+    return _changed(path, changes)
 
 
 def update_drums(path: str | Path, drums: Mapping[str, Tensor] | None, **changes: Any) -> Path:
@@ -198,9 +207,21 @@ def update_drums(path: str | Path, drums: Mapping[str, Tensor] | None, **changes
 
     Raises as `update_card`.
     """
-    data = load_style_file(path)
-    card, configs = replace(data.card, **changes), {"model_config": data.model_config, "feature_config": data.feature_config}
-    return save_style(path, data.weights, **configs, card=card, fingerprints=data.fingerprints, drums=drums)
+    return _changed(path, changes, drums=drums)
+
+
+def update_widths(path: str | Path, widths: Sequence[float]) -> Path:
+    """Say in a style file how wide its music is (`width.Widths`; empty: not known); all else stays as it is, bit for bit.
+
+    Raises ValueError if it is not a style file.
+    """
+    return _changed(path, {}, widths=tuple(widths))
+
+
+def _changed(path: str | Path, changes: Mapping[str, Any], **parts: Any) -> Path:
+    data = replace(load_style_file(path), **parts)
+    kept = {name: getattr(data, name) for name in ("model_config", "feature_config", "fingerprints", "drums", "widths")}
+    return save_style(path, data.weights, card=replace(data.card, **changes), **kept)
 
 
 def _half(name: str, tensor: Tensor) -> Tensor:
@@ -265,6 +286,7 @@ def load_style_file(path: str | Path) -> StyleData:
         fingerprints=_fingerprints(metadata, path),
         package_version=str(metadata.get("package_version", "")),
         drums=drums,
+        widths=_widths(metadata, path),
     )
 
 
@@ -276,6 +298,17 @@ def read_card(path: str | Path) -> Card:
 def has_drums(path: str | Path) -> bool:
     """Whether a style file has a drum layer, from its header alone. Raises as `load_style_file`."""
     return any(name.startswith(DRUMS) for name in _read_header(Path(path)))
+
+
+def read_widths(path: str | Path) -> tuple[float, ...]:
+    """Read only how wide a style's music is; empty where the file does not say. Raises as `load_style_file`."""
+    return _widths(_read_metadata(Path(path)), Path(path))
+
+
+def has_widths(path: str | Path) -> bool:
+    """Whether a style's music has any width, from its file's header alone. Raises as `read_card`."""
+    found = _read_metadata(Path(path)).get("widths")
+    return isinstance(found, list) and any(found)
 
 
 def _read_metadata(path: Path) -> dict[str, Any]:
@@ -386,6 +419,17 @@ def _fingerprints(metadata: dict[str, Any], path: Path) -> dict[str, list[int]]:
     if not all(isinstance(hashes, list) and all(isinstance(h, int) for h in hashes) for hashes in songs.values()):
         raise ValueError(f"{path}: not a complete style file (the fingerprints are damaged)")
     return songs
+
+
+def _widths(metadata: dict[str, Any], path: Path) -> tuple[float, ...]:
+    if "widths" not in metadata:
+        return ()
+    from stylestream.width import checked
+
+    try:
+        return checked(metadata["widths"])
+    except ValueError as error:
+        raise ValueError(f"{path}: not a complete style file ({error})") from None
 
 
 def _one_line(error: BaseException) -> str:

@@ -38,6 +38,7 @@ from stylestream.features import FeatureConfig, LogFrequency
 from stylestream.rhythm import NO_PULSE, Beats, BeatTracker, Pulse, phase
 from stylestream.style import Card, features_of, network_of
 from stylestream.vocoder import Analysis, Vocoder
+from stylestream.width import Widener, WidthMeter, Widths, side_filter
 
 Array = np.ndarray[Any, Any]
 Pass = Callable[[], Iterable[Array]]
@@ -71,11 +72,12 @@ class Dials:
     dream: float = 0.0
     grain: float = 0.5
     drums: float = 0.0
+    width: float = 0.0
     seed: int = 0
 
-    def check(self, steps: int, *, has_drums: bool = True) -> None:
+    def check(self, steps: int, *, has_drums: bool = True, has_widths: bool = True) -> None:
         """Raise ValueError with the range if a dial is outside it; ``steps`` is the style's K."""
-        for name, highest in (("strength", 1), ("dream", steps), ("grain", 1), ("drums", 1)):
+        for name, highest in (("strength", 1), ("dream", steps), ("grain", 1), ("drums", 1), ("width", 1)):
             value = getattr(self, name)
             if not isinstance(value, Real) or not 0 <= float(value) <= highest:  # NaN is in no range
                 raise ValueError(f"{name} is {value!r}; it must be from 0 to {highest}")
@@ -83,6 +85,8 @@ class Dials:
             raise ValueError(f"seed is {self.seed!r}; it must be a whole number")
         if self.drums and not has_drums:
             raise ValueError(f"drums is {self.drums!r}, but this style has no drums; leave it out, or 0")
+        if self.width and not has_widths:
+            raise ValueError(f"width is {self.width!r}, but this style does not say how wide its music is; leave it out, or 0")
 
 
 def latents_of(dream: float, steps: int) -> float:
@@ -158,6 +162,8 @@ class StyleTransfer:
     card : Card, optional
     layer : DrumLayer, optional
         The style's drums.
+    widths : Widths
+        How wide the style's music is; empty: not known.
     style : int
         Row of the network's style embedding.
     device : str
@@ -181,6 +187,7 @@ class StyleTransfer:
         vocoder: Vocoder | None = None,
         card: Card | None = None,
         layer: DrumLayer | None = None,
+        widths: Widths = (),
         style: int = 0,
         device: str = "cpu",
         half: bool | None = None,
@@ -189,7 +196,7 @@ class StyleTransfer:
         self.draw = draw.to(self.device).eval().requires_grad_(False)
         self.vocoder = (vocoder or Vocoder(features, iterations=draw.config.phase_iterations)).to(self.device)
         self.config: FeatureConfig = self.vocoder.features.config
-        self.card, self.layer, self.style = card, layer, style
+        self.card, self.layer, self.widths, self.style = card, layer, widths, style
         self.half = _multiplies_in_bfloat16(self.device) if half is None else half
 
     def __call__(
@@ -287,6 +294,7 @@ class StyleTransfer:
         dream: float = 0.0,
         grain: float = 0.5,
         drums: float = 0.0,
+        width: float = 0.0,
         seed: int = 0,
         chunk_seconds: float | None = None,
     ) -> Array:
@@ -306,6 +314,9 @@ class StyleTransfer:
         drums : float in [0, 1]
             How loud the style's drummer plays along, where it has one: 0 is not at all, 0.5 as in the style's own songs, 1 is 12 dB more.
             Where the song has no clear beat nobody drums.
+        width : float in [0, 1]
+            Of two channels, how wide they become where the style's music is wider than the song: 0 keeps the song's own image, 1 is as
+            wide as the style. The mean of the channels stays what it is; other numbers of channels do, whatever the dial says.
         seed : int
             Of whatever is drawn.
         chunk_seconds : float, optional
@@ -323,7 +334,7 @@ class StyleTransfer:
             If y is not (C, N) of finite numbers, or a dial is outside its range.
         """
         y = _checked(y, sample_rate)
-        dials = Dials(strength, dream, grain, drums, seed)
+        dials = Dials(strength, dream, grain, drums, width, seed)
         self.check(dials)
         if not y.shape[1]:
             return y
@@ -333,7 +344,7 @@ class StyleTransfer:
 
     def check(self, dials: Dials) -> None:
         """Raise ValueError if a dial is outside its range for this style."""
-        dials.check(self.draw.config.steps, has_drums=self.layer is not None)
+        dials.check(self.draw.config.steps, has_drums=self.layer is not None, has_widths=bool(self.widths))
 
     def listen(
         self,
@@ -379,7 +390,7 @@ class StyleTransfer:
         """
         own = 1 - np.float32(dials.strength)
         back = audio.Resampler(self.config.sample_rate, song.sample_rate, song.channels)
-        queue = Queue(song.channels)
+        queue, widened = Queue(song.channels), self._widened(song, dials)
 
         def remembered() -> Iterator[Array]:
             for y in blocks():
@@ -392,8 +403,15 @@ class StyleTransfer:
             return difference[:, : y.shape[1]] + own * y
 
         for styled, y in self._chunks(remembered, song, dials, chunk_seconds, first_seconds):
-            yield mixed(back.push((styled - own * y) / np.float32(song.gain)))
+            yield mixed(back.push((widened(styled) - own * y) / np.float32(song.gain)))
         yield mixed(back.flush())
+
+    def _widened(self, song: Hearing, dials: Dials) -> Callable[[Array], Array]:
+        """What makes the styled chunks, taken in order, as wide as the dial asks; the drums among them too, above the basses."""
+        if song.channels != 2 or not dials.width:
+            return lambda y: y  # to the bit
+        taps = side_filter(self.widths, song.widths, dials.width * dials.strength, self.config.sample_rate)
+        return (lambda y: y) if taps is None else Widener(taps).push
 
     def stream(
         self,
@@ -482,7 +500,7 @@ class StyleTransfer:
             cymbals=pulse.cymbals,
             first_frame=chunk.first_frame,
             inner=chunk.inner,
-            **vars(dials),
+            **{name: value for name, value in vars(dials).items() if name != "width"},
         )
         kept = styled[:, chunk.keep].cpu().numpy()
         first = chunk.inner.start * hop + chunk.keep.start
@@ -531,7 +549,7 @@ class Hearing:
     """What is known of a song before it is played.
 
     ``gain`` brings its mid to the working loudness; ``loudness_lufs`` (−inf: silence) and ``peak_db`` (the true peak where it was asked
-    for, else that of the samples) are those of all its channels.
+    for, else that of the samples) are those of all its channels. ``widths`` are those of two channels; of other songs empty.
     """
 
     sample_rate: int
@@ -540,6 +558,7 @@ class Hearing:
     loudness_lufs: float
     peak_db: float
     gain: float
+    widths: Widths = ()
     pulse: Pulse = NO_PULSE
 
     @property
@@ -553,10 +572,13 @@ def _measure(
 ) -> Hearing:
     whole, mid = audio.LoudnessMeter(sample_rate, channels), audio.LoudnessMeter(sample_rate, 1)
     true_peak, highest, samples = audio.TruePeakMeter(sample_rate, channels), 0.0, 0
+    wide = WidthMeter(sample_rate) if channels == 2 else None
     for y in blocks():
         whole.push(y)
         if channels > 1:
             mid.push(y.mean(0, keepdims=True))
+        if wide is not None:
+            wide.push(y)
         if peak:
             true_peak.push(y)
         highest = max(highest, float(y.max()), -float(y.min()))
@@ -565,7 +587,8 @@ def _measure(
     # the mid, as one channel: that is what the frames are made of, here as in training
     mid_lufs = (mid if channels > 1 else whole).integrated_lufs
     gain_db = min(config.loudness_lufs - mid_lufs, MAX_GAIN_DB) if math.isfinite(mid_lufs) else 0.0
-    return Hearing(sample_rate, channels, samples, whole.integrated_lufs, max(true_peak.true_peak_db, _db(highest)), 10 ** (gain_db / 20))
+    peak_db, widths = max(true_peak.true_peak_db, _db(highest)), wide.widths if wide is not None else ()
+    return Hearing(sample_rate, channels, samples, whole.integrated_lufs, peak_db, 10 ** (gain_db / 20), widths)
 
 
 def _working(blocks: Pass, song: Hearing, config: FeatureConfig, *, channels: int) -> Iterator[Array]:
@@ -722,6 +745,7 @@ def transfer_file(
     dream: float = 0.0,
     grain: float = 0.5,
     drums: float = 0.0,
+    width: float = 0.0,
     seed: int = 0,
     subtype: str | None = None,
     chunk_seconds: float | None = None,
@@ -737,7 +761,7 @@ def transfer_file(
         Any audio file, the sound of a video, or MIDI.
     out_path : str or Path
         Its suffix chooses the container; an existing file is replaced. The file appears whole or not at all.
-    strength, dream, grain, drums, seed
+    strength, dream, grain, drums, width, seed
         As in `StyleTransfer.transfer`.
     subtype : str, optional
         Sample format, as in `audio.output_format`.
@@ -750,7 +774,7 @@ def transfer_file(
         If the song cannot be read, the result cannot be written, or a dial is outside its range.
     """
     style = style if isinstance(style, StyleTransfer) else load_style(style)
-    dials, folder = Dials(strength, dream, grain, drums, seed), Path(out_path).parent
+    dials, folder = Dials(strength, dream, grain, drums, width, seed), Path(out_path).parent
     style.check(dials)
     output = audio.output_format(audio.info(song_path), out_path, subtype)
     # the writer first: a result that cannot be written is known before it is made
@@ -777,7 +801,7 @@ def how_it_was_made(card: Card | None, dials: Dials) -> str:
     >>> how_it_was_made(Card("Rock Band"), Dials(strength=0.9))
     'StyleStream: as Rock Band (strength 0.9, dream 0, grain 0.5, seed 0)'
     """
-    turned = {name: value for name, value in vars(dials).items() if value or name != "drums"}
+    turned = {name: value for name, value in vars(dials).items() if value or name not in ("drums", "width")}
     said = ", ".join(f"{name} {value:g}" if isinstance(value, float) else f"{name} {value}" for name, value in turned.items())
     return f"StyleStream: as {card.title if card else 'a style'} ({said})"
 
@@ -827,7 +851,7 @@ def load_style(style: str | Path, *, device: str = "cpu", half: bool | None = No
     networks = [network_of(data, str(style)) for data in found.styles]
     draw = networks[0] if len(networks) == 1 else Together(networks, found.shares)
     features, layer = LogFrequency(features_of(found.styles[0], str(style))), layer_of(found.drums, str(style))
-    return StyleTransfer(draw, features=features, card=found.card, layer=layer, device=device, half=half)
+    return StyleTransfer(draw, features=features, card=found.card, layer=layer, widths=found.widths, device=device, half=half)
 
 
 def check_device(device: str) -> None:

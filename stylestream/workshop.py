@@ -49,6 +49,7 @@ from stylestream.vocoder import Vocoder, sound_of
 
 if TYPE_CHECKING:
     from stylestream.style import Card, Source, StyleData
+    from stylestream.width import Widths
 
 MODELS = ("draw", "plain", "lstm2017")
 TABLES = {"model": DrawConfig, "train": TrainConfig, "tune": TrainConfig, "views": views.ViewConfig, "data": BuildConfig}
@@ -57,6 +58,7 @@ TUNE = TrainConfig(
     learning_rate=1e-3, final_rate=0.01, kl_warmup=0.0, critic_from=0.35, texture_from=0.0, ema=0.995, freeze_encoder=True
 )  # fmt: skip
 RENDER_SHARE = 0.25  # of the minutes given, at most, goes into rendering
+WIDTH_SONGS, WIDTH_SECONDS = 24, 15.0  # that a style's width is measured on; of each score
 SHOW_SECONDS = 110.0  # between two previews
 EXCERPT_SECONDS = 4.0  # of music in one
 PAUSE_SECONDS = 0.4  # in it between song, result and target
@@ -175,7 +177,8 @@ def train(
         about = _card(plan, start, state, prepared, out, best)
         _write_style(plan, start, prepared, out, folder, about)
         if plan.kind == "draw":
-            progress("training", 1.0, "listening for drums")
+            progress("training", 1.0, "listening for width and drums")
+            say(add_widths(plan, prepared, out))
             say(add_drums(plan, prepared, out))
         _tidy(folder)
     team.agree(0.0)
@@ -804,6 +807,33 @@ def _add_drums_written(plan: Plan, songs: Sequence[corpus.Song], out: Path) -> s
             licences=[song.piece.licence for song, _ in drummed],
             calibration_pieces=CALIBRATION_SCORES,
         )
+
+
+def add_widths(plan: Plan, prepared: corpus.Prepared, out: Path) -> str:
+    """Say in a style file how wide the music is that it was trained on; a line that says so, or why it is not known."""
+    from stylestream.style import update_widths
+    from stylestream.width import typical, widths_of, widths_of_file
+
+    trained = {song["id"] for song in prepared.songs if song["split"] == "train"}
+    renderer, recipe = corpus.PieceRenderer(replace(plan.data, max_seconds=WIDTH_SECONDS)), corpus.own_recipe(plan.data)
+
+    def heard(content: Path | bytes) -> Widths | None:
+        with contextlib.suppress(ValueError, OSError):  # what could not be used was said before
+            if isinstance(content, Path):
+                return widths_of_file(content)
+            return widths_of(renderer.sound(content, recipe, seed=0), renderer.features.config.sample_rate)
+        return None
+
+    try:
+        songs = [] if any(map(is_dataset, plan.sources)) else corpus.find_music(plan.sources, plan.data)
+        found = [heard(song.content) for song in [song for song in songs if song.id in trained][:WIDTH_SONGS]]
+        stereo = [widths for widths in found if widths is not None]
+        if not stereo:
+            raise ValueError("none of the music has two channels" if songs else "a dataset keeps no channels")
+        update_widths(out, typical(stereo))
+    except (ValueError, OSError) as error:
+        return f"no width: {error}"
+    return f"width: the median of {len(stereo)} song{'s' if len(stereo) > 1 else ''} of two channels"
 
 
 def card(name: str, prepared: corpus.Prepared, device: str) -> Card:

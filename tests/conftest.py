@@ -201,11 +201,11 @@ cli.main(["serve", *sys.argv[2:]])
 
 @pytest.fixture(scope="session")
 def drummer_style(tiny_style) -> Path:
-    """The tiny style with a drum layer, beside it: one bar of four hits of one drum."""
+    """The tiny style with a drum layer, beside it: one bar of four hits of one drum. Its music is said to be wide, too."""
     from dataclasses import fields
 
     from stylestream.drums import TICKS, DrumLayer
-    from stylestream.style import update_card, update_drums
+    from stylestream.style import update_card, update_drums, update_widths
 
     path = tiny_style.with_name("drummer.safetensors")
     path.write_bytes(tiny_style.read_bytes())
@@ -222,6 +222,7 @@ def drummer_style(tiny_style) -> Path:
     kinds = {"samples": np.int16, "hits": np.int16}
     layer = DrumLayer(**{field.name: np.asarray(rows[field.name], kinds.get(field.name, np.int32)) for field in fields(DrumLayer)})
     update_drums(path, layer.tensors())
+    update_widths(path, (0.5,) * 9)
     return update_card(path, title="Drummer")
 
 

@@ -87,6 +87,8 @@ def test_the_module_is_the_command():
         (["transfer", "song.wav", "-s", "tiny", "--dream", "inf"], "--dream"),
         (["transfer", "song.wav", "-s", "tiny", "--drums", "1.5"], "--drums"),
         (["transfer", "song.wav", "-s", "tiny", "--drums", "nan"], "--drums"),
+        (["transfer", "song.wav", "-s", "tiny", "--width", "1.5"], "--width"),
+        (["transfer", "song.wav", "-s", "tiny", "--width", "nan"], "--width"),
         (["transfer", "song.wav", "-s", "no-such-style"], "unknown style 'no-such-style'"),
         (["transfer", "song.wav", "-s", "no-such.safetensors"], "no such style file"),
         (["transfer", "song.wav", "-s", "rock:0.5,strigns:0.5"], "unknown style 'strigns'; did you mean 'strings'?"),
@@ -113,6 +115,12 @@ def test_wrong_usage_is_exit_code_2_and_one_line(capsys, monkeypatch, tmp_path, 
 
 
 # ----------------------------------------------------------------------------------------------------------------- transfer
+
+
+def test_a_width_that_the_style_does_not_know_is_wrong_usage(stylestream, song, tiny_style):
+    code, out, err = stylestream("transfer", song, "-s", tiny_style, "--width", "0.5")
+    assert (code, out) == (2, "")
+    assert "width is 0.5, but this style does not say how wide its music is; leave it out, or 0" in err
 
 
 def test_a_song_becomes_the_same_kind_of_song(stylestream, song, tiny_style):

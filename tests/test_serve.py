@@ -502,9 +502,24 @@ def test_a_style_with_a_drummer_says_so_and_drums_as_loud_as_it_is_asked(api):
     assert (refused.status_code, refused.json()["error"]) == (422, "drums is 0.5, but this style has no drums; leave it out, or 0")
 
 
+def test_a_style_whose_music_is_wide_says_so_and_a_song_becomes_so(api, tone):
+    wide = {style["name"]: style["width"] for style in api.get("/styles").json()}
+    assert (wide["drummer"], wide["tiny"], wide["rock"], wide["strings"]) == (True, False, False, True)
+    sent = wav(np.repeat(tone(2.0, channels=1), 2, axis=0))
+    made = {}
+    for level in (0, 1):
+        answer = api.post("/transfer", params={"style": "drummer", "name": "a.wav", "width": level}, content=sent)
+        made[level], _ = soundfile.read(io.BytesIO(answer.content))
+    sides = [float(np.abs(np.subtract(*made[level].T)).max()) for level in (0, 1)]
+    assert sides[0] < 1e-4 < 0.01 < sides[1]
+    refused = api.post("/jobs", json={"song": "lamplight", "style": "tiny", "width": 0.5})
+    assert refused.status_code == 422
+    assert refused.json()["error"] == "width is 0.5, but this style does not say how wide its music is; leave it out, or 0"
+
+
 def gradio_call(api, song: dict, style: str) -> str:
     """What the endpoint for gradio_client answers to a hand-made request."""
-    data = [{"meta": {"_type": "gradio.FileData"}, **song}, style, 1.0, 0.0, 0.5, 0.0, 0, "wav"]
+    data = [{"meta": {"_type": "gradio.FileData"}, **song}, style, 1.0, 0.0, 0.5, 0.0, 0.0, 0, "wav"]
     event = api.post("/gradio_api/call/transfer", json={"data": data}).json()["event_id"]
     return api.get(f"/gradio_api/call/transfer/{event}").text
 
@@ -534,7 +549,7 @@ def test_gradio_client_plays_a_song(server, tmp_path, tone):
     assert set(named) == {"/styles", "/transfer", "/train"}
     types = {p["parameter_name"]: p["python_type"]["type"] for p in named["/transfer"]["parameters"]}
     assert types == {"song": "filepath", "style": "str", "strength": "float", "dream": "float", "grain": "float", "drums": "float",
-                     "seed": "int", "format": "Literal['wav', 'flac', 'mp3']"}  # fmt: skip
+                     "width": "float", "seed": "int", "format": "Literal['wav', 'flac', 'mp3']"}  # fmt: skip
     assert {style["name"] for style in client.predict(api_name="/styles")} >= {"rock", "tiny"}
     got = client.predict(handle_file(str(tmp_path / "waltz.wav")), "tiny", 0.5, format="flac", api_name="/transfer")
     assert Path(got).name == "waltz-tiny.flac"

@@ -225,6 +225,21 @@ def test_a_drummer_is_offered_where_the_style_has_one(visit):
     expect(page.locator("#history li")).to_contain_text("drums 0.5")
 
 
+def test_a_width_is_offered_where_the_style_has_one(visit):
+    page = visit()
+    page.get_by_role("button", name="Take “Lamplight”").click()
+    choose(page, "tiny")
+    expect(page.get_by_label("Width", exact=True)).to_be_hidden()
+    choose(page, "drummer")
+    page.get_by_label("Width", exact=True).fill("1")
+    expect(page.locator("#width-out")).to_have_text("as wide as the style")
+    page.get_by_role("button", name="Play it as drummer").click()
+    expect(page.locator("#downloads")).to_be_visible()
+    expect(page.locator("#history li")).to_contain_text("width 1")
+    page.reload()
+    expect(page.get_by_label("Width", exact=True)).to_have_value("1")
+
+
 def test_both_sounds_run_together_to_the_sample(visit):
     """What the browser plays of the song through the player's two tracks is one sound: song minus song is silence."""
     page = visit()

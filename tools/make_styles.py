@@ -4,6 +4,7 @@
     python tools/make_styles.py postnet --data DATA --work WORK                 the post-nets of style files that are there, anew
     python tools/make_styles.py drums --data DATA --out stylestream/styles      the drum layers of style files that are there, anew
     python tools/make_styles.py later --data DATA --out stylestream/styles      the styles that the base has not heard, from it
+    python tools/make_styles.py widths --data DATA --out stylestream/styles     how wide the music of style files that are there is, anew
 
 The settings are those of stylestream/configs/STYLE.toml: [train] for the base, [tune] for each style; options replace them. Each step
 resumes when run again. As shipped, in two runs: a base with --per-style 240 --views 4 --seconds 20 --batch 256 --rate 1.5e-3
@@ -19,6 +20,8 @@ import json
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import asdict, replace
 from pathlib import Path
 
@@ -26,13 +29,13 @@ import numpy as np
 import torch
 from safetensors.torch import load_file, save_file
 
-from stylestream import corpus, drumming, midi, recipes, train, views, workshop
+from stylestream import corpus, drumming, midi, recipes, train, views, width, workshop
 from stylestream.cli import read_config
 from stylestream.corpus import FrameStore
 from stylestream.draw import Draw, DrawConfig
 from stylestream.features import FeatureConfig
 from stylestream.files import whole_file
-from stylestream.style import Card, Source, load_style_file, save_style, update_card
+from stylestream.style import Card, Source, load_style_file, save_style, update_card, update_widths
 
 STYLES = ("rock", "jazz", "electronic", "orchestra", "choir", "strings", "piano", "chiptune")
 LATER = ("funk-soul", "bossa-latin")  # from the packed base, by the command that anybody has
@@ -41,6 +44,7 @@ RECORDINGS = "recordings"  # the base hears real music too, as a style that is n
 CLIP_CHANNELS, CLIP_SHARE = 32, 0.5  # not 24: oneDNN then gives gradients that are not numbers, in bf16
 # Held-out ways without and with a post-net (docs/sound.md): jazz 44 and 53 %; rock, electronic, piano as far, piano less in tune.
 POSTNETS, POSTNET_CHANNELS = frozenset({"jazz"}), 16
+WIDTH_SONGS, WIDTH_SECONDS = 24, 15.0
 BASE_VIEWS = replace(views.ViewConfig(), whiten_share=0.1)  # a recording has no other orchestration: some of its views are whitened
 
 
@@ -269,7 +273,7 @@ def add_postnet(path: Path, store: FrameStore, options: argparse.Namespace) -> N
     note = f"Post-net: {config.steps} steps of {config.batch} crops, when all else was trained."
     about = replace(data.card, notes=" ".join([*(data.card.notes.split(" Post-net:")[:1]), note]))
     weights = model.state_dict()
-    kept = {"feature_config": data.feature_config, "fingerprints": data.fingerprints, "drums": data.drums}
+    kept = {"feature_config": data.feature_config, "fingerprints": data.fingerprints, "drums": data.drums, "widths": data.widths}
     save_style(path, weights, model_config=settings, card=about, **kept)
 
 
@@ -318,13 +322,18 @@ def later(options: argparse.Namespace) -> None:
         update_card(path, title=title, description=description, author="StyleStream contributors", licence="Apache-2.0")
 
 
+def packed(options: argparse.Namespace) -> Iterator[tuple[str, Path]]:
+    """Style files that are there, of the styles that are asked for."""
+    for style in (*STYLES, *LATER) if options.styles == STYLES else options.styles:
+        path = options.out / f"{style}.safetensors"
+        if path.is_file():
+            yield style, path
+
+
 def drums(options: argparse.Namespace) -> None:
     """The drum layer of every style file that is there and whose songs have drums; the weights stay as they are."""
     with midi.Synthesizer(options.soundfont) as synthesizer:
-        for style in (*STYLES, *LATER) if options.styles == STYLES else options.styles:
-            path = options.out / f"{style}.safetensors"
-            if not path.is_file():
-                continue
+        for style, path in packed(options):
             try:
                 said = drumming.add_drums(path, options.data, recipes.recipe_of(style), synthesizer)
             except ValueError as error:
@@ -332,12 +341,31 @@ def drums(options: argparse.Namespace) -> None:
             print(f"{style}: {said}", flush=True)
 
 
+def widths(options: argparse.Namespace) -> None:
+    """How wide the training music of every style file that is there is, without drums; the weights stay as they are."""
+    with midi.Synthesizer(options.soundfont) as synthesizer:
+        for style, path in packed(options):
+            heard = [*widths_heard(options.data, style, synthesizer)]
+            update_widths(path, width.typical(heard))
+            print(f"{style}: {' '.join(f'{w:.3f}' for w in width.typical(heard))}, of {len(heard)} songs", flush=True)
+
+
+def widths_heard(data: Path, style: str, synthesizer: midi.Synthesizer) -> Iterator[width.Widths]:
+    """How wide a passage of each of `WIDTH_SONGS` training songs is, from a quarter of its length on, as the style plays it."""
+    recipe = recipes.recipe_of(style)
+    for _, score in drumming.read_scores(data, recipes.select(recipes.pieces(data, style), WIDTH_SONGS)):
+        with suppress(ValueError):  # a score without notes
+            start = 0.25 * midi.duration_seconds(score)
+            y = synthesizer.render(recipes.target_score(score, recipe), start_seconds=start, max_seconds=WIDTH_SECONDS)
+            yield width.widths_of(y, drumming.SAMPLE_RATE)
+
+
 def main() -> None:
     """Do the step that is asked for."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("step", choices=("render", "plain", "all", "pack", "postnet", "later", "drums"))
+    parser.add_argument("step", choices=("render", "plain", "all", "pack", "postnet", "later", "drums", "widths"))
     parser.add_argument("--data", type=Path, default=Path("../shared/data"))
-    parser.add_argument("--work", type=Path, help="of all steps but later and drums: what is not finished")
+    parser.add_argument("--work", type=Path, help="of all steps but later, drums and widths: what is not finished")
     parser.add_argument("--out", type=Path, default=Path("stylestream/styles"))
     parser.add_argument("--baselines", type=Path, default=Path("benchmarks/baselines"))
     parser.add_argument("--trained-on", default="CPU", help="for the cards")
@@ -359,8 +387,8 @@ def main() -> None:
     parser.add_argument("--start", type=Path, help="a base to go on from, instead of nothing")
     parser.add_argument("--rate", type=float, help="of the base; a style takes half of it")
     options = parser.parse_args()
-    if options.step in ("later", "drums"):
-        {"later": later, "drums": drums}[options.step](options)
+    if options.step in ("later", "drums", "widths"):
+        {"later": later, "drums": drums, "widths": widths}[options.step](options)
         return
     if options.work is None:
         parser.error(f"the step {options.step} needs --work")
@@ -385,6 +413,7 @@ def main() -> None:
     postnet(options)
     later(options)
     drums(options)
+    widths(options)
 
 
 if __name__ == "__main__":

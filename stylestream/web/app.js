@@ -234,7 +234,7 @@ sampler.onended = stopSample;
 function styleCard(style) {
   const radio = make("input", { type: "radio", name: "style", value: style.name });
   radio.setAttribute("aria-label", `${style.title}: ${style.description}`);
-  radio.onchange = () => { state.style = style; $("drums-dial").hidden = !style.drums; complain("style-error", ""); readyToGo(); };
+  radio.onchange = () => { state.style = style; $("drums-dial").hidden = !style.drums; $("width-dial").hidden = !style.width; complain("style-error", ""); readyToGo(); };
   const picture = make("canvas");
   picture.setAttribute("aria-hidden", "true");
   const sample = make("button", { type: "button", className: "sample" }, svg('<path class="p" d="M8 5v14l11-7z"/><path class="q" d="M7 5h4v14H7zm6 0h4v14h-4z"/>'));
@@ -264,6 +264,7 @@ const words = {
   dream: (v) => (v === 0 ? "nothing" : v < 3 ? `a little (${v})` : v < 6 ? `much (${v})` : `nearly all (${v})`),
   grain: (v) => (v < 0.2 ? "smooth" : v < 0.7 ? "some grain" : "rough"),
   drums: (v) => (v === 0 ? "no drums" : v < 0.4 ? "softly" : v <= 0.6 ? "as usual" : "loud"),
+  width: (v) => (v === 0 ? "as your song" : v === 1 ? "as wide as the style" : `${Math.round(100 * v)} %`),
 };
 function dials() {
   for (const [name, say] of Object.entries(words)) {
@@ -287,7 +288,7 @@ $("go").onclick = async () => {
   complain("go-error", "");
   stopSample();
   if (state.song) player.at = 0;
-  const asked = { song: state.song.id, style: state.style.name, strength: +$("strength").value, dream: +$("dream").value, grain: +$("grain").value, drums: state.style.drums ? +$("drums").value : 0, seed: Math.max(Math.round(+$("seed").value) || 0, 0) };
+  const asked = { song: state.song.id, style: state.style.name, strength: +$("strength").value, dream: +$("dream").value, grain: +$("grain").value, drums: state.style.drums ? +$("drums").value : 0, width: state.style.width ? +$("width").value : 0, seed: Math.max(Math.round(+$("seed").value) || 0, 0) };
   $("go").disabled = true;
   // the context must be opened by a gesture, and this is the last one before the sound is there
   try { player.song && (await player.open()); } catch { /* a machine without sound can still make songs */ }
@@ -507,7 +508,7 @@ function showHistory() {
 
 function historyLine(job) {
   const name = job.song.name.replace(/\.\w+$/, ""), what = `${name} as ${job.style.title.toLowerCase()}`;
-  const turned = [job.dials.strength !== 1 && `strength ${job.dials.strength}`, job.dials.dream && `dream ${job.dials.dream}`, job.dials.grain !== 0.5 && `texture ${job.dials.grain}`, job.dials.drums && `drums ${job.dials.drums}`, job.dials.seed && `chance ${job.dials.seed}`].filter(Boolean);
+  const turned = [job.dials.strength !== 1 && `strength ${job.dials.strength}`, job.dials.dream && `dream ${job.dials.dream}`, job.dials.grain !== 0.5 && `texture ${job.dials.grain}`, job.dials.drums && `drums ${job.dials.drums}`, job.dials.width && `width ${job.dials.width}`, job.dials.seed && `chance ${job.dials.seed}`].filter(Boolean);
   const button = (label, act) => {
     const made = make("button", { type: "button", textContent: label, onclick: act });
     made.setAttribute("aria-label", `${label} ${label === "Listen" ? "to " : ""}${what}`);
@@ -550,7 +551,7 @@ async function takeUp() {
   for (const job of jobs) if (unfinished(job) && job !== shown) follow(job, remember);
   if (shown) {
     state.styles.find((style) => style.name === shown.style.name)?.radio.click();
-    for (const name of ["strength", "dream", "grain", "drums", "seed"]) $(name).value = shown.dials[name];
+    for (const name of ["strength", "dream", "grain", "drums", "width", "seed"]) $(name).value = shown.dials[name];
     dials();
   }
   if (shown && unfinished(shown)) { showSong(shown.song); watch(shown, false); }
