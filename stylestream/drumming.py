@@ -26,7 +26,7 @@ from stylestream import audio, midi
 from stylestream.drums import FAMILIES, GRID, SAMPLE_RATE, TICKS, DrumLayer, Numbers, loop, plan_hits, play
 from stylestream.features import LogFrequency
 from stylestream.recipes import Piece, StyleRecipe, pieces, read_pieces, select, target_score
-from stylestream.style import features_of, load_style_file, network_of, read_card, update_drums
+from stylestream.style import PAINTS_TONES, features_of, load_style_file, network_of, read_card, update_drums
 from stylestream.transfer import Dials, StyleTransfer
 
 Array = NDArray[np.float32]
@@ -467,7 +467,7 @@ def write_layer(path: str | Path, layer: DrumLayer, about: str) -> None:
     card = read_card(path)
     notes = re.sub(r"\s*Drums: .*", "", card.notes).strip()
     description = card.description.replace("the canvas has no drums", "its drums play on the song's own beats when asked")
-    limits = card.limits.replace("it paints tones: no drums, no words", "it paints tones, no words; its drums play when asked")
+    limits = card.limits.replace(PAINTS_TONES, "it paints tones, no words; its drums play when asked")
     update_drums(path, layer.tensors(), notes=f"{notes} {about}".strip(), description=description, limits=limits)
 
 

@@ -50,6 +50,7 @@ MAX_HEADER_BYTES = 16 * 2**20
 MAX_STEPS = 64  # of a network: a hostile style file must not run for ever
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
+PAINTS_TONES = "it paints tones: no drums, no words"  # among the limits of a style without a drum layer
 
 
 @dataclass(frozen=True)

@@ -65,6 +65,7 @@ PAUSE_SECONDS = 0.4  # in it between song, result and target
 MOST_BATCH = 256
 LITTLE_SECONDS = 1800.0
 LARGE_BYTES = 200e6  # of a file, or an hour: it is not listened to in the first minute
+INTENDED_USE = "to play songs of one's own, or free ones, in the sound of the music below; to listen, to make music, to study"
 CALIBRATION_SCORES = 4  # that drums are levelled by: each takes seconds, at the end of what may be a minute
 LEAST_SECONDS = 180.0  # of music: with less, a style knows its songs and not their sound
 # of a network: others than those of the weights are no harm
@@ -853,7 +854,7 @@ def card(name: str, prepared: corpus.Prepared, device: str) -> Card:
         licence=licence(sources),
         sources=sources,
         training_device=hardware,
-        intended_use="to play songs of one's own, or free ones, in the sound of the music below; to listen, to make music, to study",
+        intended_use=INTENDED_USE,
     )
 
 
@@ -870,7 +871,9 @@ def licence(sources: Sequence[Source]) -> str:
 
 def limits(prepared: corpus.Prepared, best: Mapping[str, float]) -> str:
     """What a style cannot do, as far as its training tells."""
-    parts = ["it paints tones: no drums, no words"]
+    from stylestream.style import PAINTS_TONES
+
+    parts = [PAINTS_TONES]
     if prepared.music_seconds < LITTLE_SECONDS:
         parts.append(f"it has heard only {clock(prepared.music_seconds)} of music, and may play that again rather than your song")
     if any(song["licence"] in ("", "not stated") for song in prepared.songs):

@@ -316,6 +316,10 @@ def test_a_bundled_style_is_small_and_says_where_it_comes_from(path):
     assert data.card.training_minutes > 0
     assert data.card.training_steps > 0
     assert data.card.training_device
+    assert data.card.intended_use
+    assert data.card.limits
+    assert "its drums play" in data.card.description or not data.drums
+    assert {"copy", "equalise", "plain", "lstm2017", path.stem, "ceiling"} <= set(data.card.metrics)  # of `evaluate --card`
     assert data.fingerprints
     for source in data.card.sources:
         assert source.name

@@ -35,7 +35,7 @@ from stylestream.corpus import FrameStore
 from stylestream.draw import Draw, DrawConfig
 from stylestream.features import FeatureConfig
 from stylestream.files import whole_file
-from stylestream.style import Card, Source, load_style_file, save_style, update_card, update_widths
+from stylestream.style import PAINTS_TONES, Card, Source, load_style_file, save_style, update_card, update_widths
 
 STYLES = ("rock", "jazz", "electronic", "orchestra", "choir", "strings", "piano", "chiptune")
 LATER = ("funk-soul", "bossa-latin")  # from the packed base, by the command that anybody has
@@ -180,6 +180,7 @@ def plain(options: argparse.Namespace, model: Draw | None = None) -> None:
     train.fit(state, *open_stores(options), config, views.NEUTRAL, options.work / "plain", report=say, grow=True)
 
 
+LIMITS = f"{PAINTS_TONES}; every note comes of the song, nobody plays a new part; voices, reverberation, dense mixes become haze"
 TITLES = {
     "rock": ("Rock band", "distortion guitars over a finger bass; the canvas has no drums"),
     "jazz": ("Jazz band", "tenor saxophones and a hollow-body guitar over an acoustic bass, trumpets on top; the canvas has no drums"),
@@ -215,6 +216,8 @@ def card(options: argparse.Namespace, style: str, seconds: float, steps: int) ->
             training_minutes=round(seconds / 60, 1),
             training_steps=steps,
             training_device=options.trained_on,
+            intended_use=workshop.INTENDED_USE,
+            limits=LIMITS,
             notes=f"From a base of {', '.join(options.styles)}. Songs rendered with FluidR3 (MIT), transposed by up to 3 semitones.",
         ),
         fingerprints,
@@ -302,6 +305,8 @@ def pack_base(options: argparse.Namespace) -> None:
         training_minutes=round(row["seconds"] / 60, 1),
         training_steps=int(row["step"]),
         training_device=options.trained_on,
+        intended_use="to start new styles from; to hear the style of a clip",
+        limits=LIMITS,
         notes="Songs that are in several styles are counted in each.",
     )
     fingerprints = {song: hashes for data in packed for song, hashes in data.fingerprints.items()}
@@ -319,7 +324,7 @@ def later(options: argparse.Namespace) -> None:
         start = options.out / "base" / "base.safetensors"
         workshop.train([options.data], path, config=read_config(style), base=start, device=options.device, say=print)
         title, description = TITLES[style]
-        update_card(path, title=title, description=description, author="StyleStream contributors", licence="Apache-2.0")
+        update_card(path, title=title, description=description, author="StyleStream contributors", licence="Apache-2.0", limits=LIMITS)
 
 
 def packed(options: argparse.Namespace) -> Iterator[tuple[str, Path]]:
