@@ -693,6 +693,9 @@ def reading(results: Results, rows: Sequence[str]) -> str:
     unclear = [f"*{name[row]}*" for row in others if row not in behind and row not in single]
     if unclear:
         said.append(f"Not told apart from it by these seeds and pieces: {', '.join(unclear)}.")
+    steps = {row: float(np.mean([one.about["steps"] for one in results.rows[row]])) for row in rows}
+    if steps[best] == min(steps.values()):
+        said.append(f"No row had fewer steps of training than it ({steps[best]:.0f}).")
     notes = max(rows, key=lambda row: np.mean(results.seeds(row, "note_auc")))
     blurred = min(rows, key=lambda row: abs(np.mean(results.seeds(row, "modulation_2_5"))))
     said.append(f"Notes are clearest with *{name[notes]}*, the modulation at 2–5 Hz is nearest to the truth's with *{name[blurred]}*.")
