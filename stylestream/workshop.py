@@ -784,6 +784,8 @@ def add_drums(plan: Plan, prepared: corpus.Prepared, out: Path) -> str:
     try:
         songs = [] if any(map(is_dataset, plan.sources)) else corpus.find_music(plan.sources, plan.data)
         learned = [song for song in songs if song.id in windows]
+        if not learned:
+            raise ValueError("a dataset keeps neither scores nor sound")
         recorded = [(song.id, song.content) for song in learned if isinstance(song.content, Path)]
         if 2 * len(recorded) > len(learned):
             return add_drums_heard(out, [path for _, path in recorded], window=windows[recorded[0][0]])
