@@ -3,11 +3,12 @@
     python benchmarks/levers.py DATA -s jazz --postnet --out TABLE
     python benchmarks/levers.py DATA -s piano -s strings --setting partial_lift=0,0.2,0.4 --out TABLE
     python benchmarks/levers.py DATA -s piano -s strings --soundfont musescore,fluidr3,FILE.sf2 --out TABLE
+    python benchmarks/levers.py DATA -s piano -s strings --chain "none,small room,hall,compressor,MP3,all" --out TABLE
     tools/fill docs/sound.md postnet TABLE
 
-A SoundFont is what plays the song; nothing but what a style is given changes then. A setting is one of the network's that a transfer
-heeds (``draw.DrawConfig``). A style may be a file, ``NAME=FILE``: that is how a post-net is tried before it is shipped
-(``tools/make_styles.py postnet``). Song and truth are those of the reduction protocol.
+A SoundFont is what plays the song, a chain what it goes through then; nothing but what a style is given changes. A setting is one of
+the network's that a transfer heeds (``draw.DrawConfig``). A style may be a file, ``NAME=FILE``: that is how a post-net is tried before
+it is shipped (``tools/make_styles.py postnet``). Song and truth are those of the reduction protocol.
 """
 
 from __future__ import annotations
@@ -19,11 +20,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from stylestream import baselines, metrics, midi, passages, recipes
 from stylestream.files import whole_file
 from stylestream.transfer import StyleTransfer, load_style
 
+Array = NDArray[np.floating]
 RATE = 44100
 Heard = list[tuple[Any, Any, Any]]  # (song, truth, notes) of held-out pieces
 COLUMNS: dict[str, Callable[..., float]] = {
@@ -35,6 +38,39 @@ COLUMNS: dict[str, Callable[..., float]] = {
         f"{low}–{high} Hz, dB": lambda truth, y, notes, band=index: list(metrics.modulation_difference(truth, y).values())[band]
         for index, (low, high) in enumerate(((2, 5), (5, 10), (10, 20), (20, 43)))
     },
+}
+
+
+def room(y: Array, *, seconds: float, wet_db: float) -> Array:
+    """A song (C, N) in a room: after 20 ms, noise that dies away by 60 dB in so many seconds, twice as fast in the treble."""
+    from scipy.signal import fftconvolve, lfilter
+
+    t, rng = np.arange(round(seconds * RATE)) / RATE, np.random.default_rng(0)
+    noise = rng.standard_normal((len(y), len(t)))
+    tail = lfilter([0.2], [1, -0.8], noise) * 10 ** (-3 * t / seconds) + 0.2 * noise * 10 ** (-6 * t / seconds)
+    tail = np.pad(tail * 10 ** (wet_db / 20) / np.sqrt((tail**2).sum(1, keepdims=True)), ((0, 0), (RATE // 50, 0)))
+    return np.asarray(y + fftconvolve(y, tail, axes=1)[:, : y.shape[1]], dtype=np.float32)
+
+
+def compressor(y: Array, *, ratio: float = 4.0, release_seconds: float = 0.1) -> Array:
+    """A song (C, N) four to one above the level that a quarter of it exceeds, the channels together."""
+    from scipy.signal import lfilter
+
+    hop = 64
+    level = np.sqrt(np.convolve(np.square(y).mean(0), np.ones(256) / 256, "same") + 1e-10)[::hop]
+    wanted = np.maximum(level / np.percentile(level, 75), 1) ** (1 / ratio - 1)
+    slow = float(np.exp(-hop / (RATE * release_seconds)))
+    gain = lfilter([1 - slow], [1, -slow], wanted, zi=[slow * wanted[0]])[0]
+    return np.asarray(y * np.interp(np.arange(y.shape[1]), np.arange(len(gain)) * hop, gain), dtype=np.float32)
+
+
+CHAINS: dict[str, Callable[[Array], Array]] = {
+    "none": lambda y: y,
+    "small room": lambda y: room(y, seconds=0.4, wet_db=-8),
+    "hall": lambda y: room(y, seconds=2.0, wet_db=-6),
+    "compressor": compressor,
+    "MP3": baselines.mp3,
+    "all": lambda y: baselines.mp3(compressor(room(y, seconds=1.2, wet_db=-8))),
 }
 
 
@@ -70,6 +106,11 @@ def variants(options: argparse.Namespace, text: str) -> Iterator[tuple[str, Styl
             yield Path(soundfont).stem, style, passages_of(options, name, soundfont)
         return
     heard = passages_of(options, name)
+    if options.chain:
+        style = load_style(path or name)
+        for chain in options.chain.split(","):
+            yield chain, style, [(CHAINS[chain](song), truth, notes) for song, truth, notes in heard]
+        return
     if options.postnet:
         style = load_style(path or name)
         if style.draw.postnet is None:
@@ -110,13 +151,17 @@ def main() -> None:
     lever.add_argument("--postnet", action="store_true", help="with and without the style's")
     lever.add_argument("--setting", help="NAME=VALUE,VALUE,…")
     lever.add_argument("--soundfont", help="NAME,FILE,…: what plays the songs")
+    lever.add_argument("--chain", help=f"of {', '.join(CHAINS)}: what the songs go through")
     parser.add_argument("--pieces", type=int, default=6)
     parser.add_argument("--seconds", type=float, default=12.0)
     parser.add_argument("--cache", type=Path, default=Path("build/levers"))
     parser.add_argument("--out", type=Path)
     options = parser.parse_args()
     lines = [line for style in options.style for line in measure_style(options, style)]
-    varied = "post-net" if options.postnet else "the song's SoundFont" if options.soundfont else f"`{options.setting.partition('=')[0]}`"
+    setting = f"`{(options.setting or '').partition('=')[0]}`"
+    varied = (
+        "post-net" if options.postnet else "the song's SoundFont" if options.soundfont else "the song through" if options.chain else setting
+    )
     head = ["style", varied, "part of the way", *COLUMNS]
     table = "\n".join(["| " + " | ".join(head) + " |", "|" + "---|" * len(head), *lines])
     if options.out:

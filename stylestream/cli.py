@@ -16,7 +16,7 @@ import signal
 import sys
 import time
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn
@@ -24,6 +24,8 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 import typer
 
 from stylestream import __version__
+from stylestream.recipes import SCORE_SUFFIXES
+from stylestream.sources import SONG_SUFFIXES, walk
 
 if TYPE_CHECKING:
     from stylestream.style import Card, StyleEntry
@@ -245,13 +247,6 @@ def _progress_bar(total: int) -> Iterator[Callable[[float, str], None]]:
 
 # ------------------------------------------------------------------------------------------------------- songs and their outputs
 
-# What a folder is searched for; a file that is named is tried whatever it is called.
-_LIBSNDFILE_SUFFIXES = (".wav", ".wave", ".w64", ".rf64", ".aif", ".aiff", ".aifc", ".au", ".snd", ".caf", ".flac", ".ogg", ".oga", ".opus")
-_FFMPEG_SUFFIXES = (".mp3", ".mp2", ".m4a", ".m4b", ".aac", ".wma", ".wv", ".ape", ".mka", ".mkv", ".mp4", ".mov", ".webm", ".avi")
-AUDIO_SUFFIXES = frozenset((*_LIBSNDFILE_SUFFIXES, *_FFMPEG_SUFFIXES))
-MIDI_SUFFIXES = frozenset((".mid", ".midi", ".kar", ".rmi"))
-
-
 # The output's suffix where it is not the song's own; any other kind of song becomes WAV.
 _OUTPUT_SUFFIX = {".mp4": ".m4a", ".m4b": ".m4a", ".aac": ".m4a", ".mp2": ".mp3"}
 _WRITABLE = frozenset((".wav", ".wave", ".aif", ".aiff", ".aifc", ".flac", ".ogg", ".oga", ".opus", ".mp3", ".m4a"))
@@ -274,7 +269,7 @@ class Job:
     style: str | None = None
 
 
-def find_songs(sources: Sequence[Path], suffixes: frozenset[str], *, without: Path | None = None) -> list[Song]:
+def find_songs(sources: Sequence[Path], suffixes: Collection[str], *, without: Path | None = None) -> list[Song]:
     """List songs: files as they are given, folders with all below them, in order of name.
 
     Parameters
@@ -287,24 +282,18 @@ def find_songs(sources: Sequence[Path], suffixes: frozenset[str], *, without: Pa
     songs = []
     for source in sources:
         if source.is_dir():
-            songs += [Song(path, path.parent.relative_to(source)) for path in _walk(source, suffixes, without)]
+            songs += [Song(path, path.parent.relative_to(source)) for path in walk(source, suffixes, without=without)]
         else:
             songs.append(Song(source))
     return songs
 
 
-def _walk(folder: Path, suffixes: frozenset[str], without: Path | None) -> Iterator[Path]:
-    skip = without.resolve() if without is not None else None
-    for place, folders, files in os.walk(folder):
-        folders[:] = sorted(name for name in folders if not name.startswith(".") and (Path(place) / name).resolve() != skip)
-        yield from (Path(place) / name for name in sorted(files) if not name.startswith(".") and Path(name).suffix.lower() in suffixes)
-
-
 def plan(songs: Sequence[Song], styles: Sequence[str], out: str | None, *, default_suffix: str | None = None) -> list[Job]:
     """Give every song in every style its output path.
 
-    ``out`` is a template if it has ``{name}`` or ``{style}``; a folder if it ends in a slash, is one, has no suffix, or there are
-    several outputs; else a file. Without it the output is ``NAME-STYLE.SUFFIX`` here. A suffix is the song's own, MIDI becomes WAV.
+    ``out`` is a template if it has ``{name}``, ``{style}`` or ``{folder}`` (where the song lies below the folder that was named); a
+    folder if it ends in a slash, is one, has no suffix, or there are several outputs; else a file. Without it the output is
+    ``NAME-STYLE.SUFFIX`` here. A suffix is the song's own, MIDI becomes WAV. What the call before wrote beside the songs is no song.
 
     >>> [str(job.output) for job in plan([Song(Path("a/waltz.mp3"))], ["rock"], None)]
     ['waltz-rock.mp3']
@@ -320,6 +309,8 @@ def plan(songs: Sequence[Song], styles: Sequence[str], out: str | None, *, defau
             several = f"-o {out} is one file, there are {len(jobs)} songs to write"
             raise WrongUsage(f"{several}; give a folder, or a template such as '{{name}}-{{style}}.wav'")
         return [Job(job.song, Path(out), job.style) for job in jobs]
+    written = {os.path.realpath(job.output) for job in jobs}
+    jobs = [job for job in jobs if os.path.realpath(job.song) not in written]
     _check_distinct(jobs)
     return jobs
 
@@ -343,7 +334,7 @@ def _output(song: Song, style: str, out: str | None, default_suffix: str | None)
     own = _OUTPUT_SUFFIX.get(song.path.suffix.lower(), song.path.suffix)
     suffix = default_suffix or (own if own.lower() in _WRITABLE else ".wav")
     if out is not None and _is_template(out):
-        path = Path(_fill(out, {"name": song.path.stem, "style": style}))
+        path = Path(_fill(out, {"name": song.path.stem, "style": style, "folder": str(song.below)}))
         return path if Path(out).suffix and "}" not in Path(out).suffix else path.with_name(path.name + suffix)
     name = f"{song.path.stem}-{style}{suffix}" if style else f"{song.path.stem}{suffix}"
     return Path(out or "") / song.below / name
@@ -352,7 +343,9 @@ def _output(song: Song, style: str, out: str | None, default_suffix: str | None)
 def _fill(template: str, values: dict[str, str]) -> str:
     unknown = [name for name in re.findall(r"\{([^{}]*)\}", template) if name not in values]
     if unknown or re.sub(r"\{[^{}]*\}", "", template).strip("{}") != re.sub(r"\{[^{}]*\}", "", template):
-        raise WrongUsage(f"-o {template}: a template knows {{name}} and {{style}}" + (f", not {{{unknown[0]}}}" if unknown else ""))
+        raise WrongUsage(
+            f"-o {template}: a template knows {{name}}, {{style}} and {{folder}}" + (f", not {{{unknown[0]}}}" if unknown else "")
+        )
     return re.sub(r"\{([^{}]*)\}", lambda match: values[match[1]], template)
 
 
@@ -361,9 +354,10 @@ def _check_distinct(jobs: Sequence[Job]) -> None:
     for job in jobs:
         other = seen.setdefault(job.output, job)
         if other is not job:
-            raise WrongUsage(
-                f"{other.song} and {job.song} would both become {job.output}; give a folder, or a template with {{name}} and {{style}}"
-            )
+            if other.song == job.song:
+                raise WrongUsage(f"{other.style} and {job.style} have one name and would both write {job.output}; play one at a time")
+            remedy = "give a folder, or a template with {folder}, {name} and {style}"
+            raise WrongUsage(f"{other.song} and {job.song} would both become {job.output}; {remedy}")
 
 
 def _check_output(job: Job, *, force: bool) -> None:
@@ -377,7 +371,7 @@ def _check_output(job: Job, *, force: bool) -> None:
         raise FileExistsError(f"{job.output} exists; use --force to replace it, or choose another name with -o")
 
 
-def _no_song(sources: Sequence[Path], suffixes: frozenset[str]) -> int:
+def _no_song(sources: Sequence[Path], suffixes: Collection[str]) -> int:
     return _fail(f"no song found in {', '.join(map(str, sources))} (looked for {' '.join(sorted(suffixes))})", 1)
 
 
@@ -405,12 +399,22 @@ Dream = Annotated[
 Grain = Annotated[float, typer.Option(help="How much fine texture is drawn.", min=0.0, max=1.0, callback=_finite)]
 Drums = Annotated[
     float,
-    typer.Option(help="How loud the style's drummer plays along: 0 not at all, 0.5 as in its songs.", min=0.0, max=1.0, callback=_finite),
+    typer.Option(
+        help="How loud the style's drummer plays along: 0 not at all, 0.5 as in its songs, 1 12 dB more.",
+        min=0.0,
+        max=1.0,
+        callback=_finite,
+    ),
 ]
 
 Width = Annotated[
     float,
-    typer.Option(help="Of stereo, where the style is wider: 0 keeps the song's image, 1 is as wide.", min=0.0, max=1.0, callback=_finite),
+    typer.Option(
+        help="Where the style is wider than a stereo song: 0 keeps the song's image, 1 is as wide as the style.",
+        min=0.0,
+        max=1.0,
+        callback=_finite,
+    ),
 ]
 
 
@@ -432,9 +436,19 @@ def _app(version: Annotated[bool, typer.Option("--version", callback=_version, i
 def transfer(
     songs: Annotated[list[Path], typer.Argument(metavar="SONG|DIR...", help="Audio or MIDI files, or folders of them.")],
     style: Annotated[
-        list[str], typer.Option("-s", "--style", help="A style's name or file, or a blend: rock:0.6,strings:0.4. Repeat for several.")
+        list[str],
+        typer.Option(
+            "-s",
+            "--style",
+            help="A name of `stylestream styles`, a style file, a recording, or a blend: rock:0.6,strings:0.4. Repeat for several.",
+        ),
     ],
-    out: Annotated[str | None, typer.Option("-o", "--out", help="A file; for several a folder, or a template with {name} {style}.")] = None,
+    out: Annotated[
+        str | None,
+        typer.Option(
+            "-o", "--out", help="A file; for several a folder, or a template with {name} {style} {folder}. Default: NAME-STYLE here."
+        ),
+    ] = None,
     strength: Strength = 1.0,
     dream: Dream = 0.0,
     grain: Grain = 0.5,
@@ -455,7 +469,7 @@ def transfer(
     with _wrong_usage():
         for name in style:
             locate(name)
-    suffixes = AUDIO_SUFFIXES | MIDI_SUFFIXES
+    suffixes = SONG_SUFFIXES
     found = find_songs(songs, suffixes, without=_folder_of(out))
     if not found:
         return _no_song(songs, suffixes)
@@ -514,9 +528,9 @@ def render(
     json_: Json = False,
 ) -> int:
     """Play MIDI files with a SoundFont and write the sound."""
-    found = find_songs(songs, MIDI_SUFFIXES, without=_folder_of(out))
+    found = find_songs(songs, SCORE_SUFFIXES, without=_folder_of(out))
     if not found:
-        return _no_song(songs, MIDI_SUFFIXES)
+        return _no_song(songs, SCORE_SUFFIXES)
     jobs = plan(found, [""], out, default_suffix=".wav")
 
     from stylestream.midi import Synthesizer
@@ -879,15 +893,25 @@ CONFIGS = Path(__file__).parent / "configs"
 
 @app.command()
 def train(
-    sources: Annotated[list[Path], typer.Argument(metavar="SOURCE...", help="Folders of MIDI or audio, or a collection with midi.csv.")],
+    sources: Annotated[
+        list[Path],
+        typer.Argument(metavar="SOURCE...", help="Folders or files of MIDI or audio, a collection with midi.csv, or one built dataset."),
+    ],
     out: Annotated[Path, typer.Option("-o", "--out", help="The style file to write. Checkpoints lie in OUT.ckpt/.")],
     config: Annotated[str, typer.Option("-c", "--config", help="tiny, default, a bundled style's name, or a TOML file.")] = "default",
     base: Annotated[
         str | None, typer.Option("--from", help="base, none, or a style's name or file. Default: base, if the config has its size.")
     ] = None,
-    minutes: Annotated[float | None, typer.Option(help="Train so long, rendering included.", min=0.01, callback=_finite_or_none)] = None,
+    minutes: Annotated[
+        float | None,
+        typer.Option(
+            help="Train so long, rendering included. Default: the config's; 10 from a base, 60 from nothing.",
+            min=0.01,
+            callback=_finite_or_none,
+        ),
+    ] = None,
     steps: Annotated[int | None, typer.Option(help="Train so many steps: the same on every run.", min=1)] = None,
-    seed: Seed = 0,
+    seed: Annotated[int, typer.Option(help="With --steps, equal seeds give equal styles.", min=0, max=2**63 - 1)] = 0,
     device: Device = "cpu",
     model: Annotated[str, typer.Option(help="draw; or plain, lstm2017: what a style has to beat.")] = "draw",
     jobs: Annotated[int | None, typer.Option("-j", "--jobs", help="Processes that render. Default: one a core.", min=1)] = None,
@@ -1010,7 +1034,7 @@ def evaluate(
         typer.Option(help="Music of the style for random, musaicing, ulyanov. Default: of the sources, what is not judged."),
     ] = None,
     no_curves: Annotated[bool, typer.Option("--no-curves", help="Leave out the dials and the steps.")] = False,
-    seed: Annotated[int, typer.Option(help="Of the transfer and of the intervals.")] = 0,
+    seed: Annotated[int, typer.Option(help="Of the transfer and of the intervals.", min=0, max=2**63 - 1)] = 0,
     jobs: Annotated[int | None, typer.Option("-j", "--jobs", help="Processes. Default: one a core.", min=1)] = None,
     card: Annotated[bool, typer.Option("--card", help="Write the numbers into the style file's card, too.")] = False,
     force: Force = False,

@@ -11,8 +11,8 @@ import csv
 import functools
 import hashlib
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +33,7 @@ from stylestream.recipes import (
     target_score,
     text_hash,
 )
+from stylestream.sources import walk
 
 LEVELS = 240.0  # a frame is stored as a byte of this many steps to one unit: 0.375 dB each, 0.19 dB at most off
 
@@ -332,13 +333,23 @@ def find_music(sources: Sequence[str | Path], config: BuildConfig) -> list[Song]
         If no music is there.
     """
     found: dict[str, Song] = {}
+    taken: set[str] = set()
     for source in map(Path, sources):
         for song in _collected(source, config) if (source / "midi.csv").is_file() else _lying_about(source, config):
-            found.setdefault(song.id, song)
+            if song.id not in found:
+                found[song.id] = _named_apart(song, source, taken)
+                taken.add(found[song.id].piece.path)
     if not found:
         looked_for = " ".join(suffix for suffix in (*SCORE_SUFFIXES, *AUDIO_SUFFIXES))
         raise ValueError(f"no music in {', '.join(map(str, sources))} (looked for {looked_for})")
     return list(found.values())
+
+
+def _named_apart(song: Song, source: Path, taken: Collection[str]) -> Song:
+    """Under its source's name too, and its id, where two sources have a song of one name: each fails and is grouped for itself."""
+    path = song.piece.path
+    names = (path, f"{source.resolve().name}/{path}", f"{song.id}/{path}")
+    return replace(song, piece=replace(song.piece, path=next(name for name in names if name not in taken)))
 
 
 def _collected(root: Path, config: BuildConfig) -> Iterator[Song]:
@@ -352,8 +363,8 @@ def _collected(root: Path, config: BuildConfig) -> Iterator[Song]:
 def _lying_about(source: Path, config: BuildConfig) -> Iterator[Song]:
     if not source.exists():
         raise FileNotFoundError(f"no such file or folder: {source}")
-    files = sorted(source.rglob("*")) if source.is_dir() else [source]
-    files = [path for path in files if path.suffix.lower() in (*SCORE_SUFFIXES, *AUDIO_SUFFIXES) and path.is_file() and path.name[0] != "."]
+    suffixes = (*SCORE_SUFFIXES, *AUDIO_SUFFIXES)
+    files = list(walk(source, suffixes)) if source.is_dir() else [source] if source.suffix.lower() in suffixes else []
     chosen = sorted(files, key=lambda path: text_hash(path.name))[: config.songs + config.held_out]
     licences = _licences(source)
     for path in sorted(chosen):
@@ -649,7 +660,7 @@ class FrameStore:
         roles = max(part.shape[0] for part in frames)  # a recording has no other orchestration: it stands in for its own
         frames = [part if part.shape[0] == roles else torch.cat([part, part[:1].expand(roles - part.shape[0], -1, -1)]) for part in frames]
         self.frames, self.phase = torch.cat(frames, 1), torch.cat(phases)
-        self._starts = {}
+        self._starts, self._bounds = {}, None
 
     def only(self, style: str) -> FrameStore:
         """The songs of one style, under the same ids, sharing the frames."""

@@ -79,8 +79,22 @@ SAMPLE_RATE = metrics.SAMPLE_RATE
 OF_THE_TRUTH = ("ceiling", "truth")  # rows made from it
 OF_THE_SONG = ("mp3", "mild_eq")  # rows that say how well the estimators agree with themselves
 MADE_BY = {  # row: the modules whose code decides what it is
-    "network": ("chunks", "cymbals", "draw", "drums", "features", "rhythm", "transfer", "vocoder", "width"),
-    "baseline": ("baselines", "features", "vocoder"),
+    "network": (
+        "audio",
+        "blend",
+        "chunks",
+        "cymbals",
+        "draw",
+        "drums",
+        "features",
+        "meters",
+        "rhythm",
+        "transfer",
+        "views",
+        "vocoder",
+        "width",
+    ),
+    "baseline": ("audio", "baselines", "features", "meters", "vocoder"),
     "scores": ("curves", "meters", "metrics", "sound", "timbre"),
 }
 COLUMNS = {  # metric: heading

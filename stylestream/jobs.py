@@ -115,7 +115,7 @@ class Styles:
 
     def offered(self) -> list[Style]:
         """Those that every visitor sees; own styles are for who has their name."""
-        return [style for style in self.known.values() if not style.own]
+        return [style for style in list(self.known.values()) if not style.own]
 
     def get(self, name: str) -> Style:
         """Find a style; an unknown one is `Refused` with the nearest name."""
@@ -531,11 +531,13 @@ class Desk:
         Private; removed by `close`.
     slots : int
         Transfers at once: one for each set of cores that a transfer uses. Trainings have one slot of their own, at low priority.
+    exchange : Path, optional
+        Another folder in which visitors' files lie for a while; it counts with the desk's own, and what is old in it is removed.
     """
 
-    def __init__(self, folder: Path, styles: Styles, limits: Limits, *, slots: int = 1) -> None:
+    def __init__(self, folder: Path, styles: Styles, limits: Limits, *, slots: int = 1, exchange: Path | None = None) -> None:
         limits.check()
-        self.folder, self.styles, self.limits, self.slots = folder, styles, limits, slots
+        self.folder, self.styles, self.limits, self.slots, self.exchange = folder, styles, limits, slots, exchange
         self.songs: dict[str, Song] = {}
         self.jobs: dict[str, Job] = {}
         self.speed = 10.0  # seconds of music a second; learned
@@ -566,7 +568,7 @@ class Desk:
     def add_song(self, upload: Path, address: str = "") -> Song:
         """Decode an upload that lies in its own folder of the desk; what cannot be decoded is removed and `Refused`."""
         try:
-            self._check_room()
+            self.check_room()
             with self.decoding:
                 about = decode(upload, upload.parent / ".decoded", self.limits)
         except BaseException:
@@ -607,17 +609,19 @@ class Desk:
         self.songs[id].used = time.monotonic()
         return self.songs[id]
 
-    def _check_room(self) -> None:
+    def check_room(self) -> None:
+        """Raise Refused if songs and results fill what they may fill."""
         if self.stored_bytes() > self.limits.store_mb * 1e6:
             raise Refused("this machine is full of songs; try again in an hour", 507)
 
     def stored_bytes(self) -> int:
         """Bytes of all songs and results."""
         total = 0
-        for folder, _, names in os.walk(self.folder):  # it passes over folders that are removed meanwhile
-            for name in names:
-                with suppress(OSError):
-                    total += os.lstat(os.path.join(folder, name)).st_size
+        for root in (self.folder, self.exchange) if self.exchange else (self.folder,):
+            for folder, _, names in os.walk(root):  # it passes over folders that are removed meanwhile
+                for name in names:
+                    with suppress(OSError):
+                        total += os.lstat(os.path.join(folder, name)).st_size
         return total
 
     # -- jobs -------------------------------------------------------------------------------------------------------
@@ -633,7 +637,7 @@ class Desk:
         with self._changed:
             if not self._open:
                 raise Refused("the server is closing", 503)
-            unfinished = [other for other in self.jobs.values() if not other.finished]
+            unfinished = [other for other in list(self.jobs.values()) if not other.finished]
             if len(unfinished) - len(self._running) >= self.limits.queue:
                 raise Refused("too many are waiting; try again in a few minutes", 503)
             if sum(other.address == job.address for other in unfinished) >= self.limits.address_jobs:
@@ -773,10 +777,13 @@ class Desk:
                 self.cancel(job)
             elif job.finished and now - job.used > keep:
                 self.remove_job(job)
-        busy = {song.id for job in self.jobs.values() if not job.finished for song in songs_of(job)}
+        busy = {song.id for job in list(self.jobs.values()) if not job.finished for song in songs_of(job)}
         for song in list(self.songs.values()):
             if song.id not in busy and song.id != "lamplight" and now - song.used > keep:
                 self.remove_song(song)
+        for place in self.exchange.iterdir() if self.exchange else ():
+            if place.stat().st_mtime < time.time() - keep:
+                shutil.rmtree(place, ignore_errors=True)
         give_back_memory()
 
     def remove_song(self, song: Song) -> None:

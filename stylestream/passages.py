@@ -14,7 +14,7 @@ from __future__ import annotations
 import hashlib
 import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -123,6 +123,8 @@ def excerpts(
     chosen: list[Excerpt] = []
     refused: dict[str, str] = {}
     for song in songs:
+        if any(excerpt.piece.path == song.piece.path for excerpt in chosen):  # of another source: a piece is known by its name
+            song = replace(song, piece=replace(song.piece, path=f"{song.piece.path} ({song.id[:8]})"))
         try:
             chosen.append(_excerpt(song, style, protocol, known or {}))
         except (ValueError, OSError) as error:
@@ -367,7 +369,9 @@ class Renderer:
         from stylestream import midi
 
         font, size = midi.find_soundfont(soundfont), round(excerpt.seconds * SAMPLE_RATE)
-        return self.cache / (key_of(score.dumps_midi(), font.name, font.stat().st_size, excerpt.start_seconds, size, "1") + ".flac")
+        return self.cache / (
+            key_of(score.dumps_midi(), font.name, font.stat().st_size, excerpt.start_seconds, size, source_hash(["midi"])) + ".flac"
+        )
 
     def listen(self, excerpt: Excerpt) -> Array:
         """The excerpt of a recording, (C, N) at 44.1 kHz."""

@@ -91,7 +91,8 @@ def group_of(path: str, *, generated: bool = False) -> str:
 def licence_allowed(licence: str) -> bool:
     """Whether music under this licence may go into shipped weights.
 
-    Public domain, CC0, CC-BY, CC-BY-SA, BSD, Artistic, and generated accompaniments (new music under traditional tunes).
+    Public domain, CC0, CC-BY, CC-BY-SA, BSD, Artistic, and generated accompaniments: new music under traditional tunes, put out by a
+    program whose own licence (GPL) is that of its code (docs/data.md).
     Not GPL, not non-commercial, and not the MIT collection of pop songs, whose compositions are commercial.
     """
     text = licence.lower()
@@ -274,7 +275,7 @@ def pieces(data_root: str | Path, style: str | None = None) -> list[Piece]:
     Raises
     ------
     ValueError
-        If the style is unknown.
+        If the style is unknown, or ``midi.csv`` lacks a column or has something else where a number belongs.
     FileNotFoundError
         If there is nothing at ``data_root``, or no MIDI file in it.
     """
@@ -291,19 +292,29 @@ def pieces(data_root: str | Path, style: str | None = None) -> list[Piece]:
 
 
 def _listed(manifest: Path) -> Iterator[Piece]:
-    with manifest.open(newline="", encoding="utf-8") as lines:
-        for row in csv.DictReader(lines):
+    with manifest.open(newline="", encoding="utf-8-sig") as lines:
+        table = csv.DictReader(lines)
+        if missing := [column for column in ("path", "style", "licence") if column not in (table.fieldnames or ())]:
+            raise ValueError(f"{manifest} has no column {', '.join(missing)}; its first line names the columns")
+        for row in table:
             yield Piece(
                 path=row["path"],
-                style=row["style"],
-                title=row["title"],
-                source=row["source"],
-                licence=row["licence"],
-                seconds=float(row["seconds"] or 0),
-                notes=int(row["notes"] or 0),
-                drums=row["drums"] == "1",
-                generated=row["generated"] == "1",
+                style=row["style"] or "",
+                title=row.get("title") or "",
+                source=row.get("source") or "",
+                licence=row["licence"] or "",
+                seconds=_number(row.get("seconds"), manifest, table.line_num),
+                notes=int(_number(row.get("notes"), manifest, table.line_num)),
+                drums=row.get("drums") == "1",
+                generated=row.get("generated") == "1",
             )
+
+
+def _number(text: str | None, manifest: Path, line: int) -> float:
+    try:
+        return float(text or 0)
+    except ValueError:
+        raise ValueError(f"{manifest}, line {line}: {text!r} is no number") from None
 
 
 def _files(root: Path) -> list[Piece]:

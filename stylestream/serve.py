@@ -159,6 +159,8 @@ class Gate:
         if alone and _name(host) not in ("127.0.0.1", "localhost", "[::1]", "testserver"):
             return _error(421, "this page answers only to its own machine's name")  # another site's name that points here (DNS rebinding)
         if not self._known(headers.get("authorization", ""), path):
+            if "authorization" in headers and not self._may_ask(scope["state"]["address"]):  # who guesses gets as few tries as requests
+                return _error(429, "too many requests from your address; wait a minute", {"Retry-After": "60"})
             return _error(401, "user and password, please", {"WWW-Authenticate": 'Basic realm="StyleStream", charset="UTF-8"'})
         if not path:  # what the page asks for is named from below its own folder
             return RedirectResponse(f"/{self.settings.root_path.strip('/')}/")
@@ -375,7 +377,7 @@ def create_app(settings: Settings = Settings(), *, folder: Path | None = None, g
     exchange = (root / "exchange").resolve()
     for place in (root / "desk", exchange):
         place.mkdir(mode=0o700, parents=True, exist_ok=True)
-    desk = Desk(root / "desk", Styles(settings.device), settings.limits, slots=settings.slots)
+    desk = Desk(root / "desk", Styles(settings.device), settings.limits, slots=settings.slots, exchange=exchange)
 
     @asynccontextmanager
     async def lifespan(app: fastapi.FastAPI) -> AsyncIterator[None]:
@@ -492,6 +494,7 @@ async def _received(request: fastapi.Request, desk: Desk, name: str) -> Song:
     size = request.headers.get("content-length", "")
     if size.isdecimal() and int(size) > desk.limits.upload_mb * 1e6:
         raise Refused(f"that is {int(size) / 1e6:.0f} MB; at most {desk.limits.upload_mb:g} MB are taken here", 413)
+    await run_in_threadpool(desk.check_room)
     upload = desk.new_upload(name)
     received = 0
     try:
@@ -582,7 +585,7 @@ def _add_jobs(app: fastapi.FastAPI, desk: Desk, settings: Settings) -> None:
         desk.submit(job)
         return job
 
-    def submit_training(request: TrainRequest, address: str, *, watched: bool = False) -> TrainJob:
+    def check_training(request: TrainRequest) -> None:
         limits = desk.limits
         if limits.train_minutes <= 0:
             raise Refused("no styles are trained on this server; use `stylestream train` on your own machine", 403)
@@ -590,13 +593,16 @@ def _add_jobs(app: fastapi.FastAPI, desk: Desk, settings: Settings) -> None:
             raise Refused(f"at most {limits.train_minutes:g} minutes are trained here", 422)
         if len(request.songs) > limits.train_songs:
             raise Refused(f"at most {limits.train_songs} songs are taken here", 422)
+
+    def submit_training(request: TrainRequest, address: str, *, watched: bool = False) -> TrainJob:
+        check_training(request)
         songs = [desk.song(id) for id in request.songs]
         job = TrainJob(desk.folder, songs, request.title, request.minutes, desk.styles, address)
         job.watched = watched
         desk.submit(job)
         return job
 
-    app.state.submit, app.state.submit_training = submit, submit_training
+    app.state.submit, app.state.submit_training, app.state.check_training = submit, submit_training, check_training
 
     @app.post("/jobs", status_code=201, responses=_answers(404, 422, 429, 503))
     def start(request: fastapi.Request, body: TransferRequest, watched: bool = False) -> dict[str, Any]:
@@ -692,7 +698,7 @@ def _add_jobs(app: fastapi.FastAPI, desk: Desk, settings: Settings) -> None:
     )
     def result(job: str, format: Suffix) -> Response:
         """The finished result as a file."""
-        path = _transferred(desk, job).file(format)
+        path = _file_of(_transferred(desk, job), format)
         return FileResponse(path, media_type=MEDIA_TYPES[format], filename=path.name)
 
     @app.get("/jobs/{job}/style.safetensors", response_class=FileResponse, responses=_answers(404, 409, 422))
@@ -757,7 +763,14 @@ async def _result(job: TransferJob, desk: Desk, format: str, *, gone: Callable[[
             desk.cancel(job)
     if job.state != "done":
         raise Refused(job.error or "cancelled", 422)
-    return await run_in_threadpool(job.file, format)
+    return await run_in_threadpool(_file_of, job, format)
+
+
+def _file_of(job: TransferJob, format: str) -> Path:
+    try:
+        return job.file(format)
+    except ValueError as error:  # six channels have no MP3
+        raise Refused(str(error), 422) from None
 
 
 # ---------------------------------------------------------------------------------------------------------------- gradio
@@ -837,6 +850,7 @@ def _with_gradio(app: fastapi.FastAPI, desk: Desk, settings: Settings, exchange:
     ) -> gradio.FileData:
         """Make a style of songs, in so many minutes. Gives the style file, for `stylestream transfer -s FILE`."""
         with told():
+            app.state.check_training(TrainRequest(songs=["" for _ in songs], title=title, minutes=minutes))  # before anything is decoded
             sent = [await run_in_threadpool(added, file, address_of(request)) for file in songs]
             wanted = TrainRequest(songs=[song.id for song in sent], title=title, minutes=minutes)
             job = await run_in_threadpool(app.state.submit_training, wanted, address_of(request))
@@ -860,16 +874,6 @@ def _with_gradio(app: fastapi.FastAPI, desk: Desk, settings: Settings, exchange:
         for function in (styles, transfer, train):
             gradio.api(resolved(function), api_name=function.__name__, concurrency_limit=None)
     blocks.queue(max_size=desk.limits.queue * 2)
-    sweep = desk.sweep
-
-    def sweep_all(now: float | None = None) -> None:
-        sweep(now)
-        oldest = time.time() - 60 * desk.limits.keep_minutes
-        for place in exchange.iterdir():
-            if place.stat().st_mtime < oldest:
-                shutil.rmtree(place, ignore_errors=True)
-
-    desk.sweep = sweep_all  # type: ignore[method-assign]
     return gradio.mount_gradio_app(
         app,
         blocks,

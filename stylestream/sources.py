@@ -28,7 +28,7 @@ import tarfile
 import warnings
 import zipfile
 import zlib
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import IO, Any, cast
@@ -38,6 +38,7 @@ from stylestream.recipes import AUDIO_SUFFIXES, SCORE_SUFFIXES, group_of
 SONG_SUFFIXES = frozenset((*SCORE_SUFFIXES, *AUDIO_SUFFIXES))
 ARCHIVE_SUFFIXES = (".tar", ".tar.xz", ".txz", ".tar.gz", ".tgz", ".tar.bz2", ".tbz2", ".zip")
 MANIFEST_SUFFIXES = (".csv", ".parquet")
+TRAINING_SUFFIX = ".safetensors.ckpt"  # of a folder in which a training keeps what it heard and painted
 MAX_MEMBER_BYTES = 512 * 2**20  # of one song in an archive, which is held in memory; a file on disk is not
 MAX_RATIO, MAX_UNPACKED_BYTES = 100, 2**30  # music in an archive is packed 1:10 at most; past both limits it is a bomb
 MAX_FIELD_CHARACTERS = 1 << 17  # of a manifest
@@ -120,6 +121,7 @@ class _Root:
 
 
 def _expand(source: str) -> list[_Root]:
+    source = os.path.expanduser(source)  # in quotes no shell does it
     path = Path(source)
     if path.exists():
         return [_Root(path, path if path.is_dir() else path.parent)]
@@ -362,14 +364,32 @@ def _no_file(path: Path) -> str:
     return "a link to nothing" if path.is_symlink() else "not a regular file" if path.exists() else "no such file"
 
 
+def walk(folder: str | Path, suffixes: Collection[str], *, without: str | Path | None = None) -> Iterator[Path]:
+    """Files below a folder whose names end in one of these, in order; nothing hidden, nothing that a training keeps for itself.
+
+    Parameters
+    ----------
+    suffixes : collection of str
+        In lower case.
+    without : path, optional
+        A folder that is passed over.
+    """
+    skip, endings = os.path.realpath(without) if without is not None else None, tuple(suffixes)
+    for place, folders, files in os.walk(folder):
+        folders[:] = sorted(
+            name
+            for name in folders
+            if name[0] != "." and not name.endswith(TRAINING_SUFFIX) and os.path.realpath(Path(place) / name) != skip
+        )
+        yield from (Path(place) / name for name in sorted(files) if name[0] != "." and name.lower().endswith(endings))
+
+
 def _folder(root: _Root, catalogue: Catalogue) -> Iterator[Found]:
-    for place, folders, files in os.walk(root.path):
-        folders[:] = sorted(name for name in folders if not name.startswith("."))
-        for path in (Path(place) / name for name in sorted(files) if not name.startswith(".")):
-            if path.suffix.lower() in SONG_SUFFIXES:
-                yield from _file(path, root.base, catalogue)
-            elif path.name.lower().endswith(ARCHIVE_SUFFIXES):
-                yield from _archive(path, catalogue)
+    for path in walk(root.path, (*SONG_SUFFIXES, *ARCHIVE_SUFFIXES)):
+        if path.suffix.lower() in SONG_SUFFIXES:
+            yield from _file(path, root.base, catalogue)
+        else:
+            yield from _archive(path, catalogue)
 
 
 def _manifest(manifest: Path, catalogue: Catalogue) -> Iterator[Found]:
@@ -403,7 +423,7 @@ _DAMAGE = (tarfile.TarError, zipfile.BadZipFile, lzma.LZMAError, zlib.error, EOF
 def _archive(archive: Path, catalogue: Catalogue, *, listed_only: bool = False) -> Iterator[Found]:
     """Songs of an archive; one more, with a problem, if it breaks off."""
     folder = Path(os.path.realpath(archive)).parent
-    members = _zip_members(archive) if zipfile.is_zipfile(archive) else _tar_members(archive)
+    members = _zip_members(archive) if _is_zip(archive) else _tar_members(archive)
     try:
         for name, problem, read in members:
             clean = name.removeprefix("./")
@@ -416,6 +436,12 @@ def _archive(archive: Path, catalogue: Catalogue, *, listed_only: bool = False) 
     except _DAMAGE as error:
         why = f"the archive is cut short or damaged ({' '.join(str(error).split())[:80]}); what came before is used"
         yield Found(_printable(archive.name), "", _printable(_stem(archive)), problem=why)
+
+
+def _is_zip(archive: Path) -> bool:
+    """By how it begins: a tar whose last member is a zip ends as one."""
+    with archive.open("rb") as file:
+        return file.read(4) in (b"PK\x03\x04", b"PK\x05\x06")
 
 
 _Member = tuple[str, str, Callable[[], bytes]]  # name, problem, its bytes

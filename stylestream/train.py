@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import contextlib
 import difflib
+import functools
 import json
 import math
 import signal
@@ -132,7 +133,7 @@ def learning_rate(progress: float, config: TrainConfig) -> float:
 
 def train_step(state: State, store: FrameStore, config: TrainConfig, view_config: views.ViewConfig, progress: float) -> dict[str, Tensor]:
     """One step on one batch; changes the state, returns the losses (on the device: reading them waits for it)."""
-    seed = (config.seed * 1_000_003 + state.retries) * 1_000_003 + state.step
+    seed = seed_of(config.seed, state.retries, state.step)
     torch.manual_seed(seed)  # the posterior's noise
     device = store.device
     generator = torch.Generator().manual_seed(seed)
@@ -168,6 +169,15 @@ def train_step(state: State, store: FrameStore, config: TrainConfig, view_config
     update_average(state, min(config.ema, (1 + state.step) / (10 + state.step)))
     state.step += 1
     return {key: value.detach() for key, value in out.items() if key.startswith("loss/")}
+
+
+def seed_of(*numbers: int) -> int:
+    """One seed of several numbers, as large as torch takes: any 63 bits are lawful as the first of them.
+
+    >>> seed_of(0, 0, 7), seed_of(20240101, 0, 7) < 2**63
+    (7, True)
+    """
+    return functools.reduce(lambda before, number: before * 1_000_003 + number, numbers) % 2**63
 
 
 def drawn_clips(batch: Mapping[str, Tensor], config: TrainConfig, generator: torch.Generator) -> tuple[Tensor, Tensor]:
@@ -686,7 +696,7 @@ def paint_crops(model: Draw, store: FrameStore, config: PostNetConfig, view_conf
         for first in range(0, config.crops, together):
             count = min(together, config.crops - first)
             batch = store.batch(count, config.crop_frames + 2 * margin, other=config.other, generator=generator)
-            drawing = torch.Generator(store.device).manual_seed(config.seed * 1_000_003 + first)
+            drawing = torch.Generator(store.device).manual_seed(seed_of(config.seed, first))
             view = views.drawn(batch["view"], batch["target"], view_config, drawing)
             with autocast(store.device):
                 canvas = model.transfer(view, style=batch["style"], phase=batch["phase"], grain=0.0)

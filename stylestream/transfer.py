@@ -86,7 +86,8 @@ class Dials:
         if self.drums and not has_drums:
             raise ValueError(f"drums is {self.drums!r}, but this style has no drums; leave it out, or 0")
         if self.width and not has_widths:
-            raise ValueError(f"width is {self.width!r}, but this style does not say how wide its music is; leave it out, or 0")
+            why = "this style's music is all in the middle, or nothing is known of its width"
+            raise ValueError(f"width is {self.width!r}, but {why}; leave it out, or 0")
 
 
 def latents_of(dream: float, steps: int) -> float:
@@ -344,7 +345,7 @@ class StyleTransfer:
 
     def check(self, dials: Dials) -> None:
         """Raise ValueError if a dial is outside its range for this style."""
-        dials.check(self.draw.config.steps, has_drums=self.layer is not None, has_widths=bool(self.widths))
+        dials.check(self.draw.config.steps, has_drums=self.layer is not None, has_widths=any(self.widths))
 
     def listen(
         self,
@@ -792,7 +793,10 @@ def transfer_file(
             out.write(y * np.float32(gain))
     report.done()
     gain_db, seconds = _db(gain), song.samples / song.sample_rate
-    return Transferred(Path(out_path), seconds, loudness_lufs + gain_db, true_peak_db + gain_db, song.beats, file.warnings + out.warnings)
+    warnings = file.warnings + out.warnings
+    if width and song.channels != 2:
+        warnings.append(f"width does nothing: the song has {song.channels} channel{'s' * (song.channels > 1)}, not two")
+    return Transferred(Path(out_path), seconds, loudness_lufs + gain_db, true_peak_db + gain_db, song.beats, warnings)
 
 
 def how_it_was_made(card: Card | None, dials: Dials) -> str:

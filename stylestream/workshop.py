@@ -29,11 +29,13 @@ from stylestream.dataset import DESCRIPTION, Dataset
 from stylestream.draw import Draw, DrawConfig
 from stylestream.files import whole_file
 from stylestream.passages import same_melody
+from stylestream.sources import SONG_SUFFIXES, walk
 from stylestream.team import Team, assemble
 from stylestream.train import (
     LEAST_BATCH,
     State,
     TrainConfig,
+    autocast,
     batch_of,
     construct,
     distance_db,
@@ -420,8 +422,7 @@ def _lasts_hours(path: Path) -> bool:
 
 
 def _music_below(place: Path) -> list[Path]:
-    suffixes = (*recipes.SCORE_SUFFIXES, *recipes.AUDIO_SUFFIXES)
-    return [path for path in ([place] if place.is_file() else place.rglob("*")) if path.suffix.lower() in suffixes and path.is_file()]
+    return list(walk(place, SONG_SUFFIXES)) if place.is_dir() else [place]
 
 
 def _look_lines(found: int, checkups: Sequence[doctor.Checkup], config: BuildConfig) -> Iterator[str]:
@@ -921,14 +922,16 @@ def _train_lstm2017(
                 songs.append(torch.from_numpy(arrays["spectrum"]))
     began, training = time.monotonic(), baselines.Lstm2017Training(seed=plan.config.seed, steps=plan.config.steps or 20)
     if not plan.config.steps:  # how many steps the minutes are worth
-        baselines.fit_lstm2017(songs, training, device=device)
+        with autocast(device):
+            baselines.fit_lstm2017(songs, training, device=device)
         training = replace(training, steps=max(int(20 * 60 * plan.config.minutes / (time.monotonic() - began)), 20))
 
     def tell(step: int, losses: dict[str, float]) -> None:
         if losses:
             progress("training", step / training.steps, f"step {step} · loss {losses['loss/total']:.3f}")
 
-    network = baselines.fit_lstm2017(songs, training, device=device, progress=tell)
+    with autocast(device):
+        network = baselines.fit_lstm2017(songs, training, device=device, progress=tell)
     about = replace(
         card(out.stem, prepared, device),
         description="A baseline: the system of 2017, a frame-wise VAE with LSTMs at 4.41 kHz.",

@@ -18,7 +18,7 @@ import numpy as np
 import pytest
 import soundfile
 
-from stylestream import __version__, cli, style
+from stylestream import __version__, cli, recipes, style
 from stylestream.cli import Job, Song, WrongUsage, find_songs, plan
 
 
@@ -120,7 +120,7 @@ def test_wrong_usage_is_exit_code_2_and_one_line(capsys, monkeypatch, tmp_path, 
 def test_a_width_that_the_style_does_not_know_is_wrong_usage(stylestream, song, tiny_style):
     code, out, err = stylestream("transfer", song, "-s", tiny_style, "--width", "0.5")
     assert (code, out) == (2, "")
-    assert "width is 0.5, but this style does not say how wide its music is; leave it out, or 0" in err
+    assert "width is 0.5, but this style's music is all in the middle" in err
 
 
 def test_a_song_becomes_the_same_kind_of_song(stylestream, song, tiny_style):
@@ -406,8 +406,8 @@ def opened(process, folder):
 def test_a_named_file_is_tried_whatever_it_is_called(tmp_path):
     (tmp_path / "song.dat").write_bytes(b"")
     (tmp_path / "song.WAV").write_bytes(b"")
-    assert find_songs([tmp_path / "song.dat"], cli.AUDIO_SUFFIXES) == [Song(tmp_path / "song.dat")]
-    assert find_songs([tmp_path], cli.AUDIO_SUFFIXES) == [Song(tmp_path / "song.WAV")]
+    assert find_songs([tmp_path / "song.dat"], recipes.AUDIO_SUFFIXES) == [Song(tmp_path / "song.dat")]
+    assert find_songs([tmp_path], recipes.AUDIO_SUFFIXES) == [Song(tmp_path / "song.WAV")]
 
 
 @pytest.mark.parametrize(
@@ -429,15 +429,28 @@ def test_outputs_are_named(song, out, expected):
     assert plan([Song(Path(song))], ["rock"], out) == [Job(Path(song), Path(expected), "rock")]
 
 
+def test_a_template_keeps_the_folders_of_an_album_apart():
+    songs = [Song(Path("m/a/01.wav"), Path("a")), Song(Path("m/b/01.wav"), Path("b")), Song(Path("m/02.wav"))]
+    jobs = plan(songs, ["rock"], "out/{style}/{folder}/{name}")
+    assert [str(job.output) for job in jobs] == ["out/rock/a/01.wav", "out/rock/b/01.wav", "out/rock/02.wav"]
+
+
+def test_what_was_written_beside_the_songs_is_no_song():
+    songs = [Song(Path("m/waltz-rock.wav")), Song(Path("m/waltz.wav"))]
+    assert [job.song.name for job in plan(songs, ["rock"], "m/")] == ["waltz.wav"]
+
+
 @pytest.mark.parametrize("out", ["{song}.wav", "{}", "{name", "name}{style}", "{{name}}"])
 def test_a_wrong_template_says_what_it_may_hold(out):
-    with pytest.raises(WrongUsage, match=r"\{name\} and \{style\}"):
+    with pytest.raises(WrongUsage, match=r"\{name\}, \{style\} and \{folder\}"):
         plan([Song(Path("x.wav"))], ["rock"], out)
 
 
 def test_two_songs_with_one_output_are_refused_before_anything_is_done():
     with pytest.raises(WrongUsage, match=r"a/x\.wav and b/x\.wav would both become out/x-rock\.wav"):
         plan([Song(Path("a/x.wav")), Song(Path("b/x.wav"))], ["rock"], "out/")
+    with pytest.raises(WrongUsage, match="have one name and would both write"):
+        plan([Song(Path("a/x.wav"))], ["m/mine.safetensors", "n/mine.safetensors"], "out/")
     with pytest.raises(WrongUsage, match="is one file, there are 2 songs"):
         plan([Song(Path("a/x.wav")), Song(Path("b/x.wav"))], ["rock"], "out.wav")
 

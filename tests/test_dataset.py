@@ -15,7 +15,7 @@ import pytest
 import soundfile
 import torch
 
-from stylestream import cli, corpus, midi, parallel, recipes
+from stylestream import cli, corpus, midi, parallel, recipes, sources
 from stylestream.corpus import BuildConfig, FrameStore, PieceRenderer, Song, plan
 from stylestream.recipes import Piece, group_of, split_of
 
@@ -130,11 +130,6 @@ def test_recipes_give_parts_their_instruments():
 # --- a training's sources --------------------------------------------------------------------------------------------------
 
 
-def test_the_folders_that_are_searched_hold_what_the_verbs_call_songs():
-    assert set(recipes.AUDIO_SUFFIXES) == set(cli.AUDIO_SUFFIXES)
-    assert set(recipes.SCORE_SUFFIXES) == set(cli.MIDI_SUFFIXES)
-
-
 def test_music_is_found_in_folders_once_each(tmp_path, tone):
     (tmp_path / "x").mkdir()
     (tmp_path / "x" / "a.mid").write_bytes(b"MThd one")
@@ -150,6 +145,24 @@ def test_music_is_found_in_folders_once_each(tmp_path, tone):
     assert {song.piece.source for song in found} == {tmp_path.name}
 
 
+def test_songs_of_one_name_in_two_sources_are_two_songs(tmp_path):
+    for folder in ("a", "b", "c/a"):
+        (tmp_path / folder).mkdir(parents=True)
+        (tmp_path / folder / "01.mid").write_bytes(b"MThd " + folder.encode())
+    found = corpus.find_music([tmp_path / "a", tmp_path / "b", tmp_path / "c" / "a"], BuildConfig())
+    assert [song.piece.path for song in found] == ["01.mid", "b/01.mid", "a/01.mid"]
+    assert len({song.piece.group for song in found}) == 3
+
+
+def test_what_a_training_keeps_and_what_is_hidden_is_no_music(tmp_path):
+    for name in ("song.mid", "album/two.mid", "mine.safetensors.ckpt/preview/step-100.mid", ".cache/old.mid"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_bytes(b"MThd " + name.encode())
+    assert {song.piece.path for song in corpus.find_music([tmp_path], BuildConfig())} == {"song.mid", "album/two.mid"}
+    assert {Path(song.path).name for song in sources.find([tmp_path])} == {"song.mid", "two.mid"}
+    assert {song.path.name for song in cli.find_songs([tmp_path], recipes.SCORE_SUFFIXES)} == {"song.mid", "two.mid"}
+
+
 def test_a_recordings_licence_is_read_from_audio_csv(tmp_path, tone):
     recording(tmp_path, "audio/rock/a.wav", tone, seconds=0.1)
     (tmp_path / "audio.csv").write_text("path,style,title,source,licence\naudio/rock/a.wav,rock,,Band/Album,CC-BY-4.0\n")
@@ -163,6 +176,11 @@ def test_where_there_is_no_music_that_is_said(tmp_path):
     with pytest.raises(ValueError, match=r"no music in .* \(looked for \.mid .*\.wav"):
         corpus.find_music([tmp_path], BuildConfig())
     (tmp_path / "midi.csv").write_text("path\n")
+    with pytest.raises(ValueError, match=r"midi\.csv has no column style, licence"):
+        corpus.find_music([tmp_path], BuildConfig(recipe="rock"))
+    (tmp_path / "midi.csv").write_text("path,style,licence,seconds\na.mid,rock,CC0,long\n")
+    with pytest.raises(ValueError, match=r"midi\.csv, line 2: 'long' is no number"):
+        corpus.find_music([tmp_path], BuildConfig(recipe="rock"))
     with pytest.raises(ValueError, match=r"holds many styles; name the output after one \(rock, "):
         corpus.find_music([tmp_path], BuildConfig())
 
@@ -412,6 +430,17 @@ def test_songs_written_since_are_taken_in_and_recordings_fill_every_role(store, 
     assert store.frames[:, 590 + 3, 100].tolist() == [50, 50, 50]
     assert len(store.only("jazz").songs) == 1
     assert store.only("jazz").starts(64)[0][0] == 1
+
+
+def test_a_store_that_has_grown_gives_what_one_that_was_opened_then_gives(store, tmp_path):
+    how = {"other": 0.7, "swapped": 0.5, "clip_frames": 96}
+    store.batch(8, 64, generator=torch.Generator(), **how)  # before it grows: what it remembers of its songs must not stay
+    write_song(tmp_path, "rock-train-e-0.npz", 150, level=50)
+    store.refresh()
+    batch = store.batch(400, 64, generator=torch.Generator().manual_seed(0), **how)
+    target, clip = ((batch[key][:, 100, 0] * corpus.LEVELS).round().int() // 10 for key in ("target", "clip"))
+    assert set(target.tolist()) == {1, 2, 3, 5}
+    assert torch.equal(target, clip)
 
 
 def test_the_mean_spectrum_is_of_the_targets_of_each_style(store):

@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 import stylestream
-from stylestream import cli
+from stylestream import cli, sources
 
 ROOT = Path(__file__).parent.parent
 PACKAGE = ROOT / "stylestream"
@@ -202,7 +202,7 @@ def tracked() -> list[Path]:
 
 
 def test_no_music_but_our_own_is_in_the_repository():
-    suffixes = cli.AUDIO_SUFFIXES | cli.MIDI_SUFFIXES
+    suffixes = sources.SONG_SUFFIXES
     assert {path.name for path in tracked() if path.suffix.lower() in suffixes} <= {"lamplight.ogg", "lamplight.mid"}
 
 

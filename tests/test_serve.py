@@ -514,7 +514,7 @@ def test_a_style_whose_music_is_wide_says_so_and_a_song_becomes_so(api, tone):
     assert sides[0] < 1e-4 < 0.01 < sides[1]
     refused = api.post("/jobs", json={"song": "lamplight", "style": "tiny", "width": 0.5})
     assert refused.status_code == 422
-    assert refused.json()["error"] == "width is 0.5, but this style does not say how wide its music is; leave it out, or 0"
+    assert "width is 0.5, but this style's music is all in the middle" in refused.json()["error"]
 
 
 def gradio_call(api, song: dict, style: str) -> str:

@@ -63,6 +63,21 @@ def styles(found: list[Found]) -> dict[str, str]:
     return {song.path: song.style for song in found}
 
 
+def test_a_tar_that_ends_in_a_zip_is_a_tar(tmp_path):
+    inner = zipped(tmp_path / "score.mscz", {"score.mid": b"MThd inner"})
+    outer = tar(tmp_path / "songs.tar", {"a.mid": b"MThd a", "score.mscz": inner.read_bytes()}, mode="w")
+    assert zipfile.is_zipfile(outer)  # which is why it is not asked
+    assert [song.path for song in find([outer])] == ["a.mid"]
+
+
+def test_a_home_folder_is_found_in_a_glob_that_no_shell_has_read(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("USERPROFILE", str(tmp_path))
+    (tmp_path / "loops" / "x").mkdir(parents=True)
+    (tmp_path / "loops" / "x" / "a.mid").write_bytes(b"MThd a")
+    assert [Path(song.path).name for song in find(["~/loops/*/*.mid"])] == ["a.mid"]
+
+
 def problems(found: list[Found]) -> dict[str, str]:
     return {song.path: song.problem for song in found if song.problem}
 

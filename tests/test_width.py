@@ -293,7 +293,7 @@ def test_widths_outside_their_range_are_refused_in_one_line(style, tmp_path, val
 
 def test_a_width_that_a_style_does_not_know_is_refused_and_none_is_not(style):
     unknown, y = StyleTransfer(style.draw, half=False), noise(0.5)
-    with pytest.raises(ValueError, match="width is 0.5, but this style does not say how wide its music is; leave it out, or 0"):
+    with pytest.raises(ValueError, match="width is 0.5, but this style's music is all in the middle"):
         unknown.transfer(y, SAMPLE_RATE, width=0.5)
     unknown.transfer(y, SAMPLE_RATE, width=0.0)
 
