@@ -635,7 +635,24 @@ def card_lines(card: Card, path: Path) -> Iterator[str]:
         yield f"  {source.name}: {source.songs} songs, {source.hours:.1f} h, {source.licence}" + (
             f", {source.address}" if source.address else ""
         )
-    for row, columns in card.metrics.items():
+    yield from metric_lines(card.metrics)
+
+
+SHOWN = {"log_mel_l1": "log-mel L1 in dB", "mfcc": "MFCC distance", "note_auc": "note AUC", "flux": "flux corr."}  # of some thirty
+
+
+def metric_lines(metrics: Mapping[str, Mapping[str, float]]) -> Iterator[str]:
+    """Yield a card's numbers as text: a few columns of an evaluation, all of anything else.
+
+    >>> print(*metric_lines({"copy": {"mfcc": 119.2, "lsd": 9.3}, "rock": {"mfcc": 16.6, "lsd": 6.2}}), sep="\\n")
+    on songs it has not heard (more of it: --json):
+      MFCC distance: copy 119, rock 16.6
+    """
+    shown = {key: title for key, title in SHOWN.items() if any(key in columns for columns in metrics.values())}
+    if shown:
+        yield "on songs it has not heard (more of it: --json):"
+        rows = {title: {row: columns[key] for row, columns in metrics.items() if key in columns} for key, title in shown.items()}
+    for row, columns in (rows if shown else metrics).items():
         yield f"  {row}: " + ", ".join(f"{name} {value:.3g}" for name, value in columns.items())
 
 
@@ -645,7 +662,9 @@ def width_lines(widths: Sequence[float]) -> Iterator[str]:
     >>> [*width_lines([0.0, 0.1, 0.5])]
     ['width, side over mid in octaves from 63 Hz up: none, -10, -3 dB']
     """
-    if widths:
+    if widths and not any(widths):
+        yield "width: everything is in the middle"
+    elif widths:
         levels = (f"{10 * math.log10(width):.0f}" if width > 0 else "none" for width in widths)
         yield f"width, side over mid in octaves from 63 Hz up: {', '.join(levels)} dB"
 

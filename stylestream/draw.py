@@ -10,7 +10,7 @@ Letters as in Gregor et al. 2015 [1]_ and, for the convolutional kind with a lea
 
 The loss is the Laplace cost of the last canvas plus β Σ_k KL(q_k ‖ p_k). The encoder sees a *style-neutral view* of the target
 (``views.py``), so that the style has nowhere to live but in the decoder. A texture stage, trained on the detached last canvas,
-puts back what an L1 loss smooths away; it is drawn from its own learned prior at transfer. A post-net [3]_, trained when all else is,
+puts back what an L1 loss smooths away; it is drawn from its own learned prior at transfer. A post-net, trained when all else is,
 goes over the painted canvas bin by bin: patches are as fine as a painter's brush, and partials are finer.
 
 Shapes: frames, view and canvas (B, F, T), T last; hidden maps (B, C, H, W), one cell for 6 bins × 4 frames; K steps.
@@ -71,7 +71,7 @@ class DrawConfig:
     texture_scale_db: float = 1.2  # at 3.2 a texture of 2 dB is not worth its bits
     beta: float = 1.0
     range_db: float = 90.0  # dB in one unit of a frame
-    grain_power: float = 2.0  # draws have grain to this power of the learned spread; chosen for each style (docs/dials.md)
+    grain_power: float = 2.0  # draws have grain to this power of the learned spread; chosen for each style
     partial_lift: float = 0.0  # how far a note that the canvas paints fainter than the song plays it is raised; chosen for each style
     phase_iterations: float = 2.0  # of fast Griffin–Lim at transfer; 0 keeps the song's phase and its attacks, for styles of steady tones
 

@@ -95,7 +95,7 @@ MADE_BY = {  # row: the modules whose code decides what it is
         "width",
     ),
     "baseline": ("audio", "baselines", "features", "meters", "vocoder"),
-    "scores": ("curves", "meters", "metrics", "sound", "timbre"),
+    "scores": ("audio", "curves", "meters", "metrics", "sound", "timbre"),
 }
 COLUMNS = {  # metric: heading
     "log_mel_l1": "log-mel L1, dB",

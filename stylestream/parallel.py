@@ -12,8 +12,10 @@ import functools
 import multiprocessing
 import multiprocessing.connection
 import os
+import shutil
 import signal
 import sys
+import tempfile
 import threading
 import time
 import warnings
@@ -292,7 +294,9 @@ def _crew(engine: Engine, call: Callable[[Any, Any], Any], setup: Callable[[], A
 class _Processes:
     def __init__(self, call: Callable[[Any, Any], Any], setup: Callable[[], Any], jobs: int, memory_mib: int | None) -> None:
         self.jobs = jobs
-        self._arguments = call, setup, memory_mib
+        # workers are killed where they stand: what they had in temporary files is removed here
+        self._scratch = tempfile.TemporaryDirectory(prefix="stylestream-")
+        self._arguments = self._scratch.name, call, setup, memory_mib
         self._context = multiprocessing.get_context("spawn")
 
     def start(self) -> _Worker:
@@ -303,7 +307,7 @@ class _Processes:
         return [worker for worker in workers if worker.connection in ready]
 
     def close(self) -> None:
-        pass
+        self._scratch.cleanup()
 
 
 class _Process:
@@ -348,9 +352,10 @@ def _how(exit_code: int | None) -> str:
     return f"exit code {exit_code}"
 
 
-def _serve(connection: Any, call: Callable[[Any, Any], Any], setup: Callable[[], Any], memory_mib: int | None) -> None:
+def _serve(connection: Any, scratch: str, call: Callable[[Any, Any], Any], setup: Callable[[], Any], memory_mib: int | None) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the parent ends us in order
-    threading.Thread(target=_follow_parent, daemon=True).start()
+    tempfile.tempdir = scratch
+    threading.Thread(target=_follow_parent, args=(scratch,), daemon=True).start()
     warnings.showwarning = _print_warning
     try:
         state = _begin(setup, memory_mib)
@@ -367,11 +372,12 @@ def _serve(connection: Any, call: Callable[[Any, Any], Any], setup: Callable[[],
                 connection.send(("done", ValueError("it needs more memory than a song may take")))
 
 
-def _follow_parent() -> None:
+def _follow_parent(scratch: str) -> None:
     """End with the parent, even if it was killed: a worker alone would wait for its next task for ever."""
     parent = multiprocessing.parent_process()
     assert parent is not None
     parent.join()
+    shutil.rmtree(scratch, ignore_errors=True)
     os._exit(1)
 
 

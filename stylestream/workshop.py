@@ -68,7 +68,7 @@ MOST_BATCH = 256
 LITTLE_SECONDS = 1800.0
 LARGE_BYTES = 200e6  # of a file, or an hour: it is not listened to in the first minute
 INTENDED_USE = "to play songs of one's own, or free ones, in the sound of the music below; to listen, to make music, to study"
-CALIBRATION_SCORES = 4  # that drums are levelled by: each takes seconds, at the end of what may be a minute
+CALIBRATION_SCORES = 12  # that drums are levelled by: each takes seconds, at the end of what may be a minute
 LEAST_SECONDS = 180.0  # of music: with less, a style knows its songs and not their sound
 # of a network: others than those of the weights are no harm
 _INHERITED = (

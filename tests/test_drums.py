@@ -380,6 +380,18 @@ def test_a_layer_comes_back_from_the_style_file_as_it_was(style_file):
     assert set(after.weights) == set(before.weights)
 
 
+def test_a_layer_that_is_made_anew_replaces_its_own_words_and_no_others(style_file):
+    from stylestream import drumming
+
+    about = drumming.note(a_layer(), 3, ["CC0", "Artistic-1.0 (LICENSE.txt)"], "FluidR3_GM")
+    update_card(style_file, notes=f"From a base. {about} Post-net: 800 steps.")
+    heard = "Drums: 1 bars in 1 grooves and 3 drums, cut out of 1 of its recordings."
+    drumming.write_layer(style_file, a_layer(), heard)
+    assert load_style_file(style_file).card.notes == f"From a base. Post-net: 800 steps. {heard}"
+    drumming.write_layer(style_file, a_layer(), about)
+    assert load_style_file(style_file).card.notes == f"From a base. Post-net: 800 steps. {about}"
+
+
 def test_only_a_file_with_drums_asks_for_a_newer_reader(style_file):
     import json
 

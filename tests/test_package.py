@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 import stylestream
-from stylestream import cli, sources
+from stylestream import cli, evaluate, sources
 
 ROOT = Path(__file__).parent.parent
 PACKAGE = ROOT / "stylestream"
@@ -58,6 +58,20 @@ def test_the_import_rule_sees_an_import_inside_a_function(tmp_path):
         "def f():\n    from stylestream import cli\n    import stylestream.train as t\n    from .audio import load\n"
     )
     assert imported(tmp_path / "a.py") == {"cli", "train", "audio"} & {path.stem for path in PACKAGE.glob("*.py")}
+
+
+NOT_SOUND = {"files", "tags", "midi", "recipes", "style", "timbre", "plots"}  # a style file and a network's weights are in the key themselves
+
+
+@pytest.mark.parametrize(("kind", "start"), [("network", "transfer"), ("baseline", "baselines"), ("scores", "metrics")])
+def test_what_is_kept_of_an_evaluation_is_kept_for_as_long_as_all_that_made_it_stays(kind, start):
+    seen: set[str] = set()
+    todo = {start}
+    while todo:
+        module = todo.pop()
+        seen.add(module)
+        todo |= imported(PACKAGE / f"{module}.py") - seen - NOT_SOUND - set(EXEMPT)
+    assert seen <= set(evaluate.MADE_BY[kind])
 
 
 def test_importing_the_package_imports_nothing_heavy():

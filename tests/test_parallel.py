@@ -7,6 +7,7 @@ import os
 import resource
 import signal
 import sys
+import tempfile
 import time
 from typing import Any
 
@@ -38,6 +39,11 @@ def obey(state: dict[str, int], task: tuple[str, Any]) -> Any:
         raise ValueError(value)
     if what == "hang":
         time.sleep(600)
+    if what == "leave a file and hang":
+        with tempfile.TemporaryDirectory() as folder:
+            with open(os.path.join(folder, "song.wav"), "w") as file:
+                file.write("half of it")
+            time.sleep(600)
     if what == "die":
         os.kill(os.getpid(), value)
     if what == "eat":
@@ -134,6 +140,13 @@ def test_a_worker_without_more_songs_goes_while_another_has_one(tmp_path):
 def test_a_song_whose_worker_dies_when_all_others_have_gone_has_a_second_worker(tmp_path):
     tasks = [("die once", str(tmp_path / "mark")), ("double", 4)]
     assert answers(tasks, jobs=2, ordered=True) == ["then done", 8]
+
+
+def test_what_a_worker_that_was_ended_had_in_temporary_files_goes(tmp_path, monkeypatch):
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    ((_, result),) = over_songs(obey, [("leave a file and hang", None)], setup=make_state, timeout_seconds=2)
+    assert isinstance(result, ValueError)
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_an_error_that_nobody_expects_is_raised_here():

@@ -442,6 +442,41 @@ def test_a_password_is_asked_for_and_no_other_opens(app):
     assert client.get("/styles", headers={"authorization": f"Basic {right}"}).status_code == 200
 
 
+def test_who_guesses_passwords_guesses_slowly_and_who_knows_it_gets_in(app):
+    client = app(Limits(address_requests=3), auth=("ann", "right"))
+    wrong, right = ({"authorization": "Basic " + base64.b64encode(b"ann:" + word).decode()} for word in (b"wrong", b"right"))
+    assert [client.get("/", headers=wrong).status_code for _ in range(5)] == [401, 401, 401, 429, 429]
+    assert client.get("/styles", headers=right).status_code == 200
+    assert client.get("/").status_code == 401  # a browser that has not been asked yet
+
+
+def test_what_lies_at_the_door_counts_and_is_cleared_away(app, tone):
+    client = app(Limits(store_mb=0.5, keep_minutes=1))
+    desk = client.app.state.desk
+    left = desk.exchange / "from-gradio"
+    left.mkdir()
+    (left / "song.wav").write_bytes(bytes(600_000))
+    assert desk.stored_bytes() == 600_000
+    assert client.post("/songs", content=wav(tone(0.5))).status_code == 507
+    assert list(desk.folder.iterdir()) == []
+    desk.sweep()
+    assert left.exists()
+    os.utime(left, (0, 0))
+    desk.sweep()
+    assert not left.exists()
+    assert client.post("/songs", content=wav(tone(0.5))).status_code == 201
+
+
+def test_a_format_that_cannot_hold_the_channels_is_refused_in_words(app, tone):
+    client = app()
+    song = client.post("/songs", content=wav(np.repeat(tone(0.5), 3, axis=0))).json()
+    job = client.post("/jobs", json={"song": song["id"], "style": "tiny"}).json()["id"]
+    assert finished(client, job)["state"] == "done"
+    answer = client.get(f"/jobs/{job}/result.mp3")
+    assert answer.status_code == 422
+    assert "channels" in answer.json()["error"]
+
+
 def test_other_sites_reach_nothing(app):
     client = app()
     assert client.get("/", headers={"host": "evil.example"}).status_code == 421
