@@ -15,7 +15,6 @@ import contextlib
 import functools
 import hashlib
 import json
-import os
 import shutil
 import tempfile
 import time
@@ -43,7 +42,7 @@ from stylestream.dataset import (
     index_schema,
 )
 from stylestream.features import FeatureConfig, QuickFrames
-from stylestream.files import whole_file
+from stylestream.files import alone_in, whole_file
 
 Array = np.ndarray[Any, Any]
 
@@ -440,26 +439,11 @@ def _alone(folder: Path, plan: Plan) -> Iterator[None]:
     """The folder, made ready for this plan, and no other process at work in it."""
     _check_folder(folder, plan)
     folder.mkdir(parents=True, exist_ok=True)
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        _lock(handle, folder)
+    with alone_in(folder, f"another build is at work in {folder}; wait for it, or choose another -o"):
         _check_folder(folder, plan)  # again: another may just have finished
         if not (folder / DESCRIPTION).exists():
             _mark_unfinished(folder, plan)
         yield
-    finally:
-        os.close(handle)
-
-
-def _lock(handle: int, folder: Path) -> None:
-    try:
-        import fcntl
-    except ModuleNotFoundError:
-        return
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        raise ValueError(f"another build is at work in {folder}; wait for it, or choose another -o") from None
 
 
 def _check_folder(folder: Path, plan: Plan) -> None:

@@ -1,4 +1,5 @@
-"""Files that appear whole or not at all: written under a temporary name beside the target, brought to the disk, renamed."""
+"""Files that appear whole or not at all: written under a temporary name beside the target, brought to the disk, renamed; and folders
+that one process at a time works in."""
 
 from __future__ import annotations
 
@@ -26,3 +27,28 @@ def whole_file(path: Path) -> Iterator[Path]:
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def alone_in(folder: Path, refusal: str) -> Iterator[None]:
+    """Hold a folder against other processes, until the end of the block or of this process; where the system can (not Windows).
+
+    Raises
+    ------
+    ValueError
+        With the refusal, if another process holds it.
+    """
+    try:
+        import fcntl
+    except ModuleNotFoundError:
+        yield
+        return
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise ValueError(refusal) from None
+        yield
+    finally:
+        os.close(handle)

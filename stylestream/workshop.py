@@ -27,7 +27,7 @@ from stylestream.blend import BLENDED_SETTINGS
 from stylestream.corpus import BuildConfig, FrameStore
 from stylestream.dataset import DESCRIPTION, Dataset
 from stylestream.draw import Draw, DrawConfig
-from stylestream.files import whole_file
+from stylestream.files import alone_in, whole_file
 from stylestream.passages import same_melody
 from stylestream.sources import SONG_SUFFIXES, walk
 from stylestream.team import Team, assemble
@@ -165,27 +165,29 @@ def train(
     out = Path(out)
     plan = replace(plan, data=replace(plan.data, recipe=_recipe_named(plan, out.stem, sources)))
     folder = out.with_name(out.name + ".ckpt")
-    team.first(lambda: _open_folder(folder, plan))
-    limit = None if plan.config.steps else RENDER_SHARE * 60 * plan.config.minutes
-    prepared = team.first(lambda: _prepare(plan, start, folder, limit, jobs, progress, say))
-    if limit is not None:
-        whole = 60 * plan.config.minutes
-        left = max(whole - max(time.monotonic() - began, prepared.seconds), whole * (1 - 2 * RENDER_SHARE))
-        plan = replace(plan, config=replace(plan.config, minutes=left / 60, score_seconds=min(plan.config.score_seconds, left / 8)))
-    if plan.kind == "lstm2017":
-        return team.first(lambda: _train_lstm2017(plan, prepared, out, folder, team.device, progress))
-    state = _fit_folder(plan, start, folder, team, report, progress, say)
-    best = next((row for row in state.history if row["score/way"] == state.best_score), {})
-    if team.leads:
-        about = _card(plan, start, state, prepared, out, best)
-        _write_style(plan, start, prepared, out, folder, about)
-        if plan.kind == "draw":
-            progress("training", 1.0, "listening for width and drums")
-            say(add_widths(plan, prepared, out))
-            say(add_drums(plan, prepared, out))
-        _tidy(folder)
-    team.agree(0.0)
-    return Trained(out, prepared.found, prepared.failures, best)
+    with contextlib.ExitStack() as held:
+        team.first(lambda: held.enter_context(_workbench(folder)))
+        team.first(lambda: _open_folder(folder, plan))
+        limit = None if plan.config.steps else RENDER_SHARE * 60 * plan.config.minutes
+        prepared = team.first(lambda: _prepare(plan, start, folder, limit, jobs, progress, say))
+        if limit is not None:
+            whole = 60 * plan.config.minutes
+            left = max(whole - max(time.monotonic() - began, prepared.seconds), whole * (1 - 2 * RENDER_SHARE))
+            plan = replace(plan, config=replace(plan.config, minutes=left / 60, score_seconds=min(plan.config.score_seconds, left / 8)))
+        if plan.kind == "lstm2017":
+            return team.first(lambda: _train_lstm2017(plan, prepared, out, folder, team.device, progress))
+        state = _fit_folder(plan, start, folder, team, report, progress, say)
+        best = next((row for row in state.history if row["score/way"] == state.best_score), {})
+        if team.leads:
+            about = _card(plan, start, state, prepared, out, best)
+            _write_style(plan, start, prepared, out, folder, about)
+            if plan.kind == "draw":
+                progress("training", 1.0, "listening for width and drums")
+                say(add_widths(plan, prepared, out))
+                say(add_drums(plan, prepared, out))
+            _tidy(folder)
+        team.agree(0.0)
+        return Trained(out, prepared.found, prepared.failures, best)
 
 
 def _recipe_named(plan: Plan, name: str, sources: Sequence[str | Path]) -> str:
@@ -271,6 +273,13 @@ def _adopted(data: StyleData, wanted: Mapping[str, Any], name: str) -> DrawConfi
 
 
 # -- OUT.ckpt/ -------------------------------------------------------------------------------------------------------------
+
+
+@contextlib.contextmanager
+def _workbench(folder: Path) -> Iterator[None]:
+    folder.mkdir(parents=True, exist_ok=True)
+    with alone_in(folder, f"another training is at work in {folder}; wait for it, or choose another -o"):
+        yield
 
 
 def _open_folder(folder: Path, plan: Plan) -> None:

@@ -60,7 +60,15 @@ def test_the_import_rule_sees_an_import_inside_a_function(tmp_path):
     assert imported(tmp_path / "a.py") == {"cli", "train", "audio"} & {path.stem for path in PACKAGE.glob("*.py")}
 
 
-NOT_SOUND = {"files", "tags", "midi", "recipes", "style", "timbre", "plots"}  # a style file and a network's weights are in the key themselves
+NOT_SOUND = {
+    "files",
+    "tags",
+    "midi",
+    "recipes",
+    "style",
+    "timbre",
+    "plots",
+}  # a style file and a network's weights are in the key themselves
 
 
 @pytest.mark.parametrize(("kind", "start"), [("network", "transfer"), ("baseline", "baselines"), ("scores", "metrics")])

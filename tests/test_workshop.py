@@ -254,6 +254,19 @@ def test_what_a_killed_process_left_half_written_is_swept_up(tmp_path):
     assert [path.name for path in sorted(tmp_path.rglob("*"))] == ["frames", "plan.json"]
 
 
+def test_two_trainings_do_not_work_in_one_folder(tmp_path):
+    out, half = tmp_path / "a.safetensors", tmp_path / "a.safetensors.ckpt" / ".last.safetensors.x1.part"
+    with (
+        workshop._workbench(half.parent),
+        pytest.raises(ValueError, match=r"another training is at work in .*a\.safetensors\.ckpt; wait for it"),
+    ):
+        half.write_bytes(b"the other's")
+        workshop.train([tmp_path], out, base="none", steps=1)
+    assert half.exists()
+    with pytest.raises(ValueError, match="no music"):  # it has let go
+        workshop.train([tmp_path], out, base="none", steps=1)
+
+
 def test_a_folder_of_another_training_is_not_gone_on_with(tmp_path):
     folder = tmp_path / "a.safetensors.ckpt"
     plan = make_plan(["music"], {}, base="none", steps=10)[0]
