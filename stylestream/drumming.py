@@ -120,10 +120,12 @@ def _kind(hits: Numbers, beats: int) -> tuple[int, tuple[tuple[int, int], ...]]:
 def distinct(grooves: Iterable[Groove], most: int = MAX_GROOVES) -> list[Groove]:
     """The first grooves that no groove before them is like: of an arranger's many songs on one pattern one is kept."""
     kept: list[Groove] = []
+    seen: set[tuple[int, tuple[tuple[int, int], ...]]] = set()
     for groove in grooves:
-        main = {(b.beats, tuple(sorted({(round(t * GRID / TICKS), n) for t, n, _ in b.hits}))) for b in groove.bars[:2]}
-        if not any(main & seen for seen in (_main(k) for k in kept)):
+        main = _main(groove)
+        if not main & seen:
             kept.append(groove)
+            seen |= main
         if len(kept) == most:
             break
     return kept
