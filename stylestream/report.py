@@ -211,7 +211,9 @@ def markdown_claims(reports: Sequence[Report]) -> str:
 
 
 def _claim_cell(claim: Mapping[str, Any]) -> str:
-    value, bound = ("NaN" if number is None else f"{number:.2f}" for number in (claim["value"], claim["bound"]))
+    numbers = claim["value"], claim["bound"]
+    digits = next((n for n in (2, 3) if len({f"{number or 0:.{n}f}" for number in numbers}) == 2), 3)  # what is not kept is to be seen
+    value, bound = ("NaN" if number is None else f"{number:.{digits}f}" for number in numbers)
     sign = {">=": "≥", "<=": "≤"}[claim["sign"]]
     note = f" ({claim['note']})" if claim["note"] else ""
     return (f"{value} {sign} {bound}" if claim["holds"] else f"**no:** {value}, not {sign} {bound}") + note

@@ -35,7 +35,6 @@ from stylestream.train import (
     LEAST_BATCH,
     State,
     TrainConfig,
-    autocast,
     batch_of,
     construct,
     distance_db,
@@ -931,16 +930,14 @@ def _train_lstm2017(
                 songs.append(torch.from_numpy(arrays["spectrum"]))
     began, training = time.monotonic(), baselines.Lstm2017Training(seed=plan.config.seed, steps=plan.config.steps or 20)
     if not plan.config.steps:  # how many steps the minutes are worth
-        with autocast(device):
-            baselines.fit_lstm2017(songs, training, device=device)
+        baselines.fit_lstm2017(songs, training, device=device)
         training = replace(training, steps=max(int(20 * 60 * plan.config.minutes / (time.monotonic() - began)), 20))
 
     def tell(step: int, losses: dict[str, float]) -> None:
         if losses:
             progress("training", step / training.steps, f"step {step} · loss {losses['loss/total']:.3f}")
 
-    with autocast(device):
-        network = baselines.fit_lstm2017(songs, training, device=device, progress=tell)
+    network = baselines.fit_lstm2017(songs, training, device=device, progress=tell)
     about = replace(
         card(out.stem, prepared, device),
         description="A baseline: the system of 2017, a frame-wise VAE with LSTMs at 4.41 kHz.",
