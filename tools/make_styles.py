@@ -238,7 +238,14 @@ def pack(options: argparse.Namespace) -> None:
         plain_file = options.work / "plain" / "best.safetensors"
         if plain_file.exists():
             options.baselines.mkdir(parents=True, exist_ok=True)
-            about = replace(about, title=f"{about.title} (plain autoencoder)", description="A baseline: the same network shown its target.")
+            own = json.loads((options.work / "plain" / "history.json").read_text())[-1]
+            about = replace(
+                about,
+                title=f"{about.title} (plain autoencoder)",
+                description="A baseline: the same network, of all styles, shown its target.",
+                training_steps=int(own["step"]),
+                training_minutes=round(own["seconds"] / 60, 1),
+            )
             weights = train.one_style(load_file(plain_file), options.styles.index(style))
             path = options.baselines / f"{style}-plain.safetensors"
             save_style(path, weights, model_config=one, feature_config=features, card=about, fingerprints=heard)
