@@ -309,8 +309,8 @@ def plan(songs: Sequence[Song], styles: Sequence[str], out: str | None, *, defau
             several = f"-o {out} is one file, there are {len(jobs)} songs to write"
             raise WrongUsage(f"{several}; give a folder, or a template such as '{{name}}-{{style}}.wav'")
         return [Job(job.song, Path(out), job.style) for job in jobs]
-    written = {os.path.realpath(job.output) for job in jobs}
-    jobs = [job for job in jobs if os.path.realpath(job.song) not in written]
+    written = {os.path.realpath(job.output): job.song for job in jobs}
+    jobs = [job for job in jobs if written.get(os.path.realpath(job.song), job.song) == job.song]
     _check_distinct(jobs)
     return jobs
 

@@ -438,6 +438,8 @@ def test_a_template_keeps_the_folders_of_an_album_apart():
 def test_what_was_written_beside_the_songs_is_no_song():
     songs = [Song(Path("m/waltz-rock.wav")), Song(Path("m/waltz.wav"))]
     assert [job.song.name for job in plan(songs, ["rock"], "m/")] == ["waltz.wav"]
+    (itself,) = plan([Song(Path("m/waltz.wav"))], ["rock"], "m/{name}")
+    assert itself.output == itself.song  # which is refused, in words
 
 
 @pytest.mark.parametrize("out", ["{song}.wav", "{}", "{name", "name}{style}", "{{name}}"])
