@@ -375,13 +375,14 @@ def walk(folder: str | Path, suffixes: Collection[str], *, without: str | Path |
         A folder that is passed over.
     """
     skip, endings = os.path.realpath(without) if without is not None else None, tuple(suffixes)
+
+    def wanted(place: str, name: str) -> bool:
+        hidden = name.startswith(".") or name.endswith(TRAINING_SUFFIX)
+        return not hidden and (skip is None or os.path.realpath(os.path.join(place, name)) != skip)
+
     for place, folders, files in os.walk(folder):
-        folders[:] = sorted(
-            name
-            for name in folders
-            if name[0] != "." and not name.endswith(TRAINING_SUFFIX) and os.path.realpath(Path(place) / name) != skip
-        )
-        yield from (Path(place) / name for name in sorted(files) if name[0] != "." and name.lower().endswith(endings))
+        folders[:] = sorted(name for name in folders if wanted(place, name))
+        yield from (Path(place) / name for name in sorted(files) if not name.startswith(".") and name.lower().endswith(endings))
 
 
 def _folder(root: _Root, catalogue: Catalogue) -> Iterator[Found]:
