@@ -769,6 +769,8 @@ async def _result(job: TransferJob, desk: Desk, format: str, *, gone: Callable[[
 def _file_of(job: TransferJob, format: str) -> Path:
     try:
         return job.file(format)
+    except Refused:
+        raise
     except ValueError as error:  # six channels have no MP3
         raise Refused(str(error), 422) from None
 

@@ -346,11 +346,18 @@ def test_widths_come_back_from_the_style_file_and_all_else_stays_to_the_bit(styl
     assert style_file.read_bytes() == original  # of format 1, as readers of that time know it
 
 
-def test_music_of_one_sound_has_no_width_to_offer_and_the_dial_does_nothing(style_file):
+def test_music_that_is_all_in_the_middle_has_no_width_to_offer(style_file):
     update_widths(style_file, (0.0,) * 9)
     assert not has_widths(style_file)
-    one_sound, y = load_style(style_file), noise(1.0)
-    np.testing.assert_array_equal(one_sound.transfer(y, SAMPLE_RATE, width=1.0), one_sound.transfer(y, SAMPLE_RATE))
+    with pytest.raises(ValueError, match="this style's music is all in the middle"):
+        load_style(style_file).transfer(noise(1.0), SAMPLE_RATE, width=1.0)
+
+
+def test_a_song_that_is_not_stereo_is_told_that_the_dial_does_nothing(style_file, tmp_path):
+    update_widths(style_file, (1.0,) * 9)
+    soundfile.write(tmp_path / "mono.wav", noise(1.0)[0], SAMPLE_RATE)
+    done = transfer_file(load_style(style_file), tmp_path / "mono.wav", tmp_path / "out.wav", width=1.0)
+    assert done.warnings == ["width does nothing: the song has 1 channel, not two"]
 
 
 @pytest.mark.parametrize(
