@@ -365,6 +365,7 @@ def _lying_about(source: Path, config: BuildConfig) -> Iterator[Song]:
         raise FileNotFoundError(f"no such file or folder: {source}")
     suffixes = (*SCORE_SUFFIXES, *AUDIO_SUFFIXES)
     files = list(walk(source, suffixes)) if source.is_dir() else [source] if source.suffix.lower() in suffixes else []
+    files = [path for path in files if path.is_file()]  # a link may lead nowhere, and a pipe never ends
     chosen = sorted(files, key=lambda path: text_hash(path.name))[: config.songs + config.held_out]
     licences = _licences(source)
     for path in sorted(chosen):

@@ -782,8 +782,9 @@ class Desk:
             if song.id not in busy and song.id != "lamplight" and now - song.used > keep:
                 self.remove_song(song)
         for place in self.exchange.iterdir() if self.exchange else ():
-            if place.stat().st_mtime < time.time() - keep:
-                shutil.rmtree(place, ignore_errors=True)
+            with suppress(OSError):  # it may go meanwhile
+                if place.stat().st_mtime < time.time() - keep:
+                    shutil.rmtree(place, ignore_errors=True)
         give_back_memory()
 
     def remove_song(self, song: Song) -> None:

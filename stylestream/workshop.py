@@ -430,7 +430,7 @@ def _lasts_hours(path: Path) -> bool:
 
 
 def _music_below(place: Path) -> list[Path]:
-    return list(walk(place, SONG_SUFFIXES)) if place.is_dir() else [place] if place.is_file() else []
+    return [path for path in (walk(place, SONG_SUFFIXES) if place.is_dir() else [place]) if path.is_file()]
 
 
 def _look_lines(found: int, checkups: Sequence[doctor.Checkup], config: BuildConfig) -> Iterator[str]:

@@ -159,6 +159,12 @@ def test_what_a_training_keeps_and_what_is_hidden_is_no_music(tmp_path):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_bytes(b"MThd " + name.encode())
     assert {song.piece.path for song in corpus.find_music([tmp_path], BuildConfig())} == {"song.mid", "album/two.mid"}
+    (tmp_path / "album" / "gone.mid").symlink_to(tmp_path / "nowhere")
+    if hasattr(os, "mkfifo"):
+        os.mkfifo(tmp_path / "album" / "pipe.mid")
+    assert {song.piece.path for song in corpus.find_music([tmp_path], BuildConfig())} == {"song.mid", "album/two.mid"}
+    (tmp_path / "album" / "gone.mid").unlink()
+    (tmp_path / "album" / "pipe.mid").unlink(missing_ok=True)
     assert {Path(song.path).name for song in sources.find([tmp_path])} == {"song.mid", "two.mid"}
     assert {song.path.name for song in cli.find_songs([tmp_path], recipes.SCORE_SUFFIXES)} == {"song.mid", "two.mid"}
 
