@@ -24,21 +24,22 @@ import tempfile
 import threading
 import time
 from collections import Counter, deque
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, MutableMapping
-from contextlib import ExitStack, asynccontextmanager, contextmanager, suppress
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, MutableMapping
+from contextlib import ExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 import fastapi
 from fastapi.concurrency import run_in_threadpool
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import FileResponse, JSONResponse, PlainTextResponse, RedirectResponse, Response, StreamingResponse
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel
 from starlette.exceptions import HTTPException
 
-from stylestream import __version__
+from stylestream import __version__, orders
 from stylestream.jobs import Desk, Job, Styles, TrainJob, TransferJob, songs_of
+from stylestream.orders import MEDIA_TYPES, Suffix, TrainRequest, TransferRequest
 from stylestream.uploads import Limits, Refused, Song, Sound, clean_name, in_words, png, spectrogram
 
 Scope = MutableMapping[str, Any]
@@ -55,7 +56,6 @@ POLICY = (
     "default-src 'self'; img-src 'self' blob: data:; media-src 'self' blob:; style-src 'self' 'unsafe-inline'; "
     "object-src 'none'; base-uri 'none'; form-action 'self'"
 )
-MEDIA_TYPES = {"wav": "audio/wav", "flac": "audio/flac", "mp3": "audio/mpeg"}
 
 
 @dataclass(frozen=True)
@@ -323,37 +323,15 @@ class Error(BaseModel):
     error: str
 
 
-class TransferRequest(BaseModel):
-    """A song that was sent, and how to play it."""
-
-    model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
-    song: Annotated[str, Field(max_length=64, description="the id of a song; `lamplight` is the bundled one")]
-    style: Annotated[str, Field(max_length=64, description="the name of a style, see `/styles`")]
-    strength: Annotated[float, Field(ge=0, le=1, description="0 gives the song back, 1 is the style")] = 1.0
-    dream: Annotated[float, Field(ge=0, le=64, description="how much is the style's own instead of the song's: 0 nothing, 8 all")] = 0.0
-    grain: Annotated[float, Field(ge=0, le=1, description="how much fine texture is drawn")] = 0.5
-    drums: Annotated[float, Field(ge=0, le=1, description="how loud the style's drummer is: 0 not at all, 0.5 as in its songs")] = 0.0
-    width: Annotated[float, Field(ge=0, le=1, description="how wide stereo becomes: 0 as the song, 1 as the style's music")] = 0.0
-    seed: Annotated[int, Field(ge=0, lt=2**63, description="equal seeds give equal songs")] = 0
-
-
-class TrainRequest(BaseModel):
-    """Songs that were sent, and how long to train on them."""
-
-    model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
-    songs: Annotated[list[Annotated[str, Field(max_length=64)]], Field(min_length=1, max_length=200, description="ids of songs")]
-    title: Annotated[str, Field(max_length=60, description="what the style shall be called")] = "my style"
-    minutes: Annotated[float, Field(gt=0, description="how long to train")] = 2.0
-
-
-Suffix = Literal["wav", "flac", "mp3"]
 Name = Annotated[str, fastapi.Query(max_length=200, description="the song's file name")]
 
 
-def _answers(*codes: int) -> dict[int | str, dict[str, Any]]:
+def _answers(*codes: int, kinds: Iterable[str] = ()) -> dict[int | str, dict[str, Any]]:
+    """What an endpoint may answer, for its description: errors by code, and kinds of content that are not JSON."""
     words = {404: "it is not here", 409: "not yet", 413: "too large", 422: "it cannot be used", 429: "too many", 503: "the queue is full"}
     words |= {400: "it cannot be read", 403: "not allowed here", 507: "this machine is full"}
-    return {code: {"model": Error, "description": words[code]} for code in codes}
+    good: dict[int | str, dict[str, Any]] = {200: {"content": {kind: {} for kind in kinds}}} if kinds else {}
+    return good | {code: {"model": Error, "description": words[code]} for code in codes}
 
 
 # ---------------------------------------------------------------------------------------------------------------- the application
@@ -397,7 +375,8 @@ def create_app(settings: Settings = Settings(), *, folder: Path | None = None, g
     _add_errors(app)
     _add_page(app, desk)
     _add_songs(app, desk)
-    _add_jobs(app, desk, settings)
+    _add_jobs(app, desk)
+    _add_results(app, desk)
     if gradio:
         app = _with_gradio(app, desk, settings, exchange)
     gate = Gate(app, settings=settings, exchange=exchange)
@@ -476,13 +455,13 @@ def _add_page(app: fastapi.FastAPI, desk: Desk) -> None:
         """One style; also one's own, by its name."""
         return desk.styles.get(name).view()
 
-    @app.get("/styles/{name}/sample.flac", response_class=Response, responses={200: {"content": {"audio/flac": {}}}, **_answers(404, 422)})
+    @app.get("/styles/{name}/sample.flac", response_class=Response, responses=_answers(404, 422, kinds=["audio/flac"]))
     def sample(name: str) -> Response:
         """Some seconds of the bundled song in the style."""
         data = desk.styles.sample(desk.styles.get(name))[0]
         return Response(data, media_type="audio/flac", headers={"Cache-Control": "max-age=3600"})
 
-    @app.get("/styles/{name}/picture.png", response_class=Response, responses={200: {"content": {"image/png": {}}}, **_answers(404, 422)})
+    @app.get("/styles/{name}/picture.png", response_class=Response, responses=_answers(404, 422, kinds=["image/png"]))
     def picture(name: str) -> Response:
         """Their spectrogram: grey, a row for each third of a semitone, C1 at the bottom."""
         data = desk.styles.sample(desk.styles.get(name))[1]
@@ -532,9 +511,7 @@ def _add_songs(app: fastapi.FastAPI, desk: Desk) -> None:
         """What is known of a song."""
         return desk.song(song).view()
 
-    @app.get(
-        "/songs/{song}/sound/{number}", response_class=Response, responses={200: {"content": {"audio/flac": {}}}, **_answers(404, 422)}
-    )
+    @app.get("/songs/{song}/sound/{number}", response_class=Response, responses=_answers(404, 422, kinds=["audio/flac"]))
     def song_sound(song: str, number: Part) -> Response:
         """A part of the song, some seconds, as FLAC."""
         return _sounding(desk.song(song).sound, number)
@@ -544,7 +521,7 @@ def _add_songs(app: fastapi.FastAPI, desk: Desk) -> None:
         """The song's waveform: the highest level in each of at most 800 columns, 0 to 255."""
         return desk.song(song).sound.peaks()
 
-    @app.get("/songs/{song}/picture.png", response_class=Response, responses={200: {"content": {"image/png": {}}}, **_answers(404, 422)})
+    @app.get("/songs/{song}/picture.png", response_class=Response, responses=_answers(404, 422, kinds=["image/png"]))
     def song_picture(song: str) -> Response:
         """The song's spectrogram: grey, a row for each third of a semitone, C1 at the bottom."""
         return Response(desk.picture(desk.song(song)), media_type="image/png")
@@ -570,55 +547,24 @@ def _picture(sound: Sound) -> bytes:
     return path.read_bytes()
 
 
-def _add_jobs(app: fastapi.FastAPI, desk: Desk, settings: Settings) -> None:
-    def submit(request: TransferRequest, address: str, *, watched: bool = False) -> TransferJob:
-        from stylestream.transfer import Dials
-
-        style = desk.styles.get(request.style)
-        dials: dict[str, Any] = request.model_dump(include={"strength", "dream", "grain", "drums", "width", "seed"})
-        try:
-            desk.styles.load(style).check(Dials(**dials))
-        except ValueError as error:
-            raise Refused(str(error), 422) from None
-        job = TransferJob(desk.folder, desk.song(request.song), style, desk.styles, dials, address)
-        job.watched = watched
-        desk.submit(job)
-        return job
-
-    def check_training(request: TrainRequest) -> None:
-        limits = desk.limits
-        if limits.train_minutes <= 0:
-            raise Refused("no styles are trained on this server; use `stylestream train` on your own machine", 403)
-        if request.minutes > limits.train_minutes:
-            raise Refused(f"at most {limits.train_minutes:g} minutes are trained here", 422)
-        if len(request.songs) > limits.train_songs:
-            raise Refused(f"at most {limits.train_songs} songs are taken here", 422)
-
-    def submit_training(request: TrainRequest, address: str, *, watched: bool = False) -> TrainJob:
-        check_training(request)
-        songs = [desk.song(id) for id in request.songs]
-        job = TrainJob(desk.folder, songs, request.title, request.minutes, desk.styles, address)
-        job.watched = watched
-        desk.submit(job)
-        return job
-
-    app.state.submit, app.state.submit_training, app.state.check_training = submit, submit_training, check_training
+def _add_jobs(app: fastapi.FastAPI, desk: Desk) -> None:
+    """What is asked for, and how far it is."""
 
     @app.post("/jobs", status_code=201, responses=_answers(404, 422, 429, 503))
     def start(request: fastapi.Request, body: TransferRequest, watched: bool = False) -> dict[str, Any]:
         """Play a song that was sent. `watched`: end the work if nobody asks for it for a minute."""
-        return submit(body, request.state.address, watched=watched).view()
+        return orders.submit(desk, body, request.state.address, watched=watched).view()
 
     @app.post("/train", status_code=201, responses=_answers(403, 404, 422, 429, 503))
     def start_training(request: fastapi.Request, body: TrainRequest, watched: bool = False) -> dict[str, Any]:
         """Make a style of songs that were sent. `/jobs/{job}` tells how far it is, `/jobs/{job}/style.safetensors` is the style."""
-        return submit_training(body, request.state.address, watched=watched).view()
+        return orders.submit_training(desk, body, request.state.address, watched=watched).view()
 
     @app.post(
         "/transfer",
         response_class=FileResponse,
         openapi_extra=BODY,
-        responses={200: {"content": {kind: {} for kind in MEDIA_TYPES.values()}}, **_answers(404, 413, 422, 429, 503, 507)},
+        responses=_answers(404, 413, 422, 429, 503, 507, kinds=MEDIA_TYPES.values()),
     )
     async def transfer(
         request: fastapi.Request,
@@ -637,8 +583,8 @@ def _add_jobs(app: fastapi.FastAPI, desk: Desk, settings: Settings) -> None:
         song = await _received(request, desk, name)
         dials = {"strength": strength, "dream": dream, "grain": grain, "drums": drums, "width": width}
         asked = TransferRequest(song=song.id, style=style, **dials, seed=seed)
-        job = await run_in_threadpool(submit, asked, request.state.address)
-        path = await _result(job, desk, format, gone=request.is_disconnected)
+        job = await run_in_threadpool(orders.submit, desk, asked, request.state.address)
+        path = await orders.result(job, desk, format, gone=request.is_disconnected)
         return FileResponse(path, media_type=MEDIA_TYPES[format], filename=path.name)
 
     @app.get("/jobs/{job}", responses=_answers(404, 422))
@@ -658,14 +604,18 @@ def _add_jobs(app: fastapi.FastAPI, desk: Desk, settings: Settings) -> None:
     @app.get(
         "/jobs/{job}/events",
         response_class=StreamingResponse,
-        responses={200: {"content": {"text/event-stream": {}}}, **_answers(404, 422)},
+        responses=_answers(404, 422, kinds=["text/event-stream"]),
     )
     def events(job: str) -> Response:
         """What `/jobs/{job}` tells, again whenever it changes, as server-sent events, until the job is finished."""
         headers = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
         return StreamingResponse(_events(desk.job(job)), media_type="text/event-stream", headers=headers)
 
-    @app.get("/jobs/{job}/sound/{number}", response_class=Response, responses={200: {"content": {"audio/flac": {}}}, **_answers(404, 422)})
+
+def _add_results(app: fastapi.FastAPI, desk: Desk) -> None:
+    """What comes of it: sound, pictures, files."""
+
+    @app.get("/jobs/{job}/sound/{number}", response_class=Response, responses=_answers(404, 422, kinds=["audio/flac"]))
     def job_sound(job: str, number: Part) -> Response:
         """A part of the result, some seconds, as FLAC; also while the rest is being made."""
         return _sounding(_transferred(desk, job).sound, number)
@@ -675,7 +625,7 @@ def _add_jobs(app: fastapi.FastAPI, desk: Desk, settings: Settings) -> None:
         """The result's waveform, as that of a song."""
         return _transferred(desk, job).sound.peaks()
 
-    @app.get("/jobs/{job}/picture.png", response_class=Response, responses={200: {"content": {"image/png": {}}}, **_answers(404, 409, 422)})
+    @app.get("/jobs/{job}/picture.png", response_class=Response, responses=_answers(404, 409, 422, kinds=["image/png"]))
     def job_picture(job: str) -> Response:
         """The result's spectrogram, as that of a song."""
         found = _transferred(desk, job)
@@ -683,7 +633,7 @@ def _add_jobs(app: fastapi.FastAPI, desk: Desk, settings: Settings) -> None:
             raise Refused("the result is not finished yet; wait until it is", 409)
         return Response(_picture(found.made), media_type="image/png")
 
-    @app.get("/jobs/{job}/canvases.png", response_class=Response, responses={200: {"content": {"image/png": {}}}, **_answers(404, 422)})
+    @app.get("/jobs/{job}/canvases.png", response_class=Response, responses=_answers(404, 422, kinds=["image/png"]))
     def canvases(job: str) -> Response:
         """Eight seconds of the song, the canvas after each step of the network, and the last with its texture, one below the other."""
         painted = _transferred(desk, job).canvases
@@ -694,11 +644,11 @@ def _add_jobs(app: fastapi.FastAPI, desk: Desk, settings: Settings) -> None:
     @app.get(
         "/jobs/{job}/result.{format}",
         response_class=FileResponse,
-        responses={200: {"content": {kind: {} for kind in MEDIA_TYPES.values()}}, **_answers(404, 409, 422)},
+        responses=_answers(404, 409, 422, kinds=MEDIA_TYPES.values()),
     )
     def result(job: str, format: Suffix) -> Response:
         """The finished result as a file."""
-        path = _file_of(_transferred(desk, job), format)
+        path = orders.file_of(_transferred(desk, job), format)
         return FileResponse(path, media_type=MEDIA_TYPES[format], filename=path.name)
 
     @app.get("/jobs/{job}/style.safetensors", response_class=FileResponse, responses=_answers(404, 409, 422))
@@ -709,9 +659,7 @@ def _add_jobs(app: fastapi.FastAPI, desk: Desk, settings: Settings) -> None:
             raise Refused("the style is not finished yet; wait until it is", 409)
         return FileResponse(style.path, media_type="application/octet-stream", filename=style.path.name)
 
-    @app.get(
-        "/jobs/{job}/excerpts/{number}", response_class=Response, responses={200: {"content": {"audio/flac": {}}}, **_answers(404, 422)}
-    )
+    @app.get("/jobs/{job}/excerpts/{number}", response_class=Response, responses=_answers(404, 422, kinds=["audio/flac"]))
     def excerpt(job: str, number: Part) -> Response:
         """Some seconds in the style that a training made."""
         excerpts = _trained(desk, job).excerpts
@@ -750,153 +698,17 @@ async def _events(job: Job) -> AsyncIterator[str]:
         await asyncio.sleep(0.1)
 
 
-async def _result(job: TransferJob, desk: Desk, format: str, *, gone: Callable[[], Awaitable[bool]] | None = None) -> Path:
-    """Wait for a job and give its file; cancel it if whoever waits has gone."""
-    try:
-        while not job.finished:
-            job.used = time.monotonic()
-            await asyncio.sleep(0.1)
-            if gone is not None and await gone():
-                break
-    finally:
-        if not job.finished:
-            desk.cancel(job)
-    if job.state != "done":
-        raise Refused(job.error or "cancelled", 422)
-    return await run_in_threadpool(_file_of, job, format)
-
-
-def _file_of(job: TransferJob, format: str) -> Path:
-    try:
-        return job.file(format)
-    except Refused:
-        raise
-    except ValueError as error:  # six channels have no MP3
-        raise Refused(str(error), 422) from None
-
-
 # ---------------------------------------------------------------------------------------------------------------- gradio
 
 
 def _with_gradio(app: fastapi.FastAPI, desk: Desk, settings: Settings, exchange: Path) -> fastapi.FastAPI:
-    """Mount Gradio's API engine below the application's own routes."""
-    # Read by Gradio when it is imported or mounted; it has no other way to say it.
+    """The endpoints for ``gradio_client``; Gradio reads its environment when it is imported or mounted, and has no other way to be told."""
     os.environ["GRADIO_TEMP_DIR"] = str(exchange)
     os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
     os.environ["HF_HUB_DISABLE_TELEMETRY"] = os.environ["HF_HUB_OFFLINE"] = "1"
-    import gradio
+    from stylestream import gradio_api
 
-    def taken(file: Any) -> Path:
-        """Move what Gradio received to the desk; it says itself where it is, which is not to be believed."""
-        path = Path(str(file.get("path", "")) if isinstance(file, dict) else "").resolve()
-        if not path.is_relative_to(exchange) or not path.is_file():
-            raise Refused("send the song first: gradio_client's handle_file does")
-        upload = desk.new_upload(str(file.get("orig_name") or path.name))
-        shutil.copyfile(path, upload)
-        return upload
-
-    def added(file: Any, address: str) -> Song:
-        return desk.add_song(taken(file), address)
-
-    def address_of(request: Any) -> str:
-        """As the gate saw it; Gradio hands the request on inside its own."""
-        return str(getattr(getattr(getattr(request, "request", None), "state", None), "address", "gradio_client"))
-
-    def given(path: Path) -> Any:
-        """Lay a result where Gradio hands it out."""
-        place = exchange / secrets.token_urlsafe(16)
-        place.mkdir(mode=0o700)
-        shutil.copyfile(path, place / path.name)
-        return gradio.FileData(path=str(place / path.name), orig_name=path.name)
-
-    @contextmanager
-    def told() -> Iterator[None]:
-        try:
-            yield
-        except (Refused, ValueError) as error:
-            raise gradio.Error(str(error), print_exception=False) from None
-
-    def styles() -> list[dict[str, Any]]:
-        """List the styles on offer, with what their cards say."""
-        return [style.view() for style in desk.styles.offered()]
-
-    async def transfer(
-        request: gradio.Request,
-        song: gradio.FileData,
-        style: str,
-        strength: float = 1.0,
-        dream: float = 0.0,
-        grain: float = 0.5,
-        drums: float = 0.0,
-        width: float = 0.0,
-        seed: int = 0,
-        format: Literal["wav", "flac", "mp3"] = "wav",
-    ) -> gradio.FileData:
-        """Play a song in a style. strength, 0 to 1: from the song to the style; dream, 0 to 8: how much of it the style makes up;
-        grain, 0 to 1: how rough its texture is; drums, 0 to 1: how loud the style's drummer is; width, 0 to 1: how wide stereo
-        becomes where the style's music is wider; format: wav, flac or mp3.
-        """
-        with told():
-            if format not in MEDIA_TYPES:
-                raise Refused(f"format is {format!r}; it must be wav, flac or mp3")
-            asked = {"style": style, "strength": strength, "dream": dream, "grain": grain, "drums": drums, "width": width, "seed": seed}
-            TransferRequest(song="", **asked)  # type: ignore[arg-type]
-            desk.styles.get(style)
-            sent = await run_in_threadpool(added, song, address_of(request))
-            wanted = TransferRequest(song=sent.id, **asked)  # type: ignore[arg-type]
-            job = await run_in_threadpool(app.state.submit, wanted, address_of(request))
-            return await run_in_threadpool(given, await _result(job, desk, format))
-
-    async def train(
-        request: gradio.Request, songs: list[gradio.FileData], title: str = "my style", minutes: float = 2.0
-    ) -> gradio.FileData:
-        """Make a style of songs, in so many minutes. Gives the style file, for `stylestream transfer -s FILE`."""
-        with told():
-            app.state.check_training(TrainRequest(songs=["" for _ in songs], title=title, minutes=minutes))  # before anything is decoded
-            sent = [await run_in_threadpool(added, file, address_of(request)) for file in songs]
-            wanted = TrainRequest(songs=[song.id for song in sent], title=title, minutes=minutes)
-            job = await run_in_threadpool(app.state.submit_training, wanted, address_of(request))
-            try:
-                while not job.finished:
-                    await asyncio.sleep(0.2)
-            finally:
-                if not job.finished:
-                    desk.cancel(job)
-            if job.style is None:
-                raise Refused(job.error or "cancelled")
-            return await run_in_threadpool(given, job.style.path)
-
-    def resolved(function: Any) -> Any:
-        """Annotations as types: Gradio reads them, and cannot see this function's names."""
-        kinds = {"gradio.FileData": gradio.FileData, "list[gradio.FileData]": list[gradio.FileData], "gradio.Request": gradio.Request}
-        function.__annotations__ = {name: kinds.get(kind, _TYPES.get(kind, kind)) for name, kind in function.__annotations__.items()}
-        return function
-
-    with gradio.Blocks(analytics_enabled=False, title="StyleStream") as blocks:
-        for function in (styles, transfer, train):
-            gradio.api(resolved(function), api_name=function.__name__, concurrency_limit=None)
-    blocks.queue(max_size=desk.limits.queue * 2)
-    return gradio.mount_gradio_app(
-        app,
-        blocks,
-        path="/",
-        root_path=f"/{root}" if (root := settings.root_path.strip("/")) else None,
-        show_error=False,
-        ssr_mode=False,
-        max_file_size=int(settings.limits.upload_mb * 1e6),
-        pwa=False,
-    )
-
-
-_TYPES: dict[Any, Any] = {
-    "str": str,
-    "int": int,
-    "float": float,
-    "float | None": float | None,
-    "list[dict[str, Any]]": list[dict[str, Any]],
-    "Literal['wav', 'flac', 'mp3']": Literal["wav", "flac", "mp3"],
-    'Literal["wav", "flac", "mp3"]': Literal["wav", "flac", "mp3"],
-}
+    return gradio_api.mount(app, desk, exchange, root_path=settings.root_path)
 
 
 # ---------------------------------------------------------------------------------------------------------------- metrics

@@ -929,6 +929,7 @@ def _train_lstm2017(
             with np.load(folder / "frames" / song["name"], allow_pickle=False) as arrays:
                 songs.append(torch.from_numpy(arrays["spectrum"]))
     began, training = time.monotonic(), baselines.Lstm2017Training(seed=plan.config.seed, steps=plan.config.steps or 20)
+    training = replace(training, batch=plan.config.batch or training.batch, crop_frames=plan.config.crop_frames)
     if not plan.config.steps:  # how many steps the minutes are worth
         baselines.fit_lstm2017(songs, training, device=device)
         training = replace(training, steps=max(int(20 * 60 * plan.config.minutes / (time.monotonic() - began)), 20))

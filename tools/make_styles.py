@@ -5,6 +5,8 @@
     python tools/make_styles.py drums --data DATA --out stylestream/styles      the drum layers of style files that are there, anew
     python tools/make_styles.py later --data DATA --out stylestream/styles      the styles that the base has not heard, from it
     python tools/make_styles.py widths --data DATA --out stylestream/styles     how wide the music of style files that are there is, anew
+    python tools/make_styles.py lstm2017 --data DATA                            the baseline of 2017, with as many steps as each style had
+    python tools/make_styles.py plain --plain-on --plain-steps N --data DATA --work WORK    the plain autoencoders, N steps further
 
 The settings are those of stylestream/configs/STYLE.toml: [train] for the base, [tune] for each style; options replace them. Each step
 resumes when run again. As shipped, in two runs: a base with --per-style 240 --views 4 --seconds 20 --batch 256 --rate 1.5e-3
@@ -129,9 +131,9 @@ def base_config(options: argparse.Namespace) -> DrawConfig:
     return DrawConfig(styles=len(heard_styles(options)), clip_channels=CLIP_CHANNELS)
 
 
-def compiled(options: argparse.Namespace) -> Draw:
-    """The network of all styles, compiled where that pays."""
-    model = Draw(base_config(options))
+def compiled(options: argparse.Namespace, config: DrawConfig) -> Draw:
+    """A network, compiled where that pays."""
+    model = Draw(config)
     if options.device.startswith("cuda"):
         train.compile_model(model)
     return model
@@ -169,15 +171,61 @@ def tune(options: argparse.Namespace, style: str, model: Draw, stores: Stores) -
     save_file(train.one_style(load_file(folder / "best.safetensors"), index), folder / "style.safetensors")
 
 
-def plain(options: argparse.Namespace, model: Draw | None = None) -> None:
-    """The baseline: the same network as an autoencoder, shown the target itself."""
+def plain(options: argparse.Namespace) -> None:
+    """The baseline: the same network as an autoencoder, shown the target itself; from nothing, or from the packed ones on."""
     wait_for_songs(options, options.enough)
     config = replace(settings(options, options.styles[0], "train"), critic_from=1.0, texture_from=1.0)
-    config = replace(config, minutes=options.plain_minutes or config.minutes)
-    model = model or compiled(options)
-    state = train.new_state(model.config, config, device=options.device, base=Draw(model.config).state_dict(), model=model)
+    config = replace(config, minutes=options.plain_minutes or config.minutes, steps=options.plain_steps or 0)
+    network = replace(base_config(options), clip_channels=0)
+    start, before = packed_plain(options) if options.plain_on else (Draw(network).state_dict(), 0)
+    model = compiled(options, network)
+    state = train.new_state(network, config, device=options.device, base=start, model=model)
     train.load_checkpoint(state, options.work / "plain")
     train.fit(state, *open_stores(options), config, views.NEUTRAL, options.work / "plain", report=say, grow=True)
+    pack_plain(options, before)
+
+
+def packed_plain(options: argparse.Namespace) -> tuple[dict[str, torch.Tensor], int]:
+    """The packed plain autoencoders as the network of all styles that they were cut from, and its steps; a style that it had not heard
+    begins as the mean of those that it had."""
+    files = {style: load_style_file(options.baselines / f"{style}-plain.safetensors") for style in STYLES}
+    weights = dict(files[STYLES[0]].weights)
+    for key in ("style", "mean_frames"):
+        known = {style: data.weights[key] for style, data in files.items()}
+        mean = torch.stack([*known.values()]).mean(0)
+        weights[key] = torch.cat([known.get(style, mean) for style in heard_styles(options)])
+    return weights, files[STYLES[0]].card.training_steps
+
+
+def pack_plain(options: argparse.Namespace, steps_before: int) -> None:
+    """Files of the plain autoencoder for evaluation, one for each style."""
+    options.baselines.mkdir(parents=True, exist_ok=True)
+    last, trained = json.loads((options.work / "plain" / "history.json").read_text())[-1], load_file(options.work / "plain" / "best.safetensors")
+    for index, style in enumerate(options.styles):
+        about, heard = card(options, style, last["seconds"], steps_before + int(last["step"]))
+        about = replace(
+            about,
+            title=f"{about.title} (plain autoencoder)",
+            description="A baseline: the same network, of all styles, shown its target.",
+            notes=f"One network of {', '.join(options.styles)}. Songs rendered with FluidR3 (MIT).",
+        )
+        how = {"model_config": read_config(style)["model"], "feature_config": asdict(FeatureConfig()), "card": about, "fingerprints": heard}
+        save_style(options.baselines / f"{style}-plain.safetensors", train.one_style(trained, index), **how)
+
+
+def lstm2017(options: argparse.Namespace) -> None:
+    """The baseline of 2017 for every style file that is there: as many steps as the style's card says, of the style's songs."""
+    for style, path in packed(options):
+        tables = read_config(style)
+        given = {"batch": options.batch, "crop_frames": options.crop_frames}
+        how = {**tables["train"], **{key: value for key, value in given.items() if value is not None}}
+        tables = {**tables, "data": {**tables["data"], "recipe": style}, "train": how}
+        out = options.baselines / f"{style}-lstm2017.safetensors"
+        about = load_style_file(path).card
+        base = load_style_file(options.out / "base" / "base.safetensors").card if style in LATER else None
+        steps = about.training_steps + (base.training_steps if base else 0)
+        workshop.train([options.data], out, config=tables, steps=steps, model="lstm2017", jobs=options.jobs, say=print)
+        print(f"{style}: {steps} steps", flush=True)
 
 
 LIMITS = f"{PAINTS_TONES}; every note comes of the song, nobody plays a new part; voices, reverberation, dense mixes become haze"
@@ -225,7 +273,7 @@ def card(options: argparse.Namespace, style: str, seconds: float, steps: int) ->
 
 
 def pack(options: argparse.Namespace) -> None:
-    """Style files of what is trained so far, with their cards; the base; the plain autoencoders for evaluation."""
+    """Style files of what is trained so far, with their cards; the base."""
     features = asdict(FeatureConfig())
     options.out.mkdir(parents=True, exist_ok=True)
     base_row = json.loads((options.work / "base" / "history.json").read_text())[-1]
@@ -235,20 +283,6 @@ def pack(options: argparse.Namespace) -> None:
         weights = load_file(options.work / style / "style.safetensors")
         one = read_config(style)["model"]
         save_style(options.out / f"{style}.safetensors", weights, model_config=one, feature_config=features, card=about, fingerprints=heard)
-        plain_file = options.work / "plain" / "best.safetensors"
-        if plain_file.exists():
-            options.baselines.mkdir(parents=True, exist_ok=True)
-            own = json.loads((options.work / "plain" / "history.json").read_text())[-1]
-            about = replace(
-                about,
-                title=f"{about.title} (plain autoencoder)",
-                description="A baseline: the same network, of all styles, shown its target.",
-                training_steps=int(own["step"]),
-                training_minutes=round(own["seconds"] / 60, 1),
-            )
-            weights = train.one_style(load_file(plain_file), options.styles.index(style))
-            path = options.baselines / f"{style}-plain.safetensors"
-            save_style(path, weights, model_config=one, feature_config=features, card=about, fingerprints=heard)
     pack_base(options)
 
 
@@ -375,9 +409,9 @@ def widths_heard(data: Path, style: str, synthesizer: midi.Synthesizer) -> Itera
 def main() -> None:
     """Do the step that is asked for."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("step", choices=("render", "plain", "all", "pack", "postnet", "later", "drums", "widths"))
+    parser.add_argument("step", choices=("render", "plain", "all", "pack", "postnet", "later", "drums", "widths", "lstm2017"))
     parser.add_argument("--data", type=Path, default=Path("../shared/data"))
-    parser.add_argument("--work", type=Path, help="of all steps but later, drums and widths: what is not finished")
+    parser.add_argument("--work", type=Path, help="of all steps but later, drums, widths and lstm2017: what is not finished")
     parser.add_argument("--out", type=Path, default=Path("stylestream/styles"))
     parser.add_argument("--baselines", type=Path, default=Path("benchmarks/baselines"))
     parser.add_argument("--trained-on", default="CPU", help="for the cards")
@@ -390,6 +424,8 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=45.0)
     parser.add_argument("--recording-seconds", type=float, default=60.0)
     parser.add_argument("--plain-minutes", type=float, help="also train the plain autoencoder, after the styles")
+    parser.add_argument("--plain-steps", type=int, help="so many steps of it instead")
+    parser.add_argument("--plain-on", action="store_true", help="the step plain goes on from the files in --baselines")
     parser.add_argument("--postnet-steps", type=int)
     parser.add_argument("--enough", type=int, default=8, help="songs of each style with which the training may start")
     parser.add_argument("--base-minutes", type=float)
@@ -399,8 +435,9 @@ def main() -> None:
     parser.add_argument("--start", type=Path, help="a base to go on from, instead of nothing")
     parser.add_argument("--rate", type=float, help="of the base; a style takes half of it")
     options = parser.parse_args()
-    if options.step in ("later", "drums", "widths"):
-        {"later": later, "drums": drums, "widths": widths}[options.step](options)
+    whole = {"later": later, "drums": drums, "widths": widths, "lstm2017": lstm2017}
+    if options.step in whole:
+        whole[options.step](options)
         return
     if options.work is None:
         parser.error(f"the step {options.step} needs --work")
@@ -411,7 +448,7 @@ def main() -> None:
     command = [sys.executable, __file__, "render", *sys.argv[2:]]
     with subprocess.Popen(command) as renderer:  # rendering goes on beside the training
         wait_for_songs(options, options.enough)
-        model, stores = compiled(options), open_stores(options)
+        model, stores = compiled(options, base_config(options)), open_stores(options)
         base(options, model, stores)
         renderer.wait()
     for store in stores:
@@ -420,7 +457,7 @@ def main() -> None:
         print(style, flush=True)
         tune(options, style, model, stores)
     if options.plain_minutes:
-        plain(options, model)
+        plain(options)
     pack(options)
     postnet(options)
     later(options)
