@@ -101,9 +101,6 @@ def random_piece(y: Array, style_audio: Sequence[Array]) -> Array:
 
 # --- kept on disk ------------------------------------------------------------------------------------------------------------------
 
-CACHE_VERSION = 1  # of everything kept: another number where a baseline changes
-
-
 def cached(make: Callable[..., Array], *inputs: Any, cache: str | Path | None, name: str, key: str = "", **settings: Any) -> Array:
     """``make(*inputs, **settings)``, made once and then read: kept under a hash of everything it depends on.
 
@@ -116,7 +113,7 @@ def cached(make: Callable[..., Array], *inputs: Any, cache: str | Path | None, n
     name : str
         Of the baseline: what `costs` lists.
     key : str
-        What else the result depends on, for example a model's file hash.
+        What else the result depends on: a hash of the code that makes it, of a model's file.
 
     Returns
     -------
@@ -126,7 +123,7 @@ def cached(make: Callable[..., Array], *inputs: Any, cache: str | Path | None, n
     if cache is None:
         return make(*inputs, **settings)
     known = [_digest(value) for value in inputs if isinstance(value, bytes | np.ndarray | list | tuple)]
-    path = Path(cache) / name / (_digest(repr((CACHE_VERSION, name, key, known, sorted(settings.items()))).encode()) + ".flac")
+    path = Path(cache) / name / (_digest(repr((name, key, known, sorted(settings.items()))).encode()) + ".flac")
     if not path.is_file():
         began = time.process_time()
         y = make(*inputs, **settings)

@@ -19,25 +19,30 @@ import numpy as np
 from numpy.typing import NDArray
 
 Array = NDArray[np.floating]
+LEAST_GROUPS = 5  # with fewer, all of them lean to one side by chance more often than one time in twenty
 Cell = dict[str, Any]  # mean, low, high (null where a value is NaN), n; then also nan
 
 
 def resample(groups: Sequence[str], resamples: int, *, seed: int = 0) -> list[NDArray[np.intp]]:
-    """Bootstrap samples of the pieces, drawn by group: pieces that are the same music come together."""
+    """Bootstrap samples of the pieces, drawn by group: pieces that are the same music come together. None of one group alone."""
     rng = np.random.default_rng(seed)
     names, index = np.unique(np.array(groups), return_inverse=True)
+    if len(names) < 2:
+        return []
     members = [np.flatnonzero(index == g) for g in range(len(names))]
     return [np.concatenate([members[g] for g in rng.integers(len(names), size=len(names))]) for _ in range(resamples)]
 
 
 def interval(values: Array, resampled: Iterable[NDArray[np.intp]], statistic: Callable[..., Any] = np.mean) -> Cell:
-    """A statistic over pieces (last axis) with its 95 % percentile interval; null, with the count of NaN, where a value is NaN."""
+    """A statistic over pieces (last axis) with its 95 % percentile interval, null where nothing could be drawn again; null, with the count
+    of NaN, where a value is NaN.
+    """
     n = values.shape[-1]
     broken = np.isnan(values).reshape(-1, n).any(0)
     if broken.any():
         return {"mean": None, "low": None, "high": None, "n": n, "nan": int(broken.sum())}
     drawn = [statistic(values[..., sample], axis=-1) for sample in resampled]
-    low, high = np.percentile(drawn, [2.5, 97.5])
+    low, high = np.percentile(drawn, [2.5, 97.5]) if drawn else (math.nan, math.nan)
     return {"mean": _number(statistic(values, axis=-1)), "low": _number(low), "high": _number(high), "n": n}
 
 
@@ -58,10 +63,10 @@ def jackknife(statistic: Callable[[Sequence[int]], float], groups: Sequence[str]
 
     Examples
     --------
-    Of a mean the jackknife's error is the standard error: 1 / √3 here.
+    Of a mean the jackknife's error is the standard error: 1 / √3 here; of three blocks it is known with two degrees of freedom.
 
     >>> cell = jackknife(lambda pieces: sum(pieces) / len(pieces), ["a", "b", "c"])
-    >>> cell["mean"], round((cell["high"] - cell["mean"]) / 1.96, 3)
+    >>> cell["mean"], round((cell["high"] - cell["mean"]) / 4.303, 3)
     (1.0, 0.577)
     """
     n, names = len(groups), sorted(set(groups))
@@ -70,18 +75,29 @@ def jackknife(statistic: Callable[[Sequence[int]], float], groups: Sequence[str]
     if not math.isfinite(whole):
         return {"mean": None, "low": None, "high": None, "n": n, "nan": n}
     without = [statistic([i for i in range(n) if block[i] != left_out]) for left_out in range(count)] if count > 1 else [math.nan]
-    error = math.sqrt((count - 1) * float(np.var(without)))
-    return {"mean": whole, "low": _number(whole - 1.96 * error), "high": _number(whole + 1.96 * error), "n": n}
+    reach = student_t(count - 1) * math.sqrt((count - 1) * float(np.var(without)))
+    return {"mean": whole, "low": _number(whole - reach), "high": _number(whole + reach), "n": n}
+
+
+def student_t(freedom: int) -> float:
+    """How many standard errors reach 95 % to both sides, where the error itself is known of so few values; NaN of none.
+
+    >>> round(student_t(4), 2), student_t(0)
+    (2.78, nan)
+    """
+    from scipy.stats import t
+
+    return float(t.ppf(0.975, freedom)) if freedom > 0 else math.nan
 
 
 def way(distances: Array, axis: int = -1) -> Array:
-    """Part of the way from copy to ceiling, of mean distances (copy, row, ceiling) along the first axis.
+    """Part of the way from copy to ceiling, of mean distances (copy, row, ceiling) along the first axis; NaN where the copy is as near.
 
     >>> float(way(np.array([[9.0, 11.0], [5.0, 7.0], [1.0, 3.0]])))
     0.5
     """
     copied, row, best = distances.mean(axis)
-    return (copied - row) / (copied - best)
+    return np.divide(copied - row, copied - best, out=np.full_like(copied, math.nan), where=copied > best)
 
 
 def columns_of(scored: Sequence[Mapping[str, Any]], key: str) -> dict[str, dict[str, Array]]:
@@ -116,7 +132,8 @@ def table(
 def difference(
     ours: Sequence[Mapping[str, Any]], theirs: Sequence[Mapping[str, Any]], rows: tuple[str, str], *, resamples: int = 2000
 ) -> dict[str, Cell]:
-    """Metric → how much our row is above theirs on the pieces that both have, with ``changed``: whether zero is outside the interval.
+    """Metric → how much our row is above theirs on the pieces that both have, with ``changed``: whether zero is outside the interval, and
+    null where there are too few groups of pieces to tell.
 
     Parameters
     ----------
@@ -134,9 +151,10 @@ def difference(
     if not pairs:
         raise ValueError("the two reports have no passage in common; evaluate on the same songs, with the same --seconds")
     a, b = (columns_of(side, "rows")[row] for side, row in zip(zip(*pairs, strict=True), rows, strict=True))
-    resampled = resample([mine["group"] for mine, _ in pairs], resamples)
+    groups = [mine["group"] for mine, _ in pairs]
+    resampled, enough = resample(groups, resamples), len(set(groups)) >= LEAST_GROUPS
     cells = {metric: interval(a[metric] - b[metric], resampled) for metric in a if metric in b}
-    return {metric: cell | {"changed": _changed(cell)} for metric, cell in cells.items()}
+    return {metric: cell | {"changed": _changed(cell) if enough else None} for metric, cell in cells.items()}
 
 
 def _paired(ours: Sequence[Mapping[str, Any]], theirs: Sequence[Mapping[str, Any]]) -> list[tuple[Mapping[str, Any], Mapping[str, Any]]]:

@@ -245,8 +245,8 @@ def rows_of(contenders: Contenders, seed: int = 0) -> dict[str, Row]:
 
 def _kept(name: str) -> Callable[[Heard], Array]:
     """A row that takes long to make: its sound is kept, with what it cost."""
-    make = baselines.OF_STYLE_AUDIO[name]
-    return lambda heard: baselines.cached(make, heard.song, heard.material(), cache=heard.cache, name=name)
+    make, code = baselines.OF_STYLE_AUDIO[name], source_hash(MADE_BY["baseline"])
+    return lambda heard: baselines.cached(make, heard.song, heard.material(), cache=heard.cache, name=name, key=code)
 
 
 def _network_key(path: Path, seed: int) -> str:

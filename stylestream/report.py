@@ -113,7 +113,7 @@ def compare(report: Report, others: Mapping[str, Report]) -> dict[str, Any]:
 
 def _verdict(metric: str, cell: Mapping[str, Any], report: Report, name: str) -> str:
     if not cell["changed"]:
-        return "within noise"
+        return "too few songs" if cell["changed"] is None else "within noise"
     now = report["rows"][name][metric]["mean"]
     if metric in LESS_IS_BETTER:
         return "better" if cell["mean"] < 0 else "worse"
@@ -275,10 +275,12 @@ def changes(report: Report) -> list[str]:
     changes = report.get("compared")
     if not changes:
         return []
-    cells = {metric: cell for metric, cell in changes["metrics"].items() if cell["verdict"] != "within noise"}
+    cells = {metric: cell for metric, cell in changes["metrics"].items() if cell["changed"]}
     lines = [f"{cell['verdict']}: {COLUMNS.get(metric, metric)} {signed(cell)}" for metric, cell in cells.items()]
     n = max((cell["n"] for cell in changes["metrics"].values()), default=0)
-    return [f"against {changes['style']} on {n} same passages: " + ("" if lines else "nothing changed beyond noise"), *lines]
+    few = any(cell["changed"] is None for cell in changes["metrics"].values())
+    nothing = f"{bootstrap.LEAST_GROUPS} different songs at least tell a change from noise" if few else "nothing changed beyond noise"
+    return [f"against {changes['style']} on {n} same passages: " + ("" if lines else nothing), *lines]
 
 
 def signed(change: Mapping[str, Any]) -> str:
@@ -453,7 +455,11 @@ def _rows_plot(one: Report) -> str:
     if not one["way"]:
         return ""
     cells = {row: columns["log_mel_l1"] for row, columns in one["rows"].items() if row != "truth"}
-    values = {row: (cell["mean"], cell["low"], cell["high"]) for row, cell in cells.items() if cell["mean"] is not None}
+    values = {
+        row: tuple(cell["mean"] if cell[key] is None else cell[key] for key in ("mean", "low", "high"))
+        for row, cell in cells.items()
+        if cell["mean"] is not None
+    }
     svg = plots.plot_dots(values, label="log-mel L1 to the truth, dB (less is closer)", highlight=one["style"])
     return _figure(svg, "How far every row is from the truth: means over passages with 95 % intervals.")
 
@@ -549,7 +555,7 @@ def _merit(piece: Report, name: str) -> float:
         if "ceiling" not in rows:
             return float(rows[name][KEEPS])
         copied, ours, best = (rows[row]["log_mel_l1"] for row in ("copy", name, "ceiling"))
-        return float((copied - ours) / (copied - best))
+        return float((copied - ours) / (copied - best)) if copied > best else -math.inf
     except (TypeError, ZeroDivisionError):  # a value is NaN
         return -math.inf
 

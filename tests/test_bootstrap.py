@@ -88,6 +88,32 @@ def test_only_the_same_passages_are_compared() -> None:
 
 
 def test_a_nan_on_one_side_is_no_difference() -> None:
-    old, new = [piece("a", {"rock": 1.0}), piece("b", {"rock": math.nan})], [piece("a", {"rock": 2.0}), piece("b", {"rock": 2.0})]
-    cell = bootstrap.difference(new, old, ("rock", "rock"))["log_mel_l1"]
+    old = [piece(str(i), {"rock": math.nan if i == 3 else 1.0}) for i in range(6)]
+    cell = bootstrap.difference([piece(str(i), {"rock": 2.0}) for i in range(6)], old, ("rock", "rock"))["log_mel_l1"]
     assert (cell["mean"], cell["nan"], cell["changed"]) == (None, 1, False)
+
+
+@pytest.mark.parametrize(("songs", "changed"), [(4, None), (5, True)])
+def test_of_fewer_than_five_songs_nothing_is_said_to_have_changed(songs: int, changed: bool | None) -> None:
+    old, new = ([piece(str(i), {"rock": value + 0.1 * i}) for i in range(songs)] for value in (4.0, 3.0))
+    assert bootstrap.difference(new, old, ("rock", "rock"))["log_mel_l1"]["changed"] is changed
+
+
+def test_passages_of_one_song_have_no_interval() -> None:
+    scored = [piece(str(i), {"copy": 8.0 + i, "rock": 4.5, "ceiling": 1.0}) | {"group": "tune"} for i in range(6)]
+    cell = bootstrap.table(scored)["rows"]["copy"]["log_mel_l1"]
+    assert cell == {"mean": 10.5, "low": None, "high": None, "n": 6}
+
+
+def test_there_is_no_way_where_the_copy_is_as_near_as_it_gets() -> None:
+    scored = [piece(str(i), {"copy": 0.0, "rock": 11.0, "same_score": 8.3}) for i in range(6)]
+    assert bootstrap.table(scored, best="same_score")["way"]["rock"]["mean"] is None
+
+
+def test_the_jackknife_of_five_blocks_covers_the_mean_95_times_in_100(rng: np.random.Generator) -> None:
+    hits, names = 0, [str(i) for i in range(10)]
+    for _ in range(400):
+        values = rng.normal(size=10)
+        cell = bootstrap.jackknife(lambda pieces, values=values: float(values[list(pieces)].mean()), names)
+        hits += cell["low"] < 0 < cell["high"]
+    assert 366 <= hits <= 394  # 380 expected
