@@ -156,7 +156,7 @@ class _SoundFileSource:
     """WAV, AIFF, FLAC, Ogg, Opus, MP3 and the rest of libsndfile's formats."""
 
     def __init__(self, path: Path) -> None:
-        self._path, self._file = path, _Forward(str(path))
+        self._path, self._file = path, _Forward(os.fsencode(path))  # bytes: a name need not be valid text
         samples = self._file.frames
         rate = self._file.samplerate
         self.info = SongInfo(rate, self._file.channels, samples, self._file.format, self._file.subtype, samples / rate)
@@ -339,6 +339,8 @@ class _AvSource:
             raise
         codec = self._stream.codec_context
         seconds = self._seconds()
+        # a container's own length is that of its picture, where it has one
+        self._sure = self._stream.duration is not None or not self._container.streams.video
         self.info = SongInfo(int(codec.sample_rate or 0), int(codec.channels), None, self._container.format.name, codec.name, seconds)
         self._error: str | None = None
 
@@ -385,7 +387,7 @@ class _AvSource:
         seconds = samples / self.info.sample_rate
         if self._error is not None:
             return f"the file is damaged: {seconds:.2f} s decode"
-        if self.info.seconds is not None and seconds < self.info.seconds - 0.5:  # containers round; half a second is no rounding
+        if self._sure and self.info.seconds is not None and seconds < self.info.seconds - 0.5:  # containers round, not by half a second
             return f"the file is cut short: {seconds:.2f} s of {self.info.seconds:.2f} s decode"
         return None
 
@@ -447,6 +449,19 @@ def _is_mp3_of_unsure_length(path: Path) -> bool:
     return abs(promised_bytes - (path.stat().st_size - start)) > 0.005 * promised_bytes
 
 
+def _is_chained_ogg(path: Path) -> bool:
+    """Whether a stream begins in this Ogg file after another has ended, as in a radio that was saved. Reads the headers of its pages."""
+    begun = False
+    with path.open("rb") as f:
+        while len(header := f.read(27)) == 27 and header[:4] == b"OggS":
+            first = bool(header[5] & 2)
+            if first and begun:
+                return True
+            begun = begun or not first
+            f.seek(sum(f.read(header[26])), os.SEEK_CUR)
+    return False
+
+
 def _open_source(path: Path) -> _Source:
     """The decoder that can read this file; a ValueError with both decoders' words where none can."""
     _check_song_path(path)
@@ -454,7 +469,8 @@ def _open_source(path: Path) -> _Source:
         return _MidiSource(path)
     # Of an MP3 without a header that tells its length, or with a wrong one (cut off, or several joined), libsndfile guesses the length
     # from the first frame and stops there, and its decoder prints its surprise straight to stderr. FFmpeg reads to the end, in silence.
-    if not _is_mp3_of_unsure_length(path):
+    # So it does of several songs that were joined to one Ogg file, of which libsndfile reads the first.
+    if not (_is_mp3_of_unsure_length(path) or _is_chained_ogg(path)):
         with suppress(soundfile.SoundFileError, TypeError, ValueError):  # TypeError: a name ending in .raw asks for a rate
             source = _SoundFileSource(path)
             return _VorbisSource(path, source) if source.info.subtype == "VORBIS" and source.info.channels <= 2 else source
@@ -1291,6 +1307,8 @@ def save(path: str | Path, y: Array, sample_rate: int, *, subtype: str | None = 
     ValueError, OSError
         As :class:`Writer`.
     """
+    if not np.issubdtype(np.asarray(y).dtype, np.floating):
+        raise ValueError(f"y holds {np.asarray(y).dtype}; a waveform is floating point with full scale at 1.0")
     y = np.atleast_2d(np.asarray(y, dtype=np.float32))
     song = SongInfo(sample_rate, y.shape[0], y.shape[1], "", "", y.shape[1] / sample_rate)
     output = output_format(song, path, subtype)

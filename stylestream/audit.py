@@ -172,7 +172,7 @@ def _middle(data: Dataset, song: int, crop_frames: int) -> Array:
 def summary_lines(summary: Summary) -> Iterator[str]:
     """A summary as text."""
     yield f"{summary.location}: {summary.songs:,} songs, {_hours(summary.seconds)}, {summary.failed:,} that failed"
-    rate = summary.bytes / max(summary.stored_seconds, 1e-9) / 1000
+    rate = summary.bytes / summary.stored_seconds / 1000 if summary.stored_seconds else 0.0
     maker = f", made by StyleStream {summary.package_version}" if summary.package_version else ""
     yield f"{_bytes(summary.bytes)}, {rate:.1f} KB a second of each song and view, format {summary.format_version}{maker}"
     views = ", ".join(f"{count:,} with {number} view{'' if number == 1 else 's'}" for number, count in summary.views.items())

@@ -101,6 +101,7 @@ def random_piece(y: Array, style_audio: Sequence[Array]) -> Array:
 
 # --- kept on disk ------------------------------------------------------------------------------------------------------------------
 
+
 def cached(make: Callable[..., Array], *inputs: Any, cache: str | Path | None, name: str, key: str = "", **settings: Any) -> Array:
     """``make(*inputs, **settings)``, made once and then read: kept under a hash of everything it depends on.
 

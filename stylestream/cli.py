@@ -67,7 +67,9 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
             stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]  # a file name need not be valid text
     warnings.showwarning = _print_warning
     if arguments is None:  # this process is ours: being told to end tidies up like Ctrl-C
-        signal.signal(signal.SIGTERM, _end)
+        for name in ("SIGTERM", "SIGHUP"):  # of nohup's the second is ignored, and stays so
+            if (number := getattr(signal, name, None)) and signal.getsignal(number) is signal.SIG_DFL:
+                signal.signal(number, _end)
     try:
         code = app(args=list(arguments) if arguments is not None else None, prog_name="stylestream", standalone_mode=False)
         sys.stdout.flush()
@@ -254,10 +256,10 @@ _WRITABLE = frozenset((".wav", ".wave", ".aif", ".aiff", ".aifc", ".flac", ".ogg
 
 @dataclass(frozen=True)
 class Song:
-    """A song that was asked for, and its place below the folder that was named (empty if the song itself was named)."""
+    """A song that was asked for, and its place below the folder that was named (None if the song itself was named)."""
 
     path: Path
-    below: Path = Path()
+    below: Path | None = None
 
 
 @dataclass(frozen=True)
@@ -270,7 +272,7 @@ class Job:
 
 
 def find_songs(sources: Sequence[Path], suffixes: Collection[str], *, without: Path | None = None) -> list[Song]:
-    """List songs: files as they are given, folders with all below them, in order of name.
+    """List songs: files as they are given, folders with all below them, in order of name; each once.
 
     Parameters
     ----------
@@ -285,15 +287,19 @@ def find_songs(sources: Sequence[Path], suffixes: Collection[str], *, without: P
             songs += [Song(path, path.parent.relative_to(source)) for path in walk(source, suffixes, without=without)]
         else:
             songs.append(Song(source))
-    return songs
+    each: dict[str, Song] = {}
+    for song in songs:
+        each.setdefault(os.path.realpath(song.path), song)
+    return list(each.values())
 
 
 def plan(songs: Sequence[Song], styles: Sequence[str], out: str | None, *, default_suffix: str | None = None) -> list[Job]:
     """Give every song in every style its output path.
 
-    ``out`` is a template if it has ``{name}``, ``{style}`` or ``{folder}`` (where the song lies below the folder that was named); a
-    folder if it ends in a slash, is one, has no suffix, or there are several outputs; else a file. Without it the output is
-    ``NAME-STYLE.SUFFIX`` here. A suffix is the song's own, MIDI becomes WAV. What the call before wrote beside the songs is no song.
+    ``out`` is a template if it has ``{name}``, ``{style}``, ``{suffix}`` (the song's own, without its dot) or ``{folder}`` (where the song
+    lies below the folder that was named); a folder if it ends in a slash, is one, has no suffix, or there are several outputs; else a file.
+    Without it the output is ``NAME-STYLE.SUFFIX`` here. A suffix is the song's own, MIDI becomes WAV. What the call before wrote beside the
+    songs is no song.
 
     >>> [str(job.output) for job in plan([Song(Path("a/waltz.mp3"))], ["rock"], None)]
     ['waltz-rock.mp3']
@@ -310,6 +316,9 @@ def plan(songs: Sequence[Song], styles: Sequence[str], out: str | None, *, defau
             raise WrongUsage(f"{several}; give a folder, or a template such as '{{name}}-{{style}}.wav'")
         return [Job(job.song, Path(out), job.style) for job in jobs]
     written = {os.path.realpath(job.output): job.song for job in jobs}
+    for song in songs:
+        if song.below is None and (other := written.get(os.path.realpath(song.path), song.path)) != song.path:
+            warnings.warn(f"{song.path} is what {other} becomes; it is not played itself", stacklevel=2)
     jobs = [job for job in jobs if written.get(os.path.realpath(job.song), job.song) == job.song]
     _check_distinct(jobs)
     return jobs
@@ -332,20 +341,31 @@ def _is_folder(out: str) -> bool:
 
 def _output(song: Song, style: str, out: str | None, default_suffix: str | None) -> Path:
     own = _OUTPUT_SUFFIX.get(song.path.suffix.lower(), song.path.suffix)
-    suffix = default_suffix or (own if own.lower() in _WRITABLE else ".wav")
+    suffix = default_suffix or (own if own.lower() in _WRITABLE and not _too_many_channels(song.path, own) else ".wav")
+    below = str(song.below or "")
     if out is not None and _is_template(out):
-        path = Path(_fill(out, {"name": song.path.stem, "style": style, "folder": str(song.below)}))
+        path = Path(_fill(out, {"name": song.path.stem, "style": style, "suffix": song.path.suffix[1:], "folder": below or "."}))
         return path if Path(out).suffix and "}" not in Path(out).suffix else path.with_name(path.name + suffix)
     name = f"{song.path.stem}-{style}{suffix}" if style else f"{song.path.stem}{suffix}"
-    return Path(out or "") / song.below / name
+    return Path(out or "") / below / name
+
+
+def _too_many_channels(song: Path, suffix: str) -> bool:
+    """Whether it is the sound of a film, say, for which this kind of file that is written has no room."""
+    if suffix != ".m4a":
+        return False
+    from stylestream import audio
+
+    with contextlib.suppress(ValueError, OSError):  # said when it is its turn
+        return audio.output_suffix(audio.info(song)) == ".wav" and audio.info(song).channels > 2
+    return False
 
 
 def _fill(template: str, values: dict[str, str]) -> str:
     unknown = [name for name in re.findall(r"\{([^{}]*)\}", template) if name not in values]
     if unknown or re.sub(r"\{[^{}]*\}", "", template).strip("{}") != re.sub(r"\{[^{}]*\}", "", template):
-        raise WrongUsage(
-            f"-o {template}: a template knows {{name}}, {{style}} and {{folder}}" + (f", not {{{unknown[0]}}}" if unknown else "")
-        )
+        known = ", ".join(f"{{{name}}}" for name in values)
+        raise WrongUsage(f"-o {template}: a template knows {known}" + (f", not {{{unknown[0]}}}" if unknown else ""))
     return re.sub(r"\{([^{}]*)\}", lambda match: values[match[1]], template)
 
 
@@ -356,7 +376,7 @@ def _check_distinct(jobs: Sequence[Job]) -> None:
         if other is not job:
             if other.song == job.song:
                 raise WrongUsage(f"{other.style} and {job.style} have one name and would both write {job.output}; play one at a time")
-            remedy = "give a folder, or a template with {folder}, {name} and {style}"
+            remedy = "give a folder, or a template with {folder}, {name}, {suffix} and {style}"
             raise WrongUsage(f"{other.song} and {job.song} would both become {job.output}; {remedy}")
 
 
@@ -446,7 +466,7 @@ def transfer(
     out: Annotated[
         str | None,
         typer.Option(
-            "-o", "--out", help="A file; for several a folder, or a template with {name} {style} {folder}. Default: NAME-STYLE here."
+            "-o", "--out", help="A file; for several a folder, or a template: {name} {style} {suffix} {folder}. Default: NAME-STYLE here."
         ),
     ] = None,
     strength: Strength = 1.0,
@@ -553,11 +573,14 @@ def _render_file(synthesizer: Any, job: Job, progress: Callable[[float], None]) 
     seconds = max(midi.duration_seconds(score), 1e-3)
     done_seconds = 0.0
     rate = synthesizer.sample_rate
-    with audio.Writer(job.output, sample_rate=rate, channels=2) as writer:
+    output = audio.output_format(audio.SongInfo(rate, 2, None, "MIDI", "PCM_16", seconds), job.output)
+    resampler = audio.Resampler(rate, output.sample_rate, 2)  # Opus has no 44.1 kHz
+    with audio.Writer(job.output, **vars(output)) as writer:
         for block in synthesizer.blocks(score, 10 * rate):
-            writer.write(block)
+            writer.write(resampler.push(block))
             done_seconds += block.shape[-1] / rate
             progress(min(done_seconds / seconds, 1.0))
+        writer.write(resampler.flush())
 
 
 # --------------------------------------------------------------------------------------------------------------------- styles

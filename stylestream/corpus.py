@@ -7,15 +7,16 @@ them in memory and gives random crops. What is kept for good, of thousands of so
 
 from __future__ import annotations
 
-import csv
 import functools
 import hashlib
+import math
 import warnings
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from stylestream.groups import group_ids, sound_fingerprint
 from stylestream.recipes import (
     AUDIO_SUFFIXES,
     SCORE_SUFFIXES,
@@ -23,6 +24,7 @@ from stylestream.recipes import (
     Piece,
     Split,
     StyleRecipe,
+    csv_rows,
     melody_fingerprint,
     pieces,
     read_pieces,
@@ -33,7 +35,7 @@ from stylestream.recipes import (
     target_score,
     text_hash,
 )
-from stylestream.sources import walk
+from stylestream.sources import file_id, walk
 
 LEVELS = 240.0  # a frame is stored as a byte of this many steps to one unit: 0.375 dB each, 0.19 dB at most off
 
@@ -54,6 +56,20 @@ class BuildConfig:
     excerpts: int = 4  # of one score at most, in other keys
     audio_seconds: float = 600.0  # of one recording at most: one long mix must not be the style
 
+    def __post_init__(self) -> None:
+        many = (1.0, math.inf)
+        check_ranges(self, views=(0, 64), max_seconds=many, min_seconds=(0.0, math.inf), transpose_semitones=(0, 24))
+        check_ranges(self, songs=many, held_out=many, excerpts=many, audio_seconds=many)
+
+
+def check_ranges(config: Any, **bounds: tuple[float, float]) -> None:
+    """ValueError for the first field of a config that is outside its bounds, which belong to the range themselves."""
+    for name, (low, high) in bounds.items():
+        value = getattr(config, name)
+        if not low <= value <= high:
+            upwards = f"at least {low:g}" if math.isinf(high) else f"from {low:g} to {high:g}"
+            raise ValueError(f"{name} is {value!r}; it must be {upwards}")
+
 
 Window = tuple[float, float]  # part of a song, as shares of its length
 
@@ -63,6 +79,12 @@ def to_bytes(x: Any) -> Any:
     import numpy as np
 
     return np.clip(np.rint(np.asarray(x) * LEVELS), 0, 255).astype(np.uint8)
+
+
+def _pitch_range(score: Any) -> tuple[int, int]:
+    """Lowest and highest MIDI pitch of a score's tracks, drums included: all of them are shifted."""
+    ends = [(int(pitches.min()), int(pitches.max())) for track in score.tracks if (pitches := track.notes.numpy()["pitch"]).size]
+    return min((low for low, _ in ends), default=60), max((high for _, high in ends), default=60)
 
 
 class PieceRenderer:
@@ -99,7 +121,9 @@ class PieceRenderer:
 
         rng = np.random.default_rng([seed, *hashlib.sha256(content).digest()[:8]])
         target = target_score(midi.load_score(content), recipe)
-        target = target.shift_pitch(int(rng.integers(-self.config.transpose_semitones, self.config.transpose_semitones + 1)))
+        lowest, highest = _pitch_range(target)
+        down, up = min(self.config.transpose_semitones, lowest), min(self.config.transpose_semitones, 127 - highest)
+        target = target.shift_pitch(int(rng.integers(-down, up + 1)))
         start, seconds = self._excerpt(midi.duration_seconds(target), window, rng)
         scores = [target, *views.orchestrations(target, rng, self.config.views)]
         frames = np.stack([self._frames(score, start, seconds) for score in scores])
@@ -373,34 +397,30 @@ def _lying_about(source: Path, config: BuildConfig) -> Iterator[Song]:
         origin, licence = licences.get(path.resolve(), (source.resolve().name, "not stated"))
         with path.open("rb") as file:
             content = file.read() if path.suffix.lower() in SCORE_SUFFIXES else None
-            hashed = song_id(content) if content is not None else _digest(file)
+            hashed = song_id(content) if content is not None else file_id(file)
         yield Song(Piece(path=name, source=origin, licence=licence), hashed, path if content is None else content)
-
-
-def _digest(file: Any) -> str:
-    digest = hashlib.sha256()
-    for block in iter(lambda: file.read(1 << 20), b""):
-        digest.update(block)
-    return digest.hexdigest()[:16]
 
 
 def _licences(source: Path) -> dict[Path, tuple[str, str]]:
     """Source and licence of recordings, from an ``audio.csv`` in the folder or up to two above it."""
     for folder in (source.resolve(), *source.resolve().parents[:2]):
         if (folder / "audio.csv").is_file():
-            with (folder / "audio.csv").open(newline="", encoding="utf-8") as lines:
-                rows = list(csv.DictReader(lines))
+            rows = [row for _, row in csv_rows(folder / "audio.csv")]
             return {folder / row.get("path", ""): (row.get("source") or folder.name, row.get("licence") or "not stated") for row in rows}
     return {}
 
 
-def plan(songs: Sequence[Song], config: BuildConfig, *, hold_out_start: bool = False) -> list[Part]:
+def plan(
+    songs: Sequence[Song], config: BuildConfig, *, hold_out_start: bool = False, landmarks: Mapping[str, Sequence[int]] | None = None
+) -> list[Part]:
     """What is rendered of these songs, in this order, so that a run cut short has something to train on and something to score on.
 
-    Songs whose group falls in the valid split are held out; if none does, the group with the smallest hash; if there is only one group,
-    the end of each of its songs, or the start. A score gives several excerpts, in other keys; a recording comes whole.
+    The same music is one group (`same_music`, with the ``landmarks`` of recordings that have been heard). Songs whose group falls in the
+    valid split are held out; if none does, the group with the smallest hash; if there is only one group, the end of each of its songs, or
+    the start. A score gives several excerpts, in other keys; a recording comes whole.
     """
-    groups = sorted({song.piece.group for song in songs}, key=text_hash)
+    music = same_music(songs, landmarks or {})
+    groups = sorted(set(music.values()), key=text_hash)
     if len(groups) == 1:
         windows: dict[Split, Window] = {"train": (0.0, 1 - HELD_OUT_SHARE), "valid": (1 - HELD_OUT_SHARE, 1.0)}
         if hold_out_start:
@@ -410,10 +430,33 @@ def plan(songs: Sequence[Song], config: BuildConfig, *, hold_out_start: bool = F
     else:
         held = [group for group in groups if split_of(group) == "valid"]
         held = held if 0 < len(held) < len(groups) else groups[:1]
-        train = [Part(song, "train", seed) for seed, song in _excerpts([s for s in songs if s.piece.group not in held], config)]
-        valid = [Part(song, "valid") for song in sorted(songs, key=lambda s: text_hash(s.piece.path)) if song.piece.group in held]
+        train = [Part(song, "train", seed) for seed, song in _excerpts([s for s in songs if music[s.id] not in held], config)]
+        valid = [Part(song, "valid") for song in sorted(songs, key=lambda s: text_hash(s.piece.path)) if music[song.id] in held]
     ranked = [(5 * i, part) for i, part in enumerate(valid[: config.held_out])] + list(enumerate(train[: config.songs]))
     return [part for _, part in sorted(ranked, key=lambda pair: pair[0])]
+
+
+def same_music(songs: Sequence[Song], landmarks: Mapping[str, Sequence[int]]) -> dict[str, str]:
+    """Name of every song's group, by song id: songs of one path but for its number, of one melody, or of one recording are the same."""
+    melodies = {song.id: _melody(song.content) for song in songs if isinstance(song.content, bytes)}
+    leaders = group_ids([song.id for song in songs], melodies, {song.id: song.piece.group for song in songs}, recordings=landmarks)
+    names: dict[str, str] = {}
+    for song in sorted(songs, key=lambda song: text_hash(song.piece.group)):
+        names.setdefault(leaders[song.id], song.piece.group)
+    return {song.id: names[leaders[song.id]] for song in songs}
+
+
+@functools.lru_cache(maxsize=1024)
+def _melody(content: bytes) -> tuple[int, ...]:
+    """Fingerprint of a score's melody; empty of what is no score, which is said when it is rendered."""
+    from stylestream import midi
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        try:
+            return tuple(melody_fingerprint(midi.load_score(content)))
+        except ValueError:
+            return ()
 
 
 def _excerpts(songs: Sequence[Song], config: BuildConfig) -> list[tuple[int, Song]]:
@@ -497,23 +540,44 @@ def prepare(
     songs = find_music(sources, config)
     failures: dict[str, str] = {}
     done: list[Part] = []
-    start, known = False, -1  # held out of an only song is its end, or its start if that cannot be used
-    while {part.split for part in done} != {"train", "valid"}:  # again without the songs that failed, if they were all of a split
-        usable = [song for song in songs if song.piece.path not in failures]
+    landmarks: dict[str, list[int]] = {}
+    start, whole = False, False  # held out of an only song is its end, or its start if that cannot be used
+    while not whole:  # again without the songs that failed, if they were all of a split, or where one music is on both sides
+        usable, known = [song for song in songs if song.piece.path not in failures], len(failures)
         if not usable:
             raise ValueError("no song can be used: " + "; ".join(f"{path}: {reason}" for path, reason in list(failures.items())[:3]))
-        if known == len(failures):
+        parts = plan(usable, config, hold_out_start=start, landmarks=landmarks)
+        done = _render_parts(parts, folder, config, make, failures, None if seconds is None else began + seconds, jobs, progress)
+        if {part.split for part in done} == {"train", "valid"}:
+            landmarks |= _landmarks(folder, done)
+            whole = not _torn(done, same_music(usable, landmarks))
+        elif known == len(failures):
             if start:
                 raise ValueError(f"{usable[0].piece.path}: too little of it is music to train on one part and score on another")
             start = True
-        known = len(failures)
-        parts = plan(usable, config, hold_out_start=start)
-        done = _render_parts(parts, folder, config, make, failures, None if seconds is None else began + seconds, jobs, progress)
     for path in set(folder.glob("*.npz")) - {folder / part.name for part in done}:
         path.unlink()  # of a plan that failed
     listed = {song.piece.path for song in songs if song.piece.style}
     passed_over = {path: failures.pop(path) for path in listed & set(failures)}
     return Prepared([_entry(folder, part) for part in done], failures, passed_over, time.monotonic() - began)
+
+
+def _landmarks(folder: Path, parts: Sequence[Part]) -> dict[str, list[int]]:
+    """By what a recording is known again, by song id; of those that are heard whole."""
+    import numpy as np
+
+    found = {}
+    for part in parts:
+        if isinstance(part.song.content, Path) and part.window == (0.0, 1.0):
+            with np.load(folder / part.name, allow_pickle=False) as arrays:
+                found[part.song.id] = [int(h) for h in arrays["landmarks"]] if "landmarks" in arrays else []
+    return found
+
+
+def _torn(parts: Sequence[Part], music: Mapping[str, str]) -> bool:
+    """Whether one music is trained on and scored on, though there is other music."""
+    train, valid = ({music[part.song.id] for part in parts if part.split == split} for split in ("train", "valid"))
+    return bool(train & valid) and any(part.window == (0.0, 1.0) for part in parts)
 
 
 def _render_parts(
@@ -565,14 +629,17 @@ def _write_part(folder: Path, make: Callable[[PieceRenderer, Part], dict[str, An
         arrays = make(renderer, part)
     for text in sorted({str(warning.message) for warning in caught}):
         warnings.warn(f"{part.song.piece.path}: {text}", stacklevel=2)
-    whole, heard = float(arrays["seconds"]), []
+    whole, heard, landmarks = float(arrays["seconds"]), list[int](), list[int]()
     if isinstance(part.song.content, bytes):
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # they have been said
             score = midi.load_score(part.song.content)
         whole, heard = midi.duration_seconds(score) * (part.window[1] - part.window[0]), melody_fingerprint(score)
+    elif "frames" in arrays:
+        landmarks = sound_fingerprint(np.rint(arrays["frames"][0] * (90 / LEVELS)).astype(np.uint8))
+    kept = {"fingerprint": np.array(heard, dtype=np.int64), "landmarks": np.array(landmarks, dtype=np.int64)}
     with whole_file(folder / part.name) as temporary, temporary.open("wb") as file:
-        np.savez(file, **arrays, whole_seconds=whole, fingerprint=np.array(heard, dtype=np.int64))
+        np.savez(file, **arrays, whole_seconds=whole, **kept)
 
 
 def _entry(folder: Path, part: Part) -> dict[str, Any]:

@@ -581,21 +581,20 @@ def relate(checkups: Sequence[Checkup]) -> list[Checkup]:
 
 
 def _copies(checkups: Sequence[Checkup]) -> Iterator[tuple[int, Finding]]:
-    files: dict[str, str] = {}
-    sounds: dict[str, str] = {}
+    files: dict[str, int] = {}
+    sounds: dict[str, int] = {}
     for index, checkup in enumerate(checkups):
         if not checkup.usable:
             continue
-        first = files.setdefault(checkup.id, checkup.path)
-        first_sound = sounds.setdefault(_content(checkup), checkup.path)
-        if first != checkup.path:
-            yield index, Finding("copy", "note", f"the same file as {first}", "remove one; it counts once")
-        elif first_sound != checkup.path:
-            yield index, Finding("same-sound", "warning", f"sample for sample the sound of {first}", "remove one")
+        first, first_sound = files.setdefault(checkup.id, index), sounds.setdefault(_content(checkup), index)
+        if first != index:
+            yield index, Finding("copy", "note", f"the same file as {checkups[first].path}", "remove one; it counts once")
+        elif first_sound != index:
+            yield index, Finding("same-sound", "warning", f"sample for sample the sound of {checkups[first_sound].path}", "remove one")
 
 
 def _melodies(checkups: Sequence[Checkup]) -> Iterator[tuple[int, Finding]]:
-    """Scores that are an earlier one in another edition or key, by the rule that puts songs of a dataset into one group."""
+    """Scores that are an earlier one in another edition or key: they share `MIN_SHARED` phrases, and such a part as a dataset groups by."""
     earlier: dict[int, list[int]] = {}
     known: set[str] = set()
     for index, checkup in enumerate(checkups):

@@ -14,7 +14,7 @@ from pathlib import Path
 def whole_file(path: Path) -> Iterator[Path]:
     """Give a temporary name beside ``path``; on success it becomes ``path``, otherwise nothing is left."""
     path = Path(path)
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name[:100]}.", suffix=".part")
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=".stylestream-", suffix=".part")
     os.close(handle)
     temporary = Path(name)
     try:

@@ -62,7 +62,7 @@ class Door:
                 raise Refused(f"format is {format!r}; it must be wav, flac or mp3")
             wanted = TransferRequest(song="", style=style, strength=strength, dream=dream, grain=grain, drums=drums, width=width, seed=seed)
             self.desk.styles.get(style)  # before anything is decoded
-            sent = await run_in_threadpool(self._added, song, _address(request))
+            sent = await self._added(song, _address(request))
             wanted = wanted.model_copy(update={"song": sent.id})
             job = await run_in_threadpool(orders.submit, self.desk, wanted, _address(request))
             return await run_in_threadpool(self._given, await orders.result(job, self.desk, format))
@@ -74,21 +74,21 @@ class Door:
         with _told():
             wanted = TrainRequest(songs=["" for _ in songs], title=title, minutes=minutes)
             orders.check_training(self.desk.limits, wanted)  # before anything is decoded
-            sent = [await run_in_threadpool(self._added, file, _address(request)) for file in songs]
+            sent = [await self._added(file, _address(request)) for file in songs]
             wanted = wanted.model_copy(update={"songs": [song.id for song in sent]})
             job = await run_in_threadpool(orders.submit_training, self.desk, wanted, _address(request))
             await orders.finished(job, self.desk)
             assert job.style is not None  # it is done
             return await run_in_threadpool(self._given, job.style.path)
 
-    def _added(self, file: Any, address: str) -> Song:
+    async def _added(self, file: Any, address: str) -> Song:
         """Take what Gradio received; it says itself where it is, which is not to be believed."""
         path = Path(str(file.get("path", "")) if isinstance(file, dict) else "").resolve()
         if not path.is_relative_to(self.exchange) or not path.is_file():
             raise Refused("send the song first: gradio_client's handle_file does")
         upload = self.desk.new_upload(str(file.get("orig_name") or path.name))
-        shutil.copyfile(path, upload)
-        return self.desk.add_song(upload, address)
+        await run_in_threadpool(shutil.copyfile, path, upload)
+        return await orders.decoded(self.desk, upload, address)
 
     def _given(self, path: Path) -> Any:
         """Lay a result where Gradio hands it out."""

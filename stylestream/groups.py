@@ -191,6 +191,8 @@ def _same_melody(songs: Sequence[str], fingerprints: Mapping[str, Sequence[int]]
                 with_hash[h].append(song)
     for song in songs:
         mine = fingerprints.get(song, ())
+        if len(mine) < MIN_PHRASES:
+            continue
         shared = Counter(other for h in mine if len(with_hash[h]) <= COMMON for other in with_hash[h] if other > song)
         for other, count in shared.items():
             least = min(MIN_SHARED, len(mine), len(fingerprints[other]))

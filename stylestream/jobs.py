@@ -27,6 +27,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import anyio
 import numpy as np
 
 from stylestream.uploads import (
@@ -54,7 +55,7 @@ LOADED_STYLES = 8  # kept in memory, a few megabytes each
 LONG_SECONDS = 60.0  # a song that takes so long to be heard through that one plays its beginning before
 BEGINNING_SECONDS = 20.0  # which is then what is heard of it
 FADE_SECONDS = 0.05  # from that beginning to what is made once the song is known
-LEAVE_SECONDS = 60.0  # a job whose page has gone is ended after so long
+LEAVE_SECONDS = 90.0  # a job whose page has gone is ended after so long; a tab that nobody looks at asks once a minute
 BUNDLED_SONG = Path(__file__).parent / "demo" / "lamplight.ogg"
 BUNDLED_TITLE = "Lamplight"
 
@@ -79,6 +80,7 @@ class Style:
     width: bool = False  # whether it is known
     sample: bytes | None = None
     picture: bytes | None = None
+    used: float = -math.inf  # when it was last asked for
 
     def view(self) -> dict[str, Any]:
         """What the page is told; no path."""
@@ -122,6 +124,7 @@ class Styles:
         from stylestream.style import unknown_style
 
         if name in self.known:
+            self.known[name].used = time.monotonic()
             return self.known[name]
         if name.startswith("own:"):
             raise Refused("that style is no longer here; train it again, or use its file with `stylestream transfer -s`", 404)
@@ -357,8 +360,10 @@ class TransferJob(Job):
 
         if self.state != "done":
             raise Refused("the result is not finished yet; wait until it is", 409)
-        name = f"{Path(self.song.name).stem}-{clean_name(self.style.path.stem if self.style.own else self.style.name)}.{suffix}"
-        path = self.folder / name
+        stem, style = Path(self.song.name).stem, clean_name(self.style.path.stem if self.style.own else self.style.name)
+        while len(stem.encode()) > 120:  # file systems count bytes
+            stem = stem[:-1]
+        path = self.folder / f"{stem}-{style}.{suffix}"
         with self._writing:
             if not path.exists():
                 self._write(path, audio)
@@ -369,7 +374,7 @@ class TransferJob(Job):
 
         sound = self.made
         output = audio.output_format(audio.SongInfo(sound.sample_rate, sound.channels, sound.samples, "", "", sound.seconds), path)
-        peak_db = self.true_peak_db + 20 * math.log10(sound.gain) if math.isfinite(self.true_peak_db) else -math.inf
+        peak_db = self.true_peak_db + 20 * math.log10(max(sound.gain, 1e-9))  # of silence nothing is left
         over_db = peak_db - (MAX_TRUE_PEAK_DB - LOSSY_MARGIN_DB) if output.subtype in LOSSY else 0.0
         margin = np.float32(10 ** (-max(over_db, 0.0) / 20))
         resampler = audio.Resampler(sound.sample_rate, output.sample_rate, sound.channels)
@@ -544,7 +549,8 @@ class Desk:
         self.counts: Counter[tuple[str, str]] = Counter()  # (kind, how it ended)
         self.work_seconds: dict[str, float] = {"transfer": 0.0, "train": 0.0}
         self.music_seconds = 0.0
-        self.decoding = threading.BoundedSemaphore(2)
+        self.decoders = anyio.CapacityLimiter(2)  # uploads decoded at once: who waits for it keeps no thread from others
+        self.closing = False
         self._unheard: deque[Song] = deque()
         self._bundling = threading.Lock()
         self._waiting: dict[str, deque[Job]] = {"transfer": deque(), "train": deque()}
@@ -566,11 +572,10 @@ class Desk:
         return folder / clean_name(name)
 
     def add_song(self, upload: Path, address: str = "") -> Song:
-        """Decode an upload that lies in its own folder of the desk; what cannot be decoded is removed and `Refused`."""
+        """Decode an upload that lies in its own folder of the desk; what cannot be decoded is removed and `Refused`. Takes seconds."""
         try:
             self.check_room()
-            with self.decoding:
-                about = decode(upload, upload.parent / ".decoded", self.limits)
+            about = decode(upload, upload.parent / ".decoded", self.limits)
         except BaseException:
             shutil.rmtree(upload.parent, ignore_errors=True)
             self.counts["decode", "failed"] += 1
@@ -740,12 +745,12 @@ class Desk:
             ended = {"state": "failed", "text": "failed", "error": in_words(error, job.folder)}
         if ended["state"] != "done":
             shutil.rmtree(job.folder, ignore_errors=True)
-        elif isinstance(job, TransferJob):
-            job.heard.path.unlink(missing_ok=True)
         seconds = time.monotonic() - job.began
         job.used = time.monotonic()
         self._account(job, str(ended["state"]), seconds)
         job.tell(**ended, seconds=seconds)
+        if isinstance(job, TransferJob):
+            job.heard.path.unlink(missing_ok=True)  # from now on `sound` is what was made
         if len(self._running) == 1:
             give_back_memory()
 
@@ -775,7 +780,7 @@ class Desk:
         for job in list(self.jobs.values()):
             if not job.finished and job.watched and now - job.used > LEAVE_SECONDS:
                 self.cancel(job)
-            elif job.finished and now - job.used > keep:
+            elif job.finished and now - last_used(job) > keep and not self.style_in_use(job):
                 self.remove_job(job)
         busy = {song.id for job in list(self.jobs.values()) if not job.finished for song in songs_of(job)}
         for song in list(self.songs.values()):
@@ -791,6 +796,12 @@ class Desk:
         """Remove an upload and all that was decoded of it."""
         self.songs.pop(song.id, None)
         shutil.rmtree(song.folder, ignore_errors=True)
+
+    def style_in_use(self, job: Job) -> bool:
+        """Whether somebody waits for a song in the style that a training made."""
+        style = job.style if isinstance(job, TrainJob) else None
+        waiting = [other.style for other in list(self.jobs.values()) if isinstance(other, TransferJob) and not other.finished]
+        return style is not None and any(other is style for other in waiting)
 
     def remove_job(self, job: Job) -> None:
         """Remove a finished job, its result, and the style it made."""
@@ -815,6 +826,12 @@ def give_back_memory() -> None:
     """Ask the allocator to return to the system what is free; glibc keeps it for each thread there ever was."""
     with suppress(OSError, AttributeError):
         ctypes.CDLL(None).malloc_trim(0)
+
+
+def last_used(job: Job) -> float:
+    """When a job, or the style it made, was last asked for."""
+    style = job.style if isinstance(job, TrainJob) else None
+    return max(job.used, style.used if style else -math.inf)
 
 
 def songs_of(job: Job) -> list[Song]:

@@ -11,11 +11,12 @@ from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Annotated, Literal
 
+from anyio import to_thread
 from fastapi.concurrency import run_in_threadpool
 from pydantic import BaseModel, ConfigDict, Field
 
 from stylestream.jobs import Desk, Job, TrainJob, TransferJob
-from stylestream.uploads import Limits, Refused
+from stylestream.uploads import Limits, Refused, Song
 
 Suffix = Literal["wav", "flac", "mp3"]
 MEDIA_TYPES = {"wav": "audio/wav", "flac": "audio/flac", "mp3": "audio/mpeg"}
@@ -50,7 +51,7 @@ def submit(desk: Desk, request: TransferRequest, address: str, *, watched: bool 
     Raises
     ------
     Refused
-        If the song or the style is not there, a dial is outside what the style knows, or the queue is full.
+        If the song or the style is not there, a dial is outside what the style knows, or the queue or the disk is full.
     """
     from stylestream.transfer import Dials
 
@@ -59,6 +60,7 @@ def submit(desk: Desk, request: TransferRequest, address: str, *, watched: bool 
         desk.styles.load(style).check(Dials(**dials))
     except ValueError as error:
         raise Refused(str(error), 422) from None
+    desk.check_room()
     job = TransferJob(desk.folder, desk.song(request.song), style, desk.styles, dials, address)
     job.watched = watched
     desk.submit(job)
@@ -68,6 +70,7 @@ def submit(desk: Desk, request: TransferRequest, address: str, *, watched: bool 
 def submit_training(desk: Desk, request: TrainRequest, address: str, *, watched: bool = False) -> TrainJob:
     """Put a training into the queue; as `submit`."""
     check_training(desk.limits, request)
+    desk.check_room()
     songs = [desk.song(id) for id in request.songs]
     job = TrainJob(desk.folder, songs, request.title, request.minutes, desk.styles, address)
     job.watched = watched
@@ -85,6 +88,11 @@ def check_training(limits: Limits, request: TrainRequest) -> None:
         raise Refused(f"at most {limits.train_songs} songs are taken here", 422)
 
 
+async def decoded(desk: Desk, upload: Path, address: str) -> Song:
+    """`Desk.add_song`, with few at a time and nobody else kept waiting."""
+    return await to_thread.run_sync(desk.add_song, upload, address, limiter=desk.decoders)
+
+
 async def finished(job: Job, desk: Desk, *, gone: Callable[[], Awaitable[bool]] | None = None) -> None:
     """Wait for a job; cancel it if whoever waits has gone, or is told to stop waiting.
 
@@ -97,6 +105,8 @@ async def finished(job: Job, desk: Desk, *, gone: Callable[[], Awaitable[bool]] 
         while not job.finished:
             job.used = time.monotonic()
             await asyncio.sleep(0.1)
+            if desk.closing:
+                raise Refused("the server is closing", 503)
             if gone is not None and await gone():
                 break
     finally:

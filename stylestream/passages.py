@@ -119,20 +119,31 @@ def excerpts(
         If no piece can be used.
     """
     listed = [sources] if isinstance(sources, (str, Path)) else list(sources)
-    songs = candidates(listed, style, 4 * protocol.pieces, kind=kind, split=split)
+    count, chosen, refused = 0, list[Excerpt](), dict[str, str]()
+    while len(chosen) < protocol.pieces and len(chosen) + len(refused) >= count:  # as many were refused as there were: there may be more
+        count = 4 * max(count, protocol.pieces)
+        songs = candidates(listed, style, count, kind=kind, split=split)
+        chosen, refused = _usable(songs, style, protocol, known or {})
+    if not chosen:
+        raise ValueError(_none_left(style, listed, refused))
+    return chosen, refused
+
+
+def _usable(
+    songs: Iterable[Candidate], style: str, protocol: Protocol, known: Mapping[str, Sequence[int]]
+) -> tuple[list[Excerpt], dict[str, str]]:
+    """As many as the protocol takes, and why those before them were passed over."""
     chosen: list[Excerpt] = []
     refused: dict[str, str] = {}
     for song in songs:
         if any(excerpt.piece.path == song.piece.path for excerpt in chosen):  # of another source: a piece is known by its name
             song = replace(song, piece=replace(song.piece, path=f"{song.piece.path} ({song.id[:8]})"))
         try:
-            chosen.append(_excerpt(song, style, protocol, known or {}))
+            chosen.append(_excerpt(song, style, protocol, known))
         except (ValueError, OSError) as error:
             refused[song.piece.path] = str(error)
         if len(chosen) == protocol.pieces:
             break
-    if not chosen:
-        raise ValueError(_none_left(style, listed, refused))
     return chosen, refused
 
 
@@ -240,11 +251,6 @@ def _kept_sounds(root: Path, count: int, split: recipes.Split) -> list[Candidate
         )
         for row in rows[:count]
     ]
-
-
-def by_hash(collection: Sequence[Piece]) -> list[Piece]:
-    """Pieces in the order of a hash of their paths: an order nobody chose."""
-    return sorted(collection, key=lambda piece: recipes.text_hash(piece.path))
 
 
 def _excerpt(song: Candidate, style: str, protocol: Protocol, known: Mapping[str, Sequence[int]]) -> Excerpt:

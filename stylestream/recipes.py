@@ -14,6 +14,7 @@ from __future__ import annotations
 import csv
 import hashlib
 import itertools
+import math
 import re
 import tarfile
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -29,6 +30,7 @@ AUDIO_SUFFIXES = (
     *(".wav", ".wave", ".w64", ".rf64", ".aif", ".aiff", ".aifc", ".au", ".snd", ".caf", ".flac", ".ogg", ".oga", ".opus"),
     *(".mp3", ".mp2", ".m4a", ".m4b", ".aac", ".wma", ".wv", ".ape", ".mka", ".mkv", ".mp4", ".mov", ".webm", ".avi"),
 )
+MAX_FIELD_CHARACTERS = 1 << 17  # of a table
 
 
 def song_id(content: bytes) -> str:
@@ -42,7 +44,7 @@ def split_of(piece_id: str) -> Split:
     >>> split_of("rock/mma-nottingham/50sRock_hpps42_135_014.mid")
     'test'
     """
-    bucket = int(hashlib.sha256(piece_id.encode()).hexdigest()[:8], 16) % 20
+    bucket = int(text_hash(piece_id)[:8], 16) % 20
     return "test" if bucket < 3 else "valid" if bucket == 3 else "train"  # 15 %: ten of a style of 123 quartets must be held out
 
 
@@ -291,30 +293,54 @@ def pieces(data_root: str | Path, style: str | None = None) -> list[Piece]:
     return [piece for piece in listed if piece.style in recipe.folders and recipe.allow(piece.licence)]
 
 
+def csv_rows(table: Path, check: Callable[[Sequence[str]], None] = lambda columns: None) -> Iterator[tuple[int, dict[str, str]]]:
+    """Rows of a table with a heading, and the lines they end at; what a short row lacks is empty, what a long one has besides is dropped.
+
+    Raises
+    ------
+    ValueError
+        If it is no CSV in UTF-8, or ``check`` does not like the names of its columns.
+    """
+    csv.field_size_limit(MAX_FIELD_CHARACTERS)
+    try:
+        with table.open(newline="", encoding="utf-8-sig") as lines:
+            rows = csv.DictReader(lines, restval="")
+            check(rows.fieldnames or ())
+            for row in rows:
+                row.pop(None, None)  # type: ignore[call-overload]  # where DictReader keeps what has no heading
+                yield rows.line_num, row
+    except (csv.Error, UnicodeDecodeError) as error:
+        raise ValueError(f"{table}: not a CSV in UTF-8 ({error}); save it again as one") from None
+
+
 def _listed(manifest: Path) -> Iterator[Piece]:
-    with manifest.open(newline="", encoding="utf-8-sig") as lines:
-        table = csv.DictReader(lines)
-        if missing := [column for column in ("path", "style", "licence") if column not in (table.fieldnames or ())]:
+    def check(columns: Sequence[str]) -> None:
+        if missing := [column for column in ("path", "style", "licence") if column not in columns]:
             raise ValueError(f"{manifest} has no column {', '.join(missing)}; its first line names the columns")
-        for row in table:
+
+    for line, row in csv_rows(manifest, check):
+        if row["path"]:
             yield Piece(
                 path=row["path"],
-                style=row["style"] or "",
-                title=row.get("title") or "",
-                source=row.get("source") or "",
-                licence=row["licence"] or "",
-                seconds=_number(row.get("seconds"), manifest, table.line_num),
-                notes=int(_number(row.get("notes"), manifest, table.line_num)),
+                style=row["style"],
+                title=row.get("title", ""),
+                source=row.get("source", ""),
+                licence=row["licence"],
+                seconds=_number(row.get("seconds", ""), manifest, line),
+                notes=int(_number(row.get("notes", ""), manifest, line)),
                 drums=row.get("drums") == "1",
                 generated=row.get("generated") == "1",
             )
 
 
-def _number(text: str | None, manifest: Path, line: int) -> float:
+def _number(text: str, manifest: Path, line: int) -> float:
     try:
-        return float(text or 0)
+        number = float(text or 0)
     except ValueError:
-        raise ValueError(f"{manifest}, line {line}: {text!r} is no number") from None
+        number = math.nan
+    if not math.isfinite(number):
+        raise ValueError(f"{manifest}, line {line}: {text!r} is no number")
+    return number
 
 
 def _files(root: Path) -> list[Piece]:
@@ -362,4 +388,4 @@ def select(collection: Sequence[Piece], count: int, *, split: Split = "train") -
 
 def text_hash(text: str) -> str:
     """SHA-256 of a text, in hexadecimal: chance that is the same on every machine."""
-    return hashlib.sha256(text.encode()).hexdigest()
+    return hashlib.sha256(text.encode("utf-8", "surrogateescape")).hexdigest()  # names of files need not be valid text

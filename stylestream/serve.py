@@ -36,8 +36,10 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import FileResponse, JSONResponse, PlainTextResponse, RedirectResponse, Response, StreamingResponse
 from pydantic import BaseModel
 from starlette.exceptions import HTTPException
+from starlette.routing import Match, Route
 
 from stylestream import __version__, orders
+from stylestream.files import whole_file
 from stylestream.jobs import Desk, Job, Styles, TrainJob, TransferJob, songs_of
 from stylestream.orders import MEDIA_TYPES, Suffix, TrainRequest, TransferRequest
 from stylestream.uploads import Limits, Refused, Song, Sound, clean_name, in_words, png, spectrogram
@@ -106,10 +108,12 @@ class Gate:
     ----------
     exchange : Path
         Gradio's folder; its path becomes `EXCHANGE` in what goes out, and back again in what comes in.
+    check_room : function
+        Raises `Refused` where nothing more can be stored.
     """
 
-    def __init__(self, app: Any, *, settings: Settings, exchange: Path) -> None:
-        self.app, self.settings, self.exchange = app, settings, str(exchange).encode()
+    def __init__(self, app: Any, *, settings: Settings, exchange: Path, check_room: Callable[[], None]) -> None:
+        self.app, self.settings, self.exchange, self.check_room = app, settings, str(exchange).encode(), check_room
         self.counts: Counter[int] = Counter()  # answers by status
         self._asked: dict[str, deque[float]] = {}
 
@@ -122,8 +126,10 @@ class Gate:
         headers = {name.decode("latin-1").lower(): value.decode("latin-1") for name, value in scope["headers"]}
         scope = self._below_root(scope)
         scope["state"] = {**scope.get("state", {}), "address": self._address(scope, headers)}
-        refused = self._refusal(scope, headers)
-        send = self._guarded(scope, send)
+        refused, send = self._refusal(scope, headers), self._guarded(scope, send)
+        if scope["method"] == "HEAD":  # as GET, without what it gives
+            scope["method"], send = "GET", _without_body(send)
+        refused = refused or self._unknown(scope) or await self._full(scope)
         if refused is not None:
             await refused(scope, receive, send)
             return
@@ -153,10 +159,14 @@ class Gate:
         path = path[len(root) :]
         return {**scope, "path": path, "raw_path": path.encode()}
 
+    @property
+    def _alone(self) -> bool:
+        """Whether only this machine is answered."""
+        return self.settings.host in ("127.0.0.1", "localhost", "::1") and not self.settings.trust_proxy
+
     def _refusal(self, scope: Scope, headers: dict[str, str]) -> Response | None:
         path, host = scope["path"], headers.get("host", "")
-        alone = self.settings.host in ("127.0.0.1", "localhost", "::1") and not self.settings.trust_proxy
-        if alone and _name(host) not in ("127.0.0.1", "localhost", "[::1]", "testserver"):
+        if self._alone and _name(host) not in ("127.0.0.1", "localhost", "[::1]", "testserver"):
             return _error(421, "this page answers only to its own machine's name")  # another site's name that points here (DNS rebinding)
         if not self._known(headers.get("authorization", ""), path):
             if "authorization" in headers and not self._may_ask(scope["state"]["address"]):  # who guesses gets as few tries as requests
@@ -196,7 +206,27 @@ class Gate:
         times.append(now)
         return True
 
+    def _unknown(self, scope: Scope) -> Response | None:
+        """Of the page's own paths, those that are none, or not to be asked so: Gradio's application must not answer for them."""
+        if not OWN.fullmatch(scope["path"]):
+            return None
+        found = [(route.matches(scope)[0], route) for route in self.app.router.routes if isinstance(route, Route)]
+        if any(match is Match.FULL for match, _ in found):
+            return None
+        allowed = sorted({method for match, route in found if match is Match.PARTIAL for method in route.methods or ()})
+        if not allowed:
+            return _error(404, "there is nothing here")
+        return _error(405, f"ask for this by {' or '.join(allowed)}", {"Allow": ", ".join(allowed)})
+
     # -- how much ---------------------------------------------------------------------------------------------------
+
+    async def _full(self, scope: Scope) -> Response | None:
+        if scope["method"] == "POST" and scope["path"].startswith("/gradio_api/upload"):
+            try:
+                await run_in_threadpool(self.check_room)
+            except Refused as error:
+                return _error(error.status, str(error))
+        return None
 
     def _limited(self, scope: Scope, receive: Receive, send: Send) -> Receive:
         upload = scope["path"].rstrip("/") in ("/songs", "/transfer", "/gradio_api/upload")
@@ -219,6 +249,8 @@ class Gate:
                 headers = [(name, value) for name, value in message.get("headers", []) if name.lower() not in drop]
                 headers += [(b"content-security-policy", POLICY.encode()), (b"x-content-type-options", b"nosniff")]
                 headers += [(b"referrer-policy", b"no-referrer")]
+                if self._alone:  # a page of another site may not frame this one; one that shows it to all may be shown anywhere
+                    headers += [(b"x-frame-options", b"SAMEORIGIN")]
                 message = {**message, "headers": headers}
             await send(message)
 
@@ -255,6 +287,13 @@ class Gate:
                 await send({**message, "body": message.get("body", b"").replace(self.exchange, EXCHANGE.encode())} if held else message)
 
         await self.app(scope, receive, veiled)
+
+
+def _without_body(send: Send) -> Send:
+    async def bare(message: MutableMapping[str, Any]) -> None:
+        await send({**message, "body": b""} if message["type"] == "http.response.body" else message)
+
+    return bare
 
 
 class _TooLarge(Exception):
@@ -379,7 +418,7 @@ def create_app(settings: Settings = Settings(), *, folder: Path | None = None, g
     _add_results(app, desk)
     if gradio:
         app = _with_gradio(app, desk, settings, exchange)
-    gate = Gate(app, settings=settings, exchange=exchange)
+    gate = Gate(app, settings=settings, exchange=exchange, check_room=desk.check_room)
     gate.state = app.state  # type: ignore[attr-defined]
     _add_metrics(app, desk, gate)
     return gate
@@ -441,7 +480,7 @@ def _add_page(app: fastapi.FastAPI, desk: Desk) -> None:
         return Response((WEB / "icon.svg").read_bytes(), media_type="image/svg+xml")
 
     @app.get("/health")
-    def health() -> dict[str, str]:
+    async def health() -> dict[str, str]:  # not in the pool of threads, which may be busy
         """Whether the server is alive."""
         return {"status": "ok", "version": __version__}
 
@@ -458,8 +497,9 @@ def _add_page(app: fastapi.FastAPI, desk: Desk) -> None:
     @app.get("/styles/{name}/sample.flac", response_class=Response, responses=_answers(404, 422, kinds=["audio/flac"]))
     def sample(name: str) -> Response:
         """Some seconds of the bundled song in the style."""
-        data = desk.styles.sample(desk.styles.get(name))[0]
-        return Response(data, media_type="audio/flac", headers={"Cache-Control": "max-age=3600"})
+        found = desk.styles.get(name)
+        path = _kept(desk.folder / "samples" / f"{clean_name(found.name)}.flac", desk.styles.sample(found)[0])
+        return FileResponse(path, media_type="audio/flac", headers={"Cache-Control": "max-age=3600"})
 
     @app.get("/styles/{name}/picture.png", response_class=Response, responses=_answers(404, 422, kinds=["image/png"]))
     def picture(name: str) -> Response:
@@ -486,7 +526,7 @@ async def _received(request: fastapi.Request, desk: Desk, name: str) -> Song:
     except BaseException:
         shutil.rmtree(upload.parent, ignore_errors=True)
         raise
-    return await run_in_threadpool(desk.add_song, upload, request.state.address)
+    return await orders.decoded(desk, upload, request.state.address)
 
 
 def _sounding(sound: Sound, number: int) -> Response:
@@ -536,15 +576,23 @@ def _add_songs(app: fastapi.FastAPI, desk: Desk) -> None:
         return {"removed": True}
 
 
+def _kept(path: Path, data: bytes) -> Path:
+    """A file of this, for parts of it to be asked for, as a player does that seeks."""
+    if not path.exists():
+        path.parent.mkdir(mode=0o700, exist_ok=True)
+        with whole_file(path) as temporary:
+            temporary.write_bytes(data)
+    return path
+
+
 def _picture(sound: Sound) -> bytes:
     """The picture of a finished sound, made once."""
     path = sound.path.with_name(sound.path.name + ".png")
-    if not path.exists():
-        data = png(spectrogram(sound))
-        with suppress(OSError):
-            path.write_bytes(data)
-        return data
-    return path.read_bytes()
+    with sound.making:
+        if not path.exists():
+            with whole_file(path) as temporary:
+                temporary.write_bytes(png(spectrogram(sound)))
+        return path.read_bytes()
 
 
 def _add_jobs(app: fastapi.FastAPI, desk: Desk) -> None:
@@ -552,7 +600,7 @@ def _add_jobs(app: fastapi.FastAPI, desk: Desk) -> None:
 
     @app.post("/jobs", status_code=201, responses=_answers(404, 422, 429, 503))
     def start(request: fastapi.Request, body: TransferRequest, watched: bool = False) -> dict[str, Any]:
-        """Play a song that was sent. `watched`: end the work if nobody asks for it for a minute."""
+        """Play a song that was sent. `watched`: end the work if nobody asks for it for a minute and a half."""
         return orders.submit(desk, body, request.state.address, watched=watched).view()
 
     @app.post("/train", status_code=201, responses=_answers(403, 404, 422, 429, 503))
@@ -579,6 +627,8 @@ def _add_jobs(app: fastapi.FastAPI, desk: Desk) -> None:
         seed: Annotated[int, fastapi.Query(ge=0, lt=2**63)] = 0,
     ) -> Response:
         """Send a song, get it in a style: both are the bodies. Waits in the queue like everyone."""
+        if unknown := set(request.query_params) - ({*TransferRequest.model_fields, "name", "format"} - {"song"}):
+            raise Refused(f"unknown: {', '.join(sorted(unknown))}; see /openapi.json", 422)
         desk.styles.get(style)  # before the upload
         song = await _received(request, desk, name)
         dials = {"strength": strength, "dream": dream, "grain": grain, "drums": drums, "width": width}
@@ -592,10 +642,12 @@ def _add_jobs(app: fastapi.FastAPI, desk: Desk) -> None:
         """How far a job is."""
         return desk.job(job).view()
 
-    @app.delete("/jobs/{job}", responses=_answers(404, 422))
+    @app.delete("/jobs/{job}", responses=_answers(404, 409, 422))
     def cancel(job: str, forget: bool = False) -> dict[str, Any]:
         """Cancel a job. `forget`: if it is finished, remove all that was made."""
         found = desk.job(job)
+        if forget and desk.style_in_use(found):
+            raise Refused("a song in this style is in work", 409)
         desk.cancel(found)
         if forget and found.finished:
             desk.remove_job(found)
@@ -609,7 +661,7 @@ def _add_jobs(app: fastapi.FastAPI, desk: Desk) -> None:
     def events(job: str) -> Response:
         """What `/jobs/{job}` tells, again whenever it changes, as server-sent events, until the job is finished."""
         headers = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
-        return StreamingResponse(_events(desk.job(job)), media_type="text/event-stream", headers=headers)
+        return StreamingResponse(_events(desk.job(job), desk), media_type="text/event-stream", headers=headers)
 
 
 def _add_results(app: fastapi.FastAPI, desk: Desk) -> None:
@@ -665,7 +717,7 @@ def _add_results(app: fastapi.FastAPI, desk: Desk) -> None:
         excerpts = _trained(desk, job).excerpts
         if number >= len(excerpts):
             raise Refused("there is no such excerpt, or not yet", 404)
-        return Response(excerpts[number][1], media_type="audio/flac")
+        return FileResponse(_kept(desk.job(job).folder / f"excerpt-{number}.flac", excerpts[number][1]), media_type="audio/flac")
 
 
 def _transferred(desk: Desk, id: str) -> TransferJob:
@@ -682,7 +734,7 @@ def _trained(desk: Desk, id: str) -> TrainJob:
     return job
 
 
-async def _events(job: Job) -> AsyncIterator[str]:
+async def _events(job: Job, desk: Desk) -> AsyncIterator[str]:
     seen, told = -1, 0.0
     while True:
         job.used = time.monotonic()
@@ -693,7 +745,7 @@ async def _events(job: Job) -> AsyncIterator[str]:
         elif time.monotonic() - told > 10:
             told = time.monotonic()
             yield ": still here\n\n"
-        if finished:
+        if finished or desk.closing:
             return
         await asyncio.sleep(0.1)
 
@@ -787,7 +839,11 @@ def run(settings: Settings, *, ready: Callable[[str], None] = lambda address: No
     port = bound.getsockname()[1]
     app = create_app(settings)
     server = uvicorn.Server(uvicorn.Config(app, log_level="warning", access_log=False, server_header=False, timeout_graceful_shutdown=3))
-    started = server.startup
+    started, ending = server.startup, server.handle_exit
+
+    def handle_exit(number: int, frame: Any) -> None:
+        app.state.desk.closing = True  # who waits for a job goes
+        ending(number, frame)
 
     async def startup(sockets: list[socket.socket] | None = None) -> None:
         await started(sockets)
@@ -795,7 +851,7 @@ def run(settings: Settings, *, ready: Callable[[str], None] = lambda address: No
         ready(f"http://{f'[{host}]' if ':' in host else host}:{port}")
 
     threading.Thread(target=app.state.desk.styles.sample_all, daemon=True).start()
-    server.startup = startup  # type: ignore[method-assign]
+    server.startup, server.handle_exit = startup, handle_exit  # type: ignore[method-assign]
     try:
         server.run([bound])
     finally:

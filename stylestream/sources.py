@@ -33,7 +33,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import IO, Any, cast
 
-from stylestream.recipes import AUDIO_SUFFIXES, SCORE_SUFFIXES, group_of
+from stylestream.recipes import AUDIO_SUFFIXES, SCORE_SUFFIXES, csv_rows, group_of
 
 SONG_SUFFIXES = frozenset((*SCORE_SUFFIXES, *AUDIO_SUFFIXES))
 ARCHIVE_SUFFIXES = (".tar", ".tar.xz", ".txz", ".tar.gz", ".tgz", ".tar.bz2", ".tbz2", ".zip")
@@ -41,7 +41,6 @@ MANIFEST_SUFFIXES = (".csv", ".parquet")
 TRAINING_SUFFIX = ".safetensors.ckpt"  # of a folder in which a training keeps what it heard and painted
 MAX_MEMBER_BYTES = 512 * 2**20  # of one song in an archive, which is held in memory; a file on disk is not
 MAX_RATIO, MAX_UNPACKED_BYTES = 100, 2**30  # music in an archive is packed 1:10 at most; past both limits it is a bomb
-MAX_FIELD_CHARACTERS = 1 << 17  # of a manifest
 NOT_STATED = "not stated"
 
 
@@ -255,14 +254,7 @@ def _printable(text: str) -> str:
 
 
 def _csv_rows(manifest: Path) -> Iterator[dict[str, Any]]:
-    csv.field_size_limit(MAX_FIELD_CHARACTERS)
-    try:
-        with manifest.open(newline="", encoding="utf-8-sig") as lines:
-            rows = csv.DictReader(lines)
-            _check_columns(manifest, rows.fieldnames or ())
-            yield from rows
-    except (csv.Error, UnicodeDecodeError) as error:
-        raise ValueError(f"{manifest}: not a CSV in UTF-8 ({error}); save it again as one") from None
+    return (row for _, row in csv_rows(manifest, lambda columns: _check_columns(manifest, columns)))
 
 
 def _parquet_rows(manifest: Path) -> Iterator[dict[str, Any]]:

@@ -32,7 +32,10 @@ _ASF_FIELDS = {
 # What libsndfile writes into WAV's own INFO list, for the many programs that read no ID3 there
 INFO_FIELDS = ("title", "artist", "album", "date", "genre", "comment", "copyright", "tracknumber")
 # What was true of the old samples and is not of the new ones: encoder delay (a player would cut the start off), gain, encoder
-_STALE = ("itunsmpb", "itunnorm", "replaygain_", "r128_", "encoder", "encoding", "tlen", "tsse", "accuraterip", "cuesheet")
+_STALE = (
+    *("itunsmpb", "itunnorm", "replaygain_", "r128_", "encoder", "encoding", "accuraterip", "cuesheet"),
+    *("tlen", "tsse", "tenc", "tflt", "mllt", "rva2", "rvad", "equ2", "equa"),  # of ID3
+)
 
 
 def _stale(name: str) -> bool:
@@ -98,7 +101,8 @@ def read_tags(path: Path) -> Tags:
     from mutagen.id3 import ID3
     from mutagen.mp4 import MP4Tags
 
-    file = mutagen.File(path)
+    with path.open("rb") as opened:  # not by its name, which need not be valid text
+        file = mutagen.File(opened)
     own = getattr(file, "tags", None)
     tags = Tags()
     if isinstance(own, ID3):
@@ -254,12 +258,13 @@ def _id3_frames(tags: Tags) -> Iterator[Any]:
 
     names = {name: frame for frame, name in _ID3_FIELDS.items()}
     for name, texts in tags.fields.items():
-        if name in names:
-            yield getattr(id3, names[name])(encoding=3, text=texts)
+        frame = getattr(id3, names.get(name, "TXXX"))(encoding=3, text=texts)
+        if name in names and [str(text) for text in frame.text] == texts:  # of a date it takes numbers only
+            yield frame
         elif name == "comment":
             yield id3.COMM(encoding=3, lang="XXX", desc="", text=texts)
         elif name == "lyrics":
-            yield id3.USLT(encoding=3, lang="XXX", desc="", text=texts[0])
+            yield id3.USLT(encoding=3, lang="XXX", desc="", text="\n\n".join(texts))
         else:
             yield id3.TXXX(encoding=3, desc=name, text=texts)
     for number, picture in enumerate(tags.pictures):

@@ -70,6 +70,13 @@ class TrainConfig:
     threads: int = 0  # of the CPU; 0: as many as torch takes, or only one if minutes count and one is faster
     seed: int = 0
 
+    def __post_init__(self) -> None:
+        share, some, none = (0.0, 1.0), (1.0, math.inf), (0.0, math.inf)
+        corpus.check_ranges(self, minutes=(1e-6, math.inf), learning_rate=(1e-9, 1.0), final_rate=share, warmup=share, kl_warmup=none)
+        corpus.check_ranges(self, steps=none, batch=none, crop_frames=(4, math.inf), critic_from=share, critic_share=none)
+        corpus.check_ranges(self, critic_batch=some, texture_from=share, ema=share, patience=none, clip_share=share, clip_frames=some)
+        corpus.check_ranges(self, score_seconds=none, score_songs=some, score_frames=some, threads=none)
+
 
 @dataclass
 class State:
@@ -496,7 +503,8 @@ def _ending_between_steps() -> Iterator[list[int]]:
     if threading.current_thread() is not threading.main_thread():  # signals go to the main thread only
         yield asked
         return
-    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    numbers = [signal.Signals[name] for name in ("SIGINT", "SIGTERM", "SIGHUP") if name in signal.Signals.__members__]
+    before = {number: signal.getsignal(number) for number in numbers}
 
     def ask(number: int, frame: Any) -> None:
         handler = before[signal.Signals(number)]
@@ -760,7 +768,7 @@ def construct(kind: type[Config], table: Mapping[str, Any], where: str) -> Confi
     Raises
     ------
     ValueError
-        If a key is unknown (names the nearest), or a value is of the wrong type.
+        If a key is unknown (names the nearest), or a value is of the wrong type or out of its range.
     """
     known = {f.name: f.default for f in fields(kind)}  # type: ignore[arg-type]
     for key, value in table.items():
@@ -768,7 +776,10 @@ def construct(kind: type[Config], table: Mapping[str, Any], where: str) -> Confi
             raise ValueError(f"{where}: unknown key {key!r}; {nearest(key, list(known))}")
         if type(value) is not type(known[key]) and not (isinstance(known[key], float) and type(value) is int):
             raise ValueError(f"{where}: {key} is {value!r}, not a {type(known[key]).__name__} such as {known[key]!r}")
-    return kind(**table)
+    try:
+        return kind(**table)
+    except ValueError as error:
+        raise ValueError(f"{where}: {error}") from None
 
 
 def nearest(name: str, known: Sequence[str]) -> str:

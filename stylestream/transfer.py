@@ -54,6 +54,7 @@ MAX_TRUE_PEAK_DB = -1.0
 LOSSY = ("VORBIS", "OPUS", "MPEG_LAYER_III", "AAC")
 LOSSY_MARGIN_DB = 0.2  # what these codecs add to a true peak at −1 dBTP was measured as up to 0.1
 MAX_GAIN_DB = 60.0  # near-silence is not blown up beyond this
+CANCELLED_DB = 20.0  # the sum of left and right so far under both: one of them has the wrong polarity
 SHORTEST_SECONDS = 8.0  # below, a chunk would be mostly overlap
 MAX_WORKERS = 4  # chunks in work at once
 PEAK_RAMP = 0.1  # of strength, see `final_gain`
@@ -549,8 +550,8 @@ def _cut(song: Analysis, inner: slice, config: FeatureConfig) -> Analysis:
 class Hearing:
     """What is known of a song before it is played.
 
-    ``gain`` brings its mid to the working loudness; ``loudness_lufs`` (−inf: silence) and ``peak_db`` (the true peak where it was asked
-    for, else that of the samples) are those of all its channels. ``widths`` are those of two channels; of other songs empty.
+    ``gain`` brings its mid (``mid_lufs``) to the working loudness; ``loudness_lufs`` (−inf: silence) and ``peak_db`` (the true peak if it
+    was asked for, else that of the samples) are those of all its channels. ``widths`` are those of two channels; of other songs empty.
     """
 
     sample_rate: int
@@ -559,6 +560,7 @@ class Hearing:
     loudness_lufs: float
     peak_db: float
     gain: float
+    mid_lufs: float = -math.inf
     widths: Widths = ()
     pulse: Pulse = NO_PULSE
 
@@ -589,7 +591,7 @@ def _measure(
     mid_lufs = (mid if channels > 1 else whole).integrated_lufs
     gain_db = min(config.loudness_lufs - mid_lufs, MAX_GAIN_DB) if math.isfinite(mid_lufs) else 0.0
     peak_db, widths = max(true_peak.true_peak_db, _db(highest)), wide.widths if wide is not None else ()
-    return Hearing(sample_rate, channels, samples, whole.integrated_lufs, peak_db, 10 ** (gain_db / 20), widths)
+    return Hearing(sample_rate, channels, samples, whole.integrated_lufs, peak_db, 10 ** (gain_db / 20), mid_lufs, widths)
 
 
 def _working(blocks: Pass, song: Hearing, config: FeatureConfig, *, channels: int) -> Iterator[Array]:
@@ -796,6 +798,8 @@ def transfer_file(
     warnings = file.warnings + out.warnings
     if width and song.channels != 2:
         warnings.append(f"width does nothing: the song has {song.channels} channel{'s' * (song.channels > 1)}, not two")
+    if song.loudness_lufs - song.mid_lufs > CANCELLED_DB:
+        warnings.append("left and right cancel each other, and the style hears their sum; turn the polarity of one of them")
     return Transferred(Path(out_path), seconds, loudness_lufs + gain_db, true_peak_db + gain_db, song.beats, warnings)
 
 

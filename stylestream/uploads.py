@@ -36,6 +36,7 @@ log = logging.getLogger("stylestream.serve")
 
 PART_SECONDS = 4.0
 BLOCK_SAMPLES = 65_536
+RANGE_DB = 80.0  # of a spectrogram
 PICTURE_COLUMNS = 1600  # of a song's spectrogram: as wide as screens are
 PEAK_COLUMNS = 800
 MAX_PICTURE_BYTES = 4_000_000  # of a cover; a larger one is left out
@@ -72,7 +73,7 @@ class Refused(ValueError):
         self.status = status
 
 
-def clean_name(name: str, *, otherwise: str = "song") -> str:
+def clean_name(name: str) -> str:
     r"""Make a file name of what a stranger sent: no folders, no control characters, nothing hidden, at most 80 characters.
 
     >>> clean_name("../../etc/passwd"), clean_name("C:\\songs\\waltz no. 2.mp3"), clean_name("..\x00\n")
@@ -84,7 +85,7 @@ def clean_name(name: str, *, otherwise: str = "song") -> str:
     shortened = f"{stem[:72]}{dot}{suffix[:7]}" if dot and stem else kept[:80]
     while len(shortened.encode()) > 200:  # file systems count bytes
         shortened = shortened[1:]
-    return shortened.strip(" .-") or otherwise
+    return shortened.strip(" .-") or "song"
 
 
 def in_words(error: BaseException, folder: Path | None = None) -> str:
@@ -109,7 +110,8 @@ class Sound:
     def __init__(self, path: Path, sample_rate: int, channels: int) -> None:
         self.path, self.sample_rate, self.channels = path, sample_rate, channels
         self.gain = 1.0
-        self._lock = threading.Lock()
+        self._lock, self.making = threading.Lock(), threading.Lock()  # of writing; of what is made of it, once for all who ask
+        self._peaks: tuple[tuple[int, float], list[int]] = ((-1, 1.0), [])
         self.samples = path.stat().st_size // (4 * channels) if path.exists() else 0
 
     @property
@@ -129,9 +131,12 @@ class Sound:
         count = max(stop - start, 0) * self.channels
         if not count:
             return np.zeros((self.channels, 0), np.float32)
-        with open(self.path, "rb") as file:
-            file.seek(start * self.channels * 4)
-            data = np.fromfile(file, np.float32, count)
+        try:
+            with open(self.path, "rb") as file:
+                file.seek(start * self.channels * 4)
+                data = np.fromfile(file, np.float32, count)
+        except FileNotFoundError:  # it has been replaced by what it was the beginning of
+            data = np.zeros(0, np.float32)
         y = np.ascontiguousarray(data.reshape(-1, self.channels).T)  # a channel in a row: what follows is several times faster on it
         return y if self.gain == 1 else y * np.float32(self.gain)
 
@@ -151,10 +156,14 @@ class Sound:
         return flac(y[:2], self.sample_rate) if y.shape[1] else None
 
     def peaks(self) -> list[int]:
-        """Highest level in each of `PEAK_COLUMNS` columns, 0 to 255."""
-        width = max(-(-self.samples // PEAK_COLUMNS), 1)
-        columns = [self.read(start, start + width) for start in range(0, self.samples, width)]
-        return [min(round(255 * float(np.abs(y).max(initial=0))), 255) for y in columns]
+        """Highest level in each of `PEAK_COLUMNS` columns, 0 to 255; looked for again only where there is more."""
+        with self.making:
+            now = self.samples, self.gain
+            if self._peaks[0] != now:
+                width = max(-(-self.samples // PEAK_COLUMNS), 1)
+                columns = [self.read(start, start + width) for start in range(0, self.samples, width)]
+                self._peaks = now, [min(round(255 * float(np.abs(y).max(initial=0))), 255) for y in columns]
+            return self._peaks[1]
 
 
 def flac(y: Array, sample_rate: int) -> bytes:
@@ -235,10 +244,10 @@ def excerpt_picture(y: Array, sample_rate: int) -> Array:
         return grey(LogFrequency(config)(torch.from_numpy(mono))[0].numpy(), config.floor_db)
 
 
-def grey(x: Array, floor_db: float = -90.0, *, range_db: float = 80.0) -> Array:
-    """Frames in [0, 1] as bytes, the loudest 255, the top row the highest note."""
+def grey(x: Array, floor_db: float = -90.0) -> Array:
+    """Frames in [0, 1] as bytes: the loudest 255, `RANGE_DB` under it and less 0; the top row the highest note."""
     below_db = (x - x.max(initial=1e-6)) * -floor_db
-    return np.asarray(np.clip(255 * (1 + below_db / range_db), 0, 255).astype(np.uint8)[::-1])
+    return np.asarray(np.clip(255 * (1 + below_db / RANGE_DB), 0, 255).astype(np.uint8)[::-1])
 
 
 def png(picture: Array) -> bytes:

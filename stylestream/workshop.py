@@ -178,12 +178,13 @@ def train(
         state = _fit_folder(plan, start, folder, team, report, progress, say)
         best = next((row for row in state.history if row["score/way"] == state.best_score), {})
         if team.leads:
-            about = _card(plan, start, state, prepared, out, best)
-            _write_style(plan, start, prepared, out, folder, about)
+            about, made = _card(plan, start, state, prepared, out, best), folder / out.name
+            _write_style(plan, start, prepared, made, folder, about)
             if plan.kind == "draw":
                 progress("training", 1.0, "listening for width and drums")
-                say(add_widths(plan, prepared, out))
-                say(add_drums(plan, prepared, out))
+                say(add_widths(plan, prepared, made))
+                say(add_drums(plan, prepared, made))
+            made.replace(out)  # whole, or not there
             _tidy(folder)
         team.agree(0.0)
         return Trained(out, prepared.found, prepared.failures, best)
@@ -226,7 +227,8 @@ def make_plan(
     made: dict[str, Any] = {name: construct(kind, config.get(name, {}), f"[{name}]") for name, kind in TABLES.items()}
     start = _start(base, config.get("model", {})) if model == "draw" else None
     network = made["model"] if start is None else _adopted(start, config.get("model", {}), str(base or "base"))
-    settings = made["train"] if start is None else replace(TUNE, **config.get("tune", config.get("train", {})))
+    table = "train" if start is None or "tune" not in config else "tune"
+    settings = made["train"] if start is None else construct(TrainConfig, {**asdict(TUNE), **config.get(table, {})}, f"[{table}]")
     if model == "plain":  # as a style is trained, but shown the target itself, and nothing that is not in the 2017 way
         settings = replace(settings, critic_from=1.0, texture_from=1.0)
     if steps is not None or minutes is not None:
@@ -514,7 +516,8 @@ def _fit_folder(
         )  # fmt: skip
     if not state.history or state.history[-1]["progress"] < 1:
         return state
-    say(f"trained {state.step} steps; the best weights score {100 * state.best_score:.1f} % of the way from copying to the target")
+    steps = f"{state.step} step{'s' * (state.step != 1)}"
+    say(f"trained {steps}; the best weights score {100 * state.best_score:.1f} % of the way from copying to the target")
     return state
 
 

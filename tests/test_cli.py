@@ -18,7 +18,7 @@ import numpy as np
 import pytest
 import soundfile
 
-from stylestream import __version__, cli, recipes, style
+from stylestream import __version__, audio, cli, recipes, style
 from stylestream.cli import Job, Song, WrongUsage, find_songs, plan
 
 
@@ -407,7 +407,13 @@ def test_a_named_file_is_tried_whatever_it_is_called(tmp_path):
     (tmp_path / "song.dat").write_bytes(b"")
     (tmp_path / "song.WAV").write_bytes(b"")
     assert find_songs([tmp_path / "song.dat"], recipes.AUDIO_SUFFIXES) == [Song(tmp_path / "song.dat")]
-    assert find_songs([tmp_path], recipes.AUDIO_SUFFIXES) == [Song(tmp_path / "song.WAV")]
+    assert find_songs([tmp_path], recipes.AUDIO_SUFFIXES) == [Song(tmp_path / "song.WAV", Path())]
+
+
+def test_a_song_that_is_named_twice_is_played_once(tmp_path, monkeypatch):
+    (tmp_path / "a.wav").write_bytes(b"")
+    monkeypatch.chdir(tmp_path)
+    assert find_songs([Path("a.wav"), tmp_path, Path("./a.wav")], recipes.AUDIO_SUFFIXES) == [Song(Path("a.wav"))]
 
 
 @pytest.mark.parametrize(
@@ -435,16 +441,40 @@ def test_a_template_keeps_the_folders_of_an_album_apart():
     assert [str(job.output) for job in jobs] == ["out/rock/a/01.wav", "out/rock/b/01.wav", "out/rock/02.wav"]
 
 
+def test_a_template_keeps_a_score_and_its_recording_apart():
+    jobs = plan([Song(Path("m/01.wav")), Song(Path("m/01.mid"))], ["rock"], "{name}-{suffix}")
+    assert [str(job.output) for job in jobs] == ["01-wav.wav", "01-mid.wav"]
+
+
+def test_the_sound_of_a_film_in_six_channels_becomes_wav(tmp_path):
+    audio.save(tmp_path / "film.wav", np.full((6, 4410), 0.1, np.float32), 44100)
+    as_film(tmp_path / "film.wav", tmp_path / "film.mp4")
+    (job,) = plan([Song(tmp_path / "film.mp4")], ["rock"], None)
+    assert str(job.output) == "film-rock.wav"
+
+
+def as_film(song, out):
+    """The same sound as AAC in an MP4."""
+    av = pytest.importorskip("av")
+    with av.open(str(song)) as source, av.open(str(out), "w") as container:
+        stream = container.add_stream("aac", rate=44100, layout="5.1")
+        for frame in source.decode(audio=0):
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode(None))
+
+
 def test_what_was_written_beside_the_songs_is_no_song():
-    songs = [Song(Path("m/waltz-rock.wav")), Song(Path("m/waltz.wav"))]
+    songs = [Song(Path("m/waltz-rock.wav"), Path()), Song(Path("m/waltz.wav"), Path())]
     assert [job.song.name for job in plan(songs, ["rock"], "m/")] == ["waltz.wav"]
+    with pytest.warns(UserWarning, match=r"m/waltz-rock\.wav is what m/waltz\.wav becomes; it is not played"):  # it was named
+        assert [job.song.name for job in plan([Song(song.path) for song in songs], ["rock"], "m/")] == ["waltz.wav"]
     (itself,) = plan([Song(Path("m/waltz.wav"))], ["rock"], "m/{name}")
     assert itself.output == itself.song  # which is refused, in words
 
 
 @pytest.mark.parametrize("out", ["{song}.wav", "{}", "{name", "name}{style}", "{{name}}"])
 def test_a_wrong_template_says_what_it_may_hold(out):
-    with pytest.raises(WrongUsage, match=r"\{name\}, \{style\} and \{folder\}"):
+    with pytest.raises(WrongUsage, match=r"\{name\}, \{style\}, \{suffix\}, \{folder\}"):
         plan([Song(Path("x.wav"))], ["rock"], out)
 
 

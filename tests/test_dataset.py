@@ -176,6 +176,32 @@ def test_a_recordings_licence_is_read_from_audio_csv(tmp_path, tone):
     assert (song.piece.source, song.piece.licence) == ("Band/Album", "CC-BY-4.0")
 
 
+@pytest.mark.parametrize("table", ["path,source,licence\na.wav,X\n", "\ufeffpath,source,licence\na.wav,X,CC0\n"])
+def test_a_table_of_licences_made_by_hand_is_read(tmp_path, tone, table):
+    recording(tmp_path, "a.wav", tone)
+    (tmp_path / "audio.csv").write_text(table, encoding="utf-8")
+    (song,) = corpus.find_music([tmp_path], BuildConfig())
+    assert (song.piece.source, song.piece.licence) == ("X", "CC0" if "CC0" in table else "not stated")
+
+
+def test_a_table_of_licences_in_another_encoding_is_named(tmp_path, tone):
+    recording(tmp_path, "a.wav", tone)
+    (tmp_path / "audio.csv").write_bytes(b"path,source\na.wav,caf\xe9\n")
+    with pytest.raises(ValueError, match=r"audio\.csv: not a CSV in UTF-8"):
+        corpus.find_music([tmp_path], BuildConfig())
+
+
+def test_a_name_that_is_no_text_is_music_all_the_same(tmp_path, tone):
+    recording(tmp_path, "a.wav", tone).rename(tmp_path / os.fsdecode(b"caf\xe9.wav"))
+    assert len(plan(corpus.find_music([tmp_path], BuildConfig()), BuildConfig())) == 2
+
+
+@pytest.mark.parametrize("setting", [{"views": -1}, {"songs": 0}, {"excerpts": 0}, {"max_seconds": float("nan")}])
+def test_a_setting_out_of_its_range_is_said(setting):
+    with pytest.raises(ValueError, match=f"{next(iter(setting))} is .*; it must be"):
+        BuildConfig(**setting)
+
+
 def test_where_there_is_no_music_that_is_said(tmp_path):
     with pytest.raises(FileNotFoundError, match="no such file or folder"):
         corpus.find_music([tmp_path / "missing"], BuildConfig())
@@ -219,6 +245,40 @@ def test_songs_are_held_out_by_group():
     assert parts[0].split != parts[1].split  # a run cut short has both
     assert len({part.name for part in parts}) == len(parts)
     assert plan(list(reversed(songs)), BuildConfig(excerpts=2, held_out=10)) == parts
+
+
+def test_one_tune_under_two_names_is_on_one_side(tmp_path):
+    rng, names = np.random.default_rng(3), [f"{i}.mid" for i in range(6)]
+    symusic = pytest.importorskip("symusic", reason="reading MIDI needs symusic: pip install 'stylestream[midi]'")
+    for i, name in enumerate(names):
+        score, track = symusic.Score(480), symusic.Track()
+        for place, pitch in enumerate(rng.integers(55, 80, 96)):
+            track.notes.append(symusic.Note(240 * place, 230, int(pitch), 90))
+        score.tracks.append(track)
+        score.dump_midi(str(tmp_path / name))
+        score.shift_pitch(2).dump_midi(str(tmp_path / f"copy of {i}.mid"))
+    songs = corpus.find_music([tmp_path], BuildConfig())
+    music = corpus.same_music(songs, {})
+    assert len(songs) == 12
+    assert sorted(Counter(music.values()).values()) == [2] * 6
+    sides = {split: {music[part.song.id] for part in plan(songs, BuildConfig()) if part.split == split} for split in ("train", "valid")}
+    assert not sides["train"] & sides["valid"]
+
+
+def test_one_recording_in_two_formats_is_on_one_side(tmp_path, rng):
+    (tmp_path / "music").mkdir()
+    for name in "abc":
+        y = sum(
+            np.sin(2 * np.pi * hz * np.arange(8 * RATE) / RATE) * (rng.random(8 * RATE // 2205).repeat(2205) > 0.6)
+            for hz in (220, 554, 987)
+        )
+        soundfile.write(tmp_path / "music" / f"{name}.wav", 0.1 * y, RATE)
+        soundfile.write(tmp_path / "music" / f"{name} again.flac", 0.1 * y, RATE)
+    prepared = corpus.prepare([tmp_path / "music"], tmp_path / "frames", BuildConfig(), jobs=1)
+    sides = {split: {song["path"][0] for song in prepared.songs if song["split"] == split} for split in ("train", "valid")}
+    assert all(sides.values())
+    assert not sides["train"] & sides["valid"]
+    assert len(prepared.songs) == 6
 
 
 def test_if_chance_holds_none_or_all_out_the_smallest_hash_decides():
@@ -348,7 +408,7 @@ def test_if_the_song_that_was_held_out_fails_another_is(tmp_path, tone):
     names = ["a.wav", "b.wav", "c.wav"]
     held = min(names, key=recipes.text_hash)
     for name in names:
-        recording(tmp_path / "music", name, tone, hz=330.0 + len(name) + ord(name[0]))
+        recording(tmp_path / "music", name, tone, hz=220.0 * (1 + "abc".index(name[0]) / 2))
     (tmp_path / "music" / held).write_text("not a song")
     prepared = corpus.prepare([tmp_path / "music"], tmp_path / "frames", BuildConfig(), jobs=1)
     assert list(prepared.failures) == [held]

@@ -23,7 +23,7 @@ def test_passages_are_chosen_by_hash_and_refusals_are_said(scores: Path) -> None
     many = Protocol(pieces=9, seconds=3.0, min_notes=10)
     chosen, refused = passages.excerpts(scores, "rock", many)
     assert {e.piece.path for e in chosen} == {"piece 0.mid", "piece 1.mid", "piece 2.mid"}
-    assert [e.piece.path for e in chosen] == [p.path for p in passages.by_hash([e.piece for e in chosen])]
+    assert [e.piece.path for e in chosen] == sorted((e.piece.path for e in chosen), key=recipes.text_hash)
     assert set(refused) == {"short.mid", "broken.mid"}
     assert "8 notes in the excerpt; at least 10 are needed" in refused["short.mid"]
     first, _ = passages.excerpts(scores, "rock", Protocol(pieces=1, seconds=3.0, min_notes=10))
@@ -113,6 +113,16 @@ def test_a_song_that_was_trained_on_is_refused_and_the_others_are_not(tmp_path: 
     chosen, refused = passages.excerpts(tmp_path, "rock", protocol, known=known(tunes[1].read_bytes()))
     assert {excerpt.piece.path for excerpt in chosen} == {"0.mid", "2.mid", "3.mid"}
     assert refused == {"1.mid": "the style was trained on it"}
+
+
+def test_among_many_songs_that_were_trained_on_the_few_others_are_found(tmp_path: Path) -> None:
+    for seed in range(14):
+        write_tune(tmp_path / f"{seed}.mid", seed)
+    order = sorted(tmp_path.glob("*.mid"), key=lambda path: recipes.text_hash(path.name))
+    heard = {recipes.song_id(path.read_bytes()): () for path in order[:12]}
+    chosen, refused = passages.excerpts(tmp_path, "rock", SHORT, known=heard)
+    assert [excerpt.piece.path for excerpt in chosen] == [path.name for path in order[12:]]
+    assert len(refused) == 12
 
 
 def test_a_melody_that_was_trained_on_is_known_again_in_another_key_and_tempo(tmp_path: Path) -> None:

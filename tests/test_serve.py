@@ -17,6 +17,7 @@ import threading
 import time
 import warnings
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
 
@@ -34,6 +35,7 @@ from starlette.testclient import TestClient
 from stylestream import audio, cli, jobs, uploads
 from stylestream import serve as page
 from stylestream.serve import Settings, create_app
+from stylestream.style import read_card
 from stylestream.tags import Tags
 from stylestream.tags import picture as tags_picture
 from stylestream.transfer import load_style, transfer_file
@@ -334,6 +336,92 @@ def test_what_nobody_asks_for_is_removed(app, tone):
     assert list(desk.folder.iterdir()) == []
 
 
+def own_style(desk, tiny_style):
+    """A training that is done, without the training."""
+    job = jobs.TrainJob(desk.folder, [], "mine", 1.0, desk.styles)
+    job.state, job.style = "done", desk.styles.add(tiny_style, read_card(tiny_style))
+    desk.jobs[job.id] = job
+    return job
+
+
+def test_an_own_style_stays_while_it_is_asked_for(app, tone, tiny_style):
+    client = app(Limits(keep_minutes=5))
+    desk = client.app.state.desk
+    training = own_style(desk, tiny_style)
+    training.used -= 400  # the page does not ask after it any more
+    song = client.post("/songs", content=wav(tone(1.0))).json()["id"]
+    job = client.post("/jobs", json={"song": song, "style": training.style.name}).json()["id"]
+    desk.sweep(time.monotonic())
+    assert finished(client, job)["state"] == "done"
+    assert client.get(f"/styles/{training.style.name}").status_code == 200
+    desk.sweep(time.monotonic() + 310)
+    assert client.get(f"/styles/{training.style.name}").status_code == 404
+
+
+def test_a_style_that_somebody_waits_for_is_not_removed(app, tone, tiny_style):
+    client = app()
+    desk = client.app.state.desk
+    training = own_style(desk, tiny_style)
+    song = client.post("/songs", content=wav(tone(60.0))).json()["id"]
+    first = client.post("/jobs", json={"song": song, "style": "strings"}).json()["id"]
+    job = client.post("/jobs", json={"song": song, "style": training.style.name}).json()["id"]
+    answer = client.delete(f"/jobs/{training.id}", params={"forget": True})
+    assert (answer.status_code, answer.json()["error"]) == (409, "a song in this style is in work")
+    for each in (job, first):
+        client.delete(f"/jobs/{each}")
+        finished(client, each)
+    assert client.delete(f"/jobs/{training.id}", params={"forget": True}).status_code == 200
+
+
+@pytest.mark.parametrize("format", ["wav", "mp3"])
+def test_a_silent_song_comes_back_silent(api, format):
+    answer = api.post("/transfer", params={"style": "tiny", "format": format}, content=wav(np.zeros((2, 3 * 44100), np.float32)))
+    assert answer.status_code == 200, answer.text
+    y, _ = soundfile.read(io.BytesIO(answer.content))
+    assert np.abs(y).max() < 1e-4
+
+
+def test_a_long_name_in_any_script_is_cut_where_the_disk_ends(app, tone):
+    client = app()
+    song = client.post("/songs", params={"name": "夜" * 66 + ".wav"}, content=wav(tone(0.5))).json()
+    job = client.post("/jobs", json={"song": song["id"], "style": "tiny"}).json()["id"]
+    assert finished(client, job)["state"] == "done"
+    answer = client.get(f"/jobs/{job}/result.flac")
+    assert answer.status_code == 200
+    assert len(client.app.state.desk.jobs[job].file("flac").name.encode()) < 150
+
+
+def test_the_waveform_is_looked_for_once(app, tone, monkeypatch):
+    client = app()
+    song = client.post("/songs", content=wav(tone(3.0))).json()["id"]
+    first, reads = client.get(f"/songs/{song}/peaks").json(), []
+    monkeypatch.setattr(uploads.Sound, "read", lambda *_: reads.append(1))
+    assert client.get(f"/songs/{song}/peaks").json() == first
+    assert reads == []
+
+
+def test_what_was_the_beginning_is_not_there_rather_than_broken(tmp_path):
+    sound = uploads.Sound(tmp_path / "heard", 44100, 2)
+    sound.append(np.ones((2, 44100), np.float32))
+    sound.path.unlink()  # the whole has taken its place while somebody asks
+    assert (sound.part(0), sound.peaks()) == (None, [0] * len(sound.peaks()))
+
+
+def test_while_uploads_wait_for_the_decoder_others_are_answered(app, tone, monkeypatch):
+    client, gate = app(), threading.Event()
+    monkeypatch.setattr(jobs, "decode", lambda *_: gate.wait(30) or pytest.fail("nobody opened"))
+    with ThreadPoolExecutor(52) as many:
+        sent = [many.submit(client.post, "/songs", content=wav(tone(0.1))) for _ in range(50)]
+        try:
+            asked = many.submit(client.get, "/styles")
+            time.sleep(0.5)
+            assert client.get("/health").status_code == 200
+            assert asked.result(20).status_code == 200
+        finally:
+            gate.set()
+        assert {answer.result().status_code for answer in sent} == {500}  # what came of the gate is no song
+
+
 def test_songs_are_private_and_gone_when_the_server_is(tmp_path, tone):
     with TestClient(create_app(Settings(), folder=tmp_path / "root", gradio=False)) as client:
         client.post("/songs", content=wav(tone(1.0)))
@@ -465,6 +553,44 @@ def test_what_lies_at_the_door_counts_and_is_cleared_away(app, tone):
     desk.sweep()
     assert not left.exists()
     assert client.post("/songs", content=wav(tone(0.5))).status_code == 201
+
+
+def test_a_full_machine_takes_nothing_at_either_door(app, tone):
+    client = app(Limits(store_mb=0.1))
+    (client.app.state.desk.exchange / "song.wav").write_bytes(bytes(200_000))
+    for path in ("/songs", "/gradio_api/upload"):
+        answer = client.post(path, content=wav(tone(0.1)))
+        assert (answer.status_code, answer.json()["error"]) == (507, "this machine is full of songs; try again in an hour")
+
+
+def test_a_head_is_a_get_without_its_body(api):
+    for path in ("/", "/health", "/styles", "/web/app.js", "/metrics"):
+        head, whole = api.head(path), api.get(path)
+        assert (head.status_code, head.content) == (200, b"")
+        assert head.headers["content-type"] == whole.headers["content-type"]
+    assert api.head("/jobs/none").status_code == 404
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "status"), [("GET", "/jobs", 405), ("PUT", "/songs", 405), ("POST", "/health", 405), ("GET", "/songs/a/b/c", 404)]
+)
+def test_what_is_not_there_is_said_by_the_page_and_not_by_gradio(api, method, path, status):
+    answer = api.request(method, path)
+    assert answer.status_code == status
+    assert list(answer.json()) == ["error"]
+    assert ("allow" in answer.headers) == (status == 405)
+
+
+def test_a_dial_that_is_misspelt_is_refused_before_anything_is_sent(api, tone):
+    answer = api.post("/transfer", params={"style": "tiny", "strenght": 0.5}, content=wav(tone(0.1)))
+    assert (answer.status_code, answer.json()["error"]) == (422, "unknown: strenght; see /openapi.json")
+
+
+def test_a_player_can_seek_in_a_sample(api):
+    whole = api.get("/styles/tiny/sample.flac").content
+    part = api.get("/styles/tiny/sample.flac", headers={"Range": "bytes=100-199"})
+    assert (part.status_code, part.content) == (206, whole[100:200])
+    assert api.get("/styles/tiny/sample.flac", headers={"Range": f"bytes={len(whole)}-"}).status_code == 416
 
 
 def test_a_format_that_cannot_hold_the_channels_is_refused_in_words(app, tone):

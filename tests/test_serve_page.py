@@ -410,7 +410,12 @@ def test_a_style_of_ones_own_is_trained_heard_and_used(visit, tmp_path, tone):
     page.get_by_role("button", name="Take “Lamplight”").click()
     page.get_by_role("button", name="Play it as ann's").click()
     expect(page.locator("#downloads")).to_be_visible()
-    expect(page.locator("#history li")).to_contain_text("ann's")
+    expect(page.locator("#history li").first).to_contain_text("ann's")
+    page.reload()
+    expect(page.locator("#styles").get_by_text("Ann's <b>band</b>")).to_be_visible()
+    page.get_by_role("button", name="Forget the style Ann's <b>band</b>").click()
+    expect(page.locator("#styles").get_by_text("Ann's <b>band</b>")).to_have_count(0)
+    expect(page.locator("#history li")).to_have_count(1)
 
 
 # ------------------------------------------------------------------------------------------------------------- manners

@@ -156,7 +156,9 @@ def test_three_scores_become_a_style_through_ctrl_c(tmp_path, tone):
         score = symusic.Score(480)
         for part in range(2):
             score.tracks.append(symusic.Track(program=73 + part))
-            score.tracks[part].notes.extend([symusic.Note(240 * j, 230, 48 + 24 * part + (3 * i + 5 * j) % 17, 90) for j in range(24)])
+            score.tracks[part].notes.extend(
+                [symusic.Note(240 * j, 230, 48 + 24 * part + (3 * i + (5 + 2 * i) * j) % 17, 90) for j in range(24)]
+            )
         score.dump_midi(str(tmp_path / "music" / f"{i}.mid"))
     (tmp_path / "music" / "broken.mid").write_bytes(b"MThd and no more")
     (tmp_path / "small.toml").write_text(CONFIG)
@@ -374,6 +376,29 @@ def test_a_first_look_says_what_is_odd(tmp_path, tone):
         for _ in range(61):
             file.write(np.zeros(60 * 8000))
     assert workshop.first_look([str(tmp_path / "night.flac")], BuildConfig())[0].startswith("1 of 1 files are very long (night.flac)")
+
+
+def test_a_style_appears_when_it_has_its_drums_and_not_before(recordings, tmp_path, monkeypatch):
+    with monkeypatch.context() as broken:
+        broken.setattr(workshop, "add_drums", lambda *_: fail())
+        with pytest.raises(KeyboardInterrupt):
+            small_style(tmp_path, [recordings], steps=3)
+    assert not (tmp_path / "mine.safetensors").exists()
+    done, said = small_style(tmp_path, [recordings], steps=3)  # the same command goes on
+    assert any("resuming from step 3" in line for line in said)
+    assert said[-1].startswith("no drums")
+    assert load_style_file(done.path).card.training_steps == 3
+    assert not (tmp_path / "mine.safetensors.ckpt" / "mine.safetensors").exists()
+
+
+def fail() -> None:
+    raise KeyboardInterrupt
+
+
+@pytest.mark.parametrize("setting", [{"minutes": 0.0}, {"crop_frames": 0}, {"batch": -1}, {"threads": -1}, {"ema": 1.5}])
+def test_a_setting_out_of_its_range_is_said_before_anything_is_done(setting):
+    with pytest.raises(ValueError, match=rf"\[tune\]: {next(iter(setting))} is .*; it must be"):
+        make_plan(["x"], {"tune": setting})
 
 
 def test_silence_alone_is_refused_and_leaves_nothing(tmp_path):

@@ -9,7 +9,7 @@ const calm = matchMedia("(prefers-reduced-motion: reduce)");
 const player = new Player();
 const visual = new Visual($("visual"));
 const spectrograms = { card: new Spectrogram($("spec-card")), song: new Spectrogram($("spec-song")), result: new Spectrogram($("spec-result")) };
-const state = { song: null, style: null, styles: [], job: null, history: [], peaks: {}, training: null, trainSongs: [] };
+const state = { song: null, style: null, styles: [], job: null, history: [], peaks: {}, training: null, trained: null, trainings: [], trainSongs: [], sent: new Set() };
 
 // ------------------------------------------------------------------------------------------------------------ small things
 
@@ -70,11 +70,12 @@ function openTab(name, focus) {
   redraw();
 }
 
-tabs.forEach((name, k) => {
+tabs.forEach((name) => {
   $(`tab-${name}`).onclick = () => openTab(name);
   $(`tab-${name}`).onkeydown = (event) => {
     const step = { ArrowRight: 1, ArrowLeft: -1 }[event.key];
-    if (step) { event.preventDefault(); openTab(tabs[(k + step + tabs.length) % tabs.length], true); }
+    const there = tabs.filter((tab) => !$(`tab-${tab}`).hidden);
+    if (step) { event.preventDefault(); openTab(there[(there.indexOf(name) + step + there.length) % there.length], true); }
   };
 });
 $("theme").onclick = () => setTheme(document.documentElement.dataset.theme === "light" ? "dark" : "light", true);
@@ -88,7 +89,7 @@ function send(file, name, progress = () => {}, started = () => {}) {
   }
   return new Promise((done, fail) => {
     const request = new XMLHttpRequest();
-    request.open("POST", `songs?name=${encodeURIComponent(name.slice(-150))}`);
+    request.open("POST", `songs?name=${encodeURIComponent([...name].slice(-150).join(""))}`);
     request.upload.onprogress = (event) => progress(event.loaded / Math.max(event.total, 1));
     request.onerror = () => fail(new Error("the upload broke off; is the server still running?"));
     request.onabort = () => fail(new Error(""));
@@ -96,14 +97,17 @@ function send(file, name, progress = () => {}, started = () => {}) {
     request.onload = () => {
       let told = {};
       try { told = JSON.parse(request.responseText); } catch { /* not ours */ }
-      if (request.status === 201) done(told);
+      if (request.status === 201) { state.sent.add(told.id); done(told); }
       else fail(new Error(told.error || `the server answered ${request.status}`));
     };
     request.send(file);
   });
 }
 
+let sending = null; // the song that was chosen last is the one that counts
 async function take(file, name) {
+  sending?.abort();
+  const mine = sending = { abort: () => {} };
   complain("song-error", "");
   const bar = $("upload"), chosen = $("drop").querySelector(".row");
   $("sending").hidden = false;
@@ -115,16 +119,23 @@ async function take(file, name) {
     else { bar.removeAttribute("value"); $("sending-text").textContent = `Reading “${name}”`; }
   };
   try {
-    useSong(await send(file, name, progress, (abort) => { $("sending-cancel").onclick = abort; }));
+    const song = await send(file, name, (share) => sending === mine && progress(share), (abort) => { mine.abort = $("sending-cancel").onclick = abort; });
+    if (sending === mine) useSong(song);
   } catch (error) {
-    complain("song-error", error.message);
+    if (sending === mine) complain("song-error", error.message);
   } finally {
-    $("sending").hidden = true;
-    chosen.hidden = false;
+    if (!sending || sending === mine) {
+      sending = null;
+      $("sending").hidden = true;
+      chosen.hidden = false;
+    }
   }
 }
 
 function useSong(song) {
+  sending?.abort();
+  sending = null;
+  stopRecording();
   state.job = null;
   showSong(song);
   player.at = 0;
@@ -177,6 +188,11 @@ $("lamplight").onclick = async () => {
 };
 
 let recorder = null;
+function stopRecording() { // and forget it: another song has been chosen
+  if (!recorder) return;
+  recorder.discard = true;
+  recorder.stop();
+}
 $("record").onclick = async () => {
   if (recorder) { recorder.stop(); return; }
   complain("song-error", "");
@@ -190,11 +206,11 @@ $("record").onclick = async () => {
     recorder.onstop = () => {
       clearTimeout(ends);
       stream.getTracks().forEach((track) => track.stop());
-      const kind = recorder.mimeType.includes("mp4") ? "mp4" : recorder.mimeType.includes("ogg") ? "ogg" : "webm";
+      const { discard } = recorder, kind = recorder.mimeType.includes("mp4") ? "mp4" : recorder.mimeType.includes("ogg") ? "ogg" : "webm";
       recorder = null;
       $("record").classList.remove("recording");
       $("record").querySelector("span").textContent = "Record";
-      take(new Blob(parts), `recording.${kind}`);
+      if (!discard) take(new Blob(parts), `recording.${kind}`);
     };
     recorder.start();
     const began = performance.now(), label = $("record").querySelector("span");
@@ -302,26 +318,46 @@ $("cancel").onclick = () => state.job && ask(`jobs/${state.job.id}`, { method: "
 
 // ------------------------------------------------------------------------------------------------------------ a job
 
+// A browser opens six connections to a server, in all of its tabs together: one job of this page is told of as it goes, of others is asked.
+let streaming = false;
 let leaving = false; // a page that is left closes its connections, which is no trouble
 addEventListener("beforeunload", () => { leaving = true; setTimeout(() => { leaving = false; }, 3000); });
 addEventListener("pagehide", () => { leaving = true; });
 addEventListener("pageshow", () => { leaving = false; });
 
+const lost = (job) => ({ ...job, state: "failed", error: "the connection to the server is lost; try again" });
+
 function follow(job, tell) {
-  const events = new EventSource(`jobs/${job.id}/events`);
+  if (streaming) { askAfter(job, tell); return; }
+  streaming = true;
+  const events = new EventSource(`jobs/${job.id}/events`), close = () => { events.close(); streaming = false; };
   let misses = 0;
   events.onmessage = (event) => {
     misses = 0;
     const view = JSON.parse(event.data);
-    if (["done", "failed", "cancelled"].includes(view.state)) events.close();
+    if (!unfinished(view)) close();
     tell(view);
   };
   events.onerror = () => {
-    if (!leaving && (events.readyState === EventSource.CLOSED || ++misses > 5)) {
-      events.close();
-      tell({ ...job, state: "failed", error: "the connection to the server is lost; try again" });
-    }
+    if (!leaving && (events.readyState === EventSource.CLOSED || ++misses > 5)) { close(); tell(lost(job)); }
   };
+}
+
+async function askAfter(job, tell) {
+  for (let misses = 0, told = ""; misses < 5;) {
+    await new Promise((wait) => { setTimeout(wait, 700); });
+    try {
+      const answer = await fetch(`jobs/${job.id}`), text = await answer.text();
+      if (!answer.ok) break;
+      misses = 0;
+      if (text === told) continue;
+      told = text;
+      const view = JSON.parse(text);
+      tell(view);
+      if (!unfinished(view)) return;
+    } catch { misses += 1; }
+  }
+  tell(lost(job));
 }
 
 function watch(job, play = true) {
@@ -341,7 +377,7 @@ function watch(job, play = true) {
       if (view.samples && !state.job.samples) enableResult();
       Object.assign(state.job, view);
       showWork(view);
-      if (view.state === "cancelled") return;
+      if (["cancelled", "failed"].includes(view.state)) return;
       if (!heard && player.there(player.tracks[1], 0)) { heard = true; hear("result"); player.play().catch(() => {}); }
       if (view.painted && $("painting").hidden) paint(view.id);
     }
@@ -358,7 +394,14 @@ function showWork(view) {
   $("work-wait").textContent = view.state === "waiting" && view.wait_seconds ? about(view.wait_seconds) : "";
   $("work-bar").value = view.fraction;
   if (view.state === "failed") complain("go-error", view.error);
-  if (view.state === "cancelled") { complain("go-error", ""); $("spec-veil").textContent = "cancelled"; if (player.playing) player.pause(); disableResult(); state.job = null; listenTo(state.song, null); readyToGo(); }
+  if (view.state === "cancelled" || view.state === "failed") {
+    if (view.state === "cancelled") complain("go-error", "");
+    if (player.playing) player.pause();
+    disableResult();
+    state.job = null;
+    listenTo(state.song, null);
+    readyToGo();
+  }
 }
 
 async function finished(view) {
@@ -384,7 +427,7 @@ async function listenTo(song, job) {
   $("spec-title").textContent = job ? `as ${name}` : "the result";
   $("spec-veil").textContent = job ? "being made" : "not made yet";
   $("spec-veil").hidden = false;
-  if (!job) { $("downloads").hidden = $("painting").hidden = true; spectrograms.result.show(null); }
+  if (!job) { $("downloads").hidden = $("painting").hidden = $("work").hidden = true; spectrograms.result.show(null); }
   state.peaks.result = null;
   const tracks = [{ url: (n) => `songs/${song.id}/sound/${n}`, samples: () => song.samples }];
   if (job) tracks.push({ url: (n) => `jobs/${job.id}/sound/${n}`, samples: () => (state.job?.id === job.id ? state.job.samples : job.samples) });
@@ -397,7 +440,9 @@ async function listenTo(song, job) {
     state.peaks.song = null;
     for (const kind of ["card", "song"]) spectrograms[kind].show(null);
     try {
-      state.peaks.song = await ask(`songs/${song.id}/peaks`);
+      const peaks = await ask(`songs/${song.id}/peaks`);
+      if (state.shown !== song.id) return; // another was chosen meanwhile
+      state.peaks.song = peaks;
       redraw();
       const picture = await grey(`songs/${song.id}/picture.png`);
       if (state.shown === song.id) for (const kind of ["card", "song"]) spectrograms[kind].show(picture, song.seconds);
@@ -446,12 +491,16 @@ $("seek").onclick = seekTo;
 for (const id of ["wave-card", "spec-card", "spec-song", "spec-result"]) $(id).onclick = seekTo;
 addEventListener("keydown", (event) => {
   if (event.ctrlKey || event.metaKey || event.altKey || $("player").hidden || $("page-play").hidden) return;
-  const tag = event.target.tagName, own = tag === "INPUT" || tag === "SELECT" || tag === "TEXTAREA";
-  if (event.key === " " && !own && tag !== "BUTTON" && tag !== "A" && tag !== "LABEL") toggle();
-  else if (!own && event.key.toLowerCase() === "a") hear("song");
-  else if (!own && event.key.toLowerCase() === "b") hear("result");
-  else if (!own && event.target.role !== "tab" && event.key === "ArrowLeft") player.seek(player.position - 5);
-  else if (!own && event.target.role !== "tab" && event.key === "ArrowRight") player.seek(player.position + 5);
+  const { tagName: tag, type, role, id } = event.target, key = event.key.toLowerCase();
+  if (tag === "SELECT" || tag === "TEXTAREA" || ["text", "number", "search"].includes(type)) return; // there one writes
+  const moves = tag === "INPUT" || role === "tab"; // what arrows move already
+  if (key === " " && type !== "radio" && !["BUTTON", "A", "LABEL", "AUDIO"].includes(tag)) toggle();
+  else if (key === "a") hear("song");
+  else if (key === "b") hear("result");
+  else if (!moves && key === "arrowleft") player.seek(player.position - 5);
+  else if (!moves && key === "arrowright") player.seek(player.position + 5);
+  else if (id === "seek" && key === "home") player.seek(0);
+  else if (id === "seek" && key === "end") player.seek(player.seconds);
   else return;
   event.preventDefault();
 });
@@ -477,7 +526,7 @@ $("strokes").oninput = () => painting.go(+$("strokes").value);
 // What was made, and what is being made. The browser keeps the addresses for as long as this tab is open, so that a reload loses nothing.
 
 function keepVisit() {
-  const kept = { jobs: state.history.map((job) => job.id), shown: state.job?.id, song: state.song?.id, training: state.trained?.id, records: state.trainSongs.map((song) => song.id).filter(Boolean) };
+  const kept = { jobs: state.history.map((job) => job.id), shown: state.job?.id, song: state.song?.id, trainings: state.trainings.map((job) => job.id), sent: [...state.sent], records: state.trainSongs.map((song) => song.id).filter(Boolean) };
   try { sessionStorage.setItem("visit", JSON.stringify(kept)); } catch { /* a private window keeps nothing */ }
 }
 
@@ -501,9 +550,16 @@ function showShare(job) {
 }
 
 function showHistory() {
-  $("history-card").hidden = !state.history.length;
-  $("forget").hidden = state.history.some(unfinished);
-  $("history").replaceChildren(...state.history.map(historyLine));
+  const made = state.trainings.filter((job) => job.state === "done");
+  $("history-card").hidden = !state.history.length && !made.length;
+  $("forget").hidden = [...state.history, ...state.trainings].some(unfinished);
+  $("history").replaceChildren(...state.history.map(historyLine), ...made.map(trainingLine));
+}
+
+function trainingLine(job) {
+  const remove = make("button", { type: "button", textContent: "Forget", onclick: () => forget([job]) });
+  remove.setAttribute("aria-label", `Forget the style ${job.title}`);
+  return make("li", {}, make("strong", { textContent: job.title }), make("span", { textContent: "your own style" }), make("span", { className: "acts" }, remove));
 }
 
 function historyLine(job) {
@@ -524,27 +580,42 @@ function historyLine(job) {
   return line;
 }
 
-async function forget(jobs) {
+async function forget(jobs, all = false) {
   for (const job of jobs) {
     await ask(`jobs/${job.id}?forget=true`, { method: "DELETE" }).catch(() => {});
     state.history = state.history.filter((other) => other.id !== job.id);
+    if (state.trainings.some((other) => other.id === job.id)) forgetStyle(job);
     if (state.job?.id === job.id) { state.job = null; if (state.song) listenTo(state.song, null); }
   }
-  const needed = new Set([state.song?.id, ...state.history.map((job) => job.song.id)]);
-  for (const id of new Set(jobs.map((job) => job.song.id))) if (!needed.has(id) && id !== "lamplight") await ask(`songs/${id}`, { method: "DELETE" }).catch(() => {});
+  if (all) { state.trainSongs = []; trainReady(); }
+  const needed = new Set([state.song?.id, "lamplight", ...state.history.map((job) => job.song.id), ...state.trainSongs.map((song) => song.id)]);
+  const songs = new Set([...(all ? state.sent : []), ...jobs.flatMap((job) => job.song?.id ?? [])]);
+  for (const id of songs) if (!needed.has(id)) await ask(`songs/${id}`, { method: "DELETE" }).catch(() => {});
   showHistory();
   keepVisit();
   readyToGo();
   ($("history").querySelector("button") ?? $("go")).focus(); // the button that was pressed is gone
 }
-$("forget").onclick = () => forget([...state.history]);
+$("forget").onclick = () => forget([...state.history, ...state.trainings], true);
+
+function forgetStyle(job) {
+  state.trainings = state.trainings.filter((other) => other.id !== job.id);
+  const style = state.styles.find((known) => known.name === job.style?.name);
+  if (style) {
+    state.styles.splice(state.styles.indexOf(style), 1);
+    style.radio.closest(".style").remove();
+    if (state.style === style) state.style = null;
+  }
+  if (state.trained?.id === job.id) { state.trained = null; $("train-work").hidden = $("train-done").hidden = true; }
+}
 
 // After a reload: what this tab had made, and the song that was chosen.
 async function takeUp() {
   let kept = {};
   try { kept = JSON.parse(sessionStorage.getItem("visit") ?? "{}"); } catch { /* as above */ }
   const there = (url) => ask(url).catch(() => null); // what the server has removed meanwhile
-  if (kept.training) await takeUpTraining(await there(`jobs/${encodeURIComponent(kept.training)}`));
+  state.sent = new Set(kept.sent);
+  for (const id of kept.trainings ?? []) takeUpTraining(await there(`jobs/${encodeURIComponent(id)}`));
   const jobs = (await Promise.all((kept.jobs ?? []).map((id) => there(`jobs/${encodeURIComponent(id)}`)))).filter((job) => job && (job.state === "done" || unfinished(job)));
   state.history = jobs;
   const shown = jobs.find((job) => job.id === kept.shown);
@@ -624,6 +695,7 @@ $("train-go").onclick = async () => {
 
 function watchTraining(job) {
   state.training = state.trained = job;
+  state.trainings.push(job);
   $("train-work").hidden = false;
   $("train-done").hidden = true;
   $("train-cancel").hidden = false;
@@ -632,9 +704,9 @@ function watchTraining(job) {
   follow(job, showTraining);
 }
 
-async function takeUpTraining(job) {
+function takeUpTraining(job) {
   if (job && unfinished(job)) watchTraining(job);
-  else if (job?.state === "done") { $("train-work").hidden = false; showTraining(job); }
+  else if (job?.state === "done") { state.trainings.push(job); $("train-work").hidden = false; $("excerpts").replaceChildren(); showTraining(job); }
 }
 $("train-cancel").onclick = () => state.training && ask(`jobs/${state.training.id}`, { method: "DELETE" }).catch(() => {});
 
@@ -655,6 +727,7 @@ function showTraining(job) {
   if (job.error) complain("train-error", job.error);
   if (!over) return;
   state.training = null;
+  state.trainings = state.trainings.map((other) => (other.id === job.id ? job : other)).filter((other) => unfinished(other) || other.state === "done");
   $("train-cancel").hidden = true;
   $("train-done").hidden = job.state !== "done";
   if (job.state === "done") {
@@ -662,6 +735,8 @@ function showTraining(job) {
     if (!state.styles.some((style) => style.name === job.style.name)) addStyle({ ...job.style, title: job.title }, false);
   }
   trainReady();
+  showHistory();
+  keepVisit();
 }
 
 function drawCurve() {
@@ -737,9 +812,9 @@ function examples() {
 }
 
 async function start() {
-  const kept = settings.keep_minutes >= 90 ? `${Math.round(settings.keep_minutes / 60)} hours` : settings.keep_minutes === 60 ? "an hour" : `${settings.keep_minutes} minutes`;
+  const kept = settings.keep_minutes >= 90 ? `${Math.floor(settings.keep_minutes / 6) / 10} hours` : settings.keep_minutes === 60 ? "an hour" : `${settings.keep_minutes} minutes`;
   setTheme(firstTheme());
-  $("song-limits").textContent = `or choose one: any audio, video or MIDI, up to ${Math.round(settings.song_seconds / 60) || 1} min`;
+  $("song-limits").textContent = `or choose one: any audio, video or MIDI, up to ${settings.song_seconds < 60 ? `${Math.floor(settings.song_seconds)} s` : settings.song_seconds % 60 ? `${clock(settings.song_seconds)} min` : `${settings.song_seconds / 60} min`}`;
   $("version").textContent = settings.version;
   $("keep-foot").textContent = kept;
   $("keep").textContent = `Results are kept for ${kept} after they were last asked for, and only who has the address can hear them.`;
