@@ -42,6 +42,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from stylestream.features import FeatureConfig, LogFrequency, stft
+from stylestream.sound import read_sound, write_sound
 
 if TYPE_CHECKING:
     from stylestream.style import StyleData
@@ -128,8 +129,8 @@ def cached(make: Callable[..., Array], *inputs: Any, cache: str | Path | None, n
     if not path.is_file():
         began = time.process_time()
         y = make(*inputs, **settings)
-        _keep(path, y, time.process_time() - began)
-    return _kept(path)
+        write_sound(path, y, comment=f"{time.process_time() - began:.3f} s")  # what it cost: see `costs`
+    return read_sound(path)
 
 
 def _digest(value: Any) -> str:
@@ -139,24 +140,6 @@ def _digest(value: Any) -> str:
     if isinstance(value, np.ndarray):
         value = repr((value.shape, str(value.dtype))).encode() + np.ascontiguousarray(value).tobytes()
     return hashlib.sha256(value).hexdigest()[:32]
-
-
-def _keep(path: Path, y: Array, seconds: float) -> None:
-    import soundfile
-
-    from stylestream.files import whole_file
-
-    path.parent.mkdir(parents=True, exist_ok=True)
-    quieter = min(1.0, 0.99 / max(float(np.abs(y).max(initial=0.0)), 1e-9))
-    with whole_file(path) as temporary, soundfile.SoundFile(temporary, "w", FEATURES.sample_rate, len(y), "PCM_24", format="FLAC") as file:
-        file.comment = f"{seconds:.3f} s"  # what it cost: see `costs`
-        file.write((y * quieter).T)
-
-
-def _kept(path: Path) -> Array:
-    import soundfile
-
-    return soundfile.read(path, dtype="float32", always_2d=True)[0].T
 
 
 def costs(cache: str | Path) -> dict[str, tuple[int, float]]:

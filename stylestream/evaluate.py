@@ -49,12 +49,11 @@ from stylestream.passages import (
     key_of,
     kinds,
     notes_of,
-    read_sound,
     recipe_named,
     song_score,
     source_hash,
-    write_sound,
 )
+from stylestream.sound import read_sound, write_sound
 
 __all__ = [
     "QUICK",

@@ -64,17 +64,20 @@ class FeatureConfig:
         return self.fmin_hz * 2.0 ** (torch.arange(self.n_bins, dtype=torch.float64) / self.bins_per_octave)
 
 
-def decimation_filter(decimation: int, *, sample_rate: int = 44100, taps: int = 257) -> Tensor:
+DECIMATION_TAPS = 257
+
+
+def decimation_filter(decimation: int) -> Tensor:
     """Zero-phase low-pass for the low band: flat to 2.05 kHz, −80 dB from 3.45 kHz (aliases land above 2.05 kHz).
 
     Returns
     -------
-    Tensor [shape=(taps,), sums to 1]
+    Tensor [shape=(257,), sums to 1]
         A Kaiser-windowed sinc (Oppenheim and Schafer, "Discrete-Time Signal Processing", §7.5).
     """
     cutoff = 1.0 / decimation  # of the sample rate: the Nyquist frequency of the decimated signal, in cycles per two samples
-    n = torch.arange(taps, dtype=torch.float64) - (taps - 1) / 2
-    window = torch.kaiser_window(taps, periodic=False, beta=7.86, dtype=torch.float64)
+    n = torch.arange(DECIMATION_TAPS, dtype=torch.float64) - (DECIMATION_TAPS - 1) / 2
+    window = torch.kaiser_window(DECIMATION_TAPS, periodic=False, beta=7.86, dtype=torch.float64)
     h = torch.sinc(n * cutoff) * window
     return (h / h.sum()).float()
 

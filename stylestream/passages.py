@@ -363,12 +363,12 @@ class Renderer:
 
         path, size = self.path(score, soundfont, excerpt), round(excerpt.seconds * SAMPLE_RATE)
         if path.is_file():
-            return read_sound(path)
+            return sound.read_sound(path)
         if soundfont not in self.synthesizers:
             self.synthesizers[soundfont] = midi.Synthesizer(midi.find_soundfont(soundfont))
         y = self.synthesizers[soundfont].render(score, start_seconds=excerpt.start_seconds, max_seconds=excerpt.seconds)[:, :size]
-        write_sound(path, np.pad(y, ((0, 0), (0, size - y.shape[1]))))
-        return read_sound(path)  # the first run hears what the second will
+        sound.write_sound(path, np.pad(y, ((0, 0), (0, size - y.shape[1]))))
+        return sound.read_sound(path)  # the first run hears what the second will
 
     def path(self, score: Any, soundfont: str, excerpt: Excerpt) -> Path:
         """Where a render is kept."""
@@ -394,25 +394,6 @@ class Renderer:
 def key_of(*parts: Any) -> str:
     """A name for what depends on these things."""
     return hashlib.sha256(repr(parts).encode()).hexdigest()[:32]
-
-
-def read_sound(path: Path) -> Array:
-    """A waveform (C, N) that `write_sound` wrote."""
-    import soundfile
-
-    return soundfile.read(path, dtype="float32", always_2d=True)[0].T
-
-
-def write_sound(path: Path, y: Array) -> None:
-    """Keep a waveform (C, N): 24 bits under full scale, which a metric's floor of −80 dB cannot hear."""
-    import soundfile
-
-    from stylestream.files import whole_file
-
-    path.parent.mkdir(parents=True, exist_ok=True)
-    peak = float(np.abs(y).max(initial=0.0))
-    with whole_file(path) as temporary:
-        soundfile.write(temporary, (y * min(1.0, 0.99 / max(peak, 1e-9))).T, SAMPLE_RATE, format="FLAC", subtype="PCM_24")
 
 
 def default_cache() -> Path:

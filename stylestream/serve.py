@@ -110,11 +110,13 @@ class Gate:
         Gradio's folder; its path becomes `EXCHANGE` in what goes out, and back again in what comes in.
     check_room : function
         Raises `Refused` where nothing more can be stored.
+    answers : Counter
+        What was answered, by status; counted here.
     """
 
-    def __init__(self, app: Any, *, settings: Settings, exchange: Path, check_room: Callable[[], None]) -> None:
+    def __init__(self, app: Any, *, settings: Settings, exchange: Path, check_room: Callable[[], None], answers: Counter[int]) -> None:
         self.app, self.settings, self.exchange, self.check_room = app, settings, str(exchange).encode(), check_room
-        self.counts: Counter[int] = Counter()  # answers by status
+        self.answers = answers
         self._asked: dict[str, deque[float]] = {}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -244,7 +246,7 @@ class Gate:
     def _guarded(self, scope: Scope, send: Send) -> Send:
         async def guarded(message: MutableMapping[str, Any]) -> None:
             if message["type"] == "http.response.start":
-                self.counts[message["status"]] += 1
+                self.answers[message["status"]] += 1
                 drop = (b"access-control-allow-origin", b"access-control-allow-credentials", b"server")
                 headers = [(name, value) for name, value in message.get("headers", []) if name.lower() not in drop]
                 headers += [(b"content-security-policy", POLICY.encode()), (b"x-content-type-options", b"nosniff")]
@@ -416,11 +418,12 @@ def create_app(settings: Settings = Settings(), *, folder: Path | None = None, g
     _add_songs(app, desk)
     _add_jobs(app, desk)
     _add_results(app, desk)
-    if gradio:
+    answers: Counter[int] = Counter()  # by status
+    _add_metrics(app, desk, answers)
+    if gradio:  # its application takes every path that is left
         app = _with_gradio(app, desk, settings, exchange)
-    gate = Gate(app, settings=settings, exchange=exchange, check_room=desk.check_room)
+    gate = Gate(app, settings=settings, exchange=exchange, check_room=desk.check_room, answers=answers)
     gate.state = app.state  # type: ignore[attr-defined]
-    _add_metrics(app, desk, gate)
     return gate
 
 
@@ -766,17 +769,14 @@ def _with_gradio(app: fastapi.FastAPI, desk: Desk, settings: Settings, exchange:
 # ---------------------------------------------------------------------------------------------------------------- metrics
 
 
-def _add_metrics(app: fastapi.FastAPI, desk: Desk, gate: Gate) -> None:
+def _add_metrics(app: fastapi.FastAPI, desk: Desk, answers: Counter[int]) -> None:
+    @app.get("/metrics", response_class=PlainTextResponse)
     def metrics() -> Response:
         """Numbers for Prometheus."""
-        return PlainTextResponse("\n".join(metric_lines(desk, gate)) + "\n", media_type="text/plain; version=0.0.4; charset=utf-8")
-
-    app.get("/metrics", response_class=PlainTextResponse)(metrics)
-    # Gradio's mount takes every path, so this route has to stand before it
-    app.router.routes.insert(0, app.router.routes.pop())
+        return PlainTextResponse("\n".join(metric_lines(desk, answers)) + "\n", media_type="text/plain; version=0.0.4; charset=utf-8")
 
 
-def metric_lines(desk: Desk, gate: Gate) -> Iterator[str]:
+def metric_lines(desk: Desk, answered: Counter[int]) -> Iterator[str]:
     """Yield what Prometheus reads: jobs, queue, seconds, failures, requests, memory."""
 
     def metric(name: str, kind: str, help: str, values: dict[str, float]) -> Iterator[str]:
@@ -798,7 +798,7 @@ def metric_lines(desk: Desk, gate: Gate) -> Iterator[str]:
     yield from metric("music_seconds_total", "counter", "Seconds of music that were transferred.", {"": desk.music_seconds})
     yield from metric("speed_ratio", "gauge", "Seconds of music a second, lately.", {"": desk.speed})
     yield from metric("stored_bytes", "gauge", "Bytes of songs and results.", {"": float(desk.stored_bytes())})
-    answers = {f'status="{status}"': float(count) for status, count in sorted(gate.counts.items())}
+    answers = {f'status="{status}"': float(count) for status, count in sorted(answered.items())}
     yield from metric("answers_total", "counter", "HTTP answers by status.", answers)
     yield from metric(
         "cpu_seconds_total", "counter", "Processor time of the server process; its children are not in it.", {"": time.process_time()}

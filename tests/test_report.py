@@ -14,7 +14,8 @@ import pytest
 pytest.importorskip("librosa", reason="evaluation needs the extra [eval]")
 
 from stylestream import evaluate, report
-from stylestream.passages import key_of, write_sound
+from stylestream.passages import key_of
+from stylestream.sound import write_sound
 
 METRICS = [metric for metric in evaluate.COLUMNS if not metric.startswith("roughness")]
 

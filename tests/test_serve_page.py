@@ -5,6 +5,7 @@ Every test ends with a look at the browser's own log: no request left the machin
 
 from __future__ import annotations
 
+import contextlib
 import io
 import re
 import shutil
@@ -318,6 +319,68 @@ def test_two_visitors_at_once_both_get_their_song(visit, tmp_path, tone):
         with page.expect_download() as download:
             page.get_by_role("link", name="WAV").click()
         assert soundfile.info(download.value.path()).frames == (12 + number) * 44100
+
+
+def test_seven_songs_at_once_leave_the_page_alive(visit, tmp_path, tone):
+    """A browser opens six connections to a server."""
+    page = visit()
+    soundfile.write(tmp_path / "long.flac", tone(120.0).T, 44100)
+    for count in range(1, 8):
+        send(page, tmp_path / "long.flac")
+        choose(page, "strings")
+        page.get_by_role("button", name="Play it as").click()
+        expect(page.locator("#history li")).to_have_count(count)
+        page.get_by_role("button", name="Another song").click()
+    assert page.evaluate("fetch('health', { signal: AbortSignal.timeout(5000) }).then((answer) => answer.status)") == 200
+    for count in range(7, 0, -1):
+        page.get_by_role("button", name="Cancel long as").first.click()
+        expect(page.locator("#history li")).to_have_count(count - 1)
+
+
+def test_the_keys_work_after_a_slider_was_moved(visit, tmp_path, tone):
+    soundfile.write(tmp_path / "a.wav", tone(6.0).T, 44100)
+    page = visit()
+    send(page, tmp_path / "a.wav")
+    page.get_by_label("Volume").focus()
+    page.keyboard.press("ArrowLeft")  # moves the slider, not the song
+    assert page.evaluate("stylestream.player.position") == 0
+    page.keyboard.press(" ")
+    until(page, "stylestream.player.playing")
+    page.keyboard.press(" ")
+    until(page, "!stylestream.player.playing")
+    page.locator("#seek").focus()
+    page.keyboard.press("End")
+    assert page.evaluate("stylestream.player.position") == pytest.approx(6.0, abs=0.1)
+    page.keyboard.press("Home")
+    assert page.evaluate("stylestream.player.position") == 0
+
+
+def test_of_two_songs_the_one_that_was_chosen_last_counts(visit, tmp_path, tone):
+    page, held = visit(), []
+    for name, seconds in (("first.wav", 2.0), ("second.wav", 3.0)):
+        soundfile.write(tmp_path / name, tone(seconds).T, 44100)
+    page.route("**/songs?name=first.wav", held.append)  # it never gets through
+    page.set_input_files("#file", tmp_path / "first.wav")
+    expect(page.locator("#sending")).to_be_visible()
+    page.set_input_files("#file", tmp_path / "second.wav")
+    expect(page.locator("#song-name")).to_have_text("second.wav")
+    expect(page.locator("#sending")).to_be_hidden()
+    page.unroute("**/songs?name=first.wav")
+    with contextlib.suppress(Exception):  # it was given up
+        held[0].continue_()
+    page.wait_for_timeout(300)
+    expect(page.locator("#song-name")).to_have_text("second.wav")
+
+
+def test_a_recording_ends_where_another_song_is_chosen(visit):
+    page = visit()
+    page.get_by_role("button", name="Record").click()
+    expect(page.locator("#record")).to_have_text("Stop (0:01)")
+    page.get_by_role("button", name="Take “Lamplight”").click()
+    expect(page.locator("#song-name")).to_have_text("Lamplight.ogg")
+    expect(page.locator("#record")).not_to_have_class(re.compile("recording"))
+    page.wait_for_timeout(500)
+    expect(page.locator("#song-name")).to_have_text("Lamplight.ogg")
 
 
 def test_what_the_microphone_hears_is_the_song(visit, server):
