@@ -358,14 +358,17 @@ def test_a_reader_that_goes_away_is_no_error():
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc")
-@pytest.mark.parametrize(("number", "code", "message"), [(signal.SIGINT, 130, "stylestream: interrupted\n"), (signal.SIGTERM, 143, "")])
+@pytest.mark.parametrize(
+    ("number", "code", "message"), [(signal.SIGINT, 130, "stylestream: interrupted\n"), (signal.SIGTERM, 143, ""), (signal.SIGHUP, 129, "")]
+)
 def test_an_interruption_leaves_nothing(tmp_path, tiny_style, number, code, message):
     y = np.random.default_rng(0).normal(0, 0.1, (44100 * 120, 1))
     soundfile.write(tmp_path / "long.wav", y, 44100, subtype="PCM_16")
     work = tmp_path / "work"
     work.mkdir()
-    # a shell's background job, such as these tests may be, is deaf to SIGINT, and so are its children unless they ask
-    program = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler); from stylestream.cli import main; main()"
+    # a shell's background job, such as these tests may be, is deaf to SIGINT or SIGHUP, and so are its children unless they ask
+    asks = "signal.signal(signal.SIGINT, signal.default_int_handler); signal.signal(signal.SIGHUP, signal.SIG_DFL)"
+    program = f"import signal; {asks}; from stylestream.cli import main; main()"
     command = [sys.executable, "-c", program, "transfer", "../long.wav", "-s", str(tiny_style)]
     process = subprocess.Popen(command, cwd=work, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True)
     deadline = time.monotonic() + 60
@@ -582,6 +585,24 @@ def fluidsynth():
         Synthesizer("fluidr3").close()
     except ValueError as error:
         pytest.skip(str(error))
+
+
+def test_a_song_whose_channels_cancel_each_other_is_said_so(stylestream, tone, tiny_style):
+    y = 0.1 * tone(2.0, channels=1)
+    audio.save("a.wav", np.concatenate([y, -y]), 44100)
+    code, _, err = stylestream("transfer", "a.wav", "-s", tiny_style)
+    assert code == 0
+    assert "left and right cancel each other" in err
+
+
+@pytest.mark.usefixtures("fluidsynth")
+def test_midi_is_rendered_as_opus_which_has_another_rate(stylestream):
+    Path("a.mid").write_bytes(MIDI)
+    code, out, err = stylestream("render", "a.mid", "-o", "a.opus")
+    assert (code, out, err) == (0, "a.opus\n", "")
+    found = soundfile.info("a.opus")
+    assert (found.samplerate, found.channels) == (48000, 2)
+    assert 31 < found.duration < 36
 
 
 @pytest.mark.usefixtures("fluidsynth")
