@@ -299,7 +299,8 @@ def write_sound(path: Path, y: Array, *, comment: str = "") -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     quieter = min(1.0, 0.99 / max(float(np.abs(y).max(initial=0.0)), 1e-9))
     with whole_file(path) as temporary, soundfile.SoundFile(temporary, "w", SAMPLE_RATE, len(y), "PCM_24", format="FLAC") as file:
-        file.comment = comment
+        if comment:
+            file.comment = comment
         file.write((y * quieter).T)
 
 

@@ -359,7 +359,7 @@ def test_of_two_songs_the_one_that_was_chosen_last_counts(visit, tmp_path, tone)
     page, held = visit(), []
     for name, seconds in (("first.wav", 2.0), ("second.wav", 3.0)):
         soundfile.write(tmp_path / name, tone(seconds).T, 44100)
-    page.route("**/songs?name=first.wav", held.append)  # it never gets through
+    page.route("**/songs?name=first.wav", lambda route: held.append(route))  # it never gets through
     page.set_input_files("#file", tmp_path / "first.wav")
     expect(page.locator("#sending")).to_be_visible()
     page.set_input_files("#file", tmp_path / "second.wav")
