@@ -637,7 +637,7 @@ def _write_part(folder: Path, make: Callable[[PieceRenderer, Part], dict[str, An
         whole, heard = midi.duration_seconds(score) * (part.window[1] - part.window[0]), melody_fingerprint(score)
     elif "frames" in arrays:
         landmarks = sound_fingerprint(np.rint(arrays["frames"][0] * (90 / LEVELS)).astype(np.uint8))
-    kept = {"fingerprint": np.array(heard, dtype=np.int64), "landmarks": np.array(landmarks, dtype=np.int64)}
+    kept: dict[str, Any] = {"fingerprint": np.array(heard, dtype=np.int64), "landmarks": np.array(landmarks, dtype=np.int64)}
     with whole_file(folder / part.name) as temporary, temporary.open("wb") as file:
         np.savez(file, **arrays, whole_seconds=whole, **kept)
 

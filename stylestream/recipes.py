@@ -307,7 +307,7 @@ def csv_rows(table: Path, check: Callable[[Sequence[str]], None] = lambda column
             rows = csv.DictReader(lines, restval="")
             check(rows.fieldnames or ())
             for row in rows:
-                row.pop(None, None)  # type: ignore[call-overload]  # where DictReader keeps what has no heading
+                row.pop(None, None)  # where DictReader keeps what has no heading
                 yield rows.line_num, row
     except (csv.Error, UnicodeDecodeError) as error:
         raise ValueError(f"{table}: not a CSV in UTF-8 ({error}); save it again as one") from None

@@ -851,7 +851,7 @@ def run(settings: Settings, *, ready: Callable[[str], None] = lambda address: No
         ready(f"http://{f'[{host}]' if ':' in host else host}:{port}")
 
     threading.Thread(target=app.state.desk.styles.sample_all, daemon=True).start()
-    server.startup, server.handle_exit = startup, handle_exit  # type: ignore[method-assign]
+    server.startup, server.handle_exit = startup, handle_exit  # type: ignore[method-assign, assignment]
     try:
         server.run([bound])
     finally:

@@ -200,7 +200,8 @@ def packed_plain(options: argparse.Namespace) -> tuple[dict[str, torch.Tensor], 
 def pack_plain(options: argparse.Namespace, steps_before: int) -> None:
     """Files of the plain autoencoder for evaluation, one for each style."""
     options.baselines.mkdir(parents=True, exist_ok=True)
-    last, trained = json.loads((options.work / "plain" / "history.json").read_text())[-1], load_file(options.work / "plain" / "best.safetensors")
+    folder = options.work / "plain"
+    last, trained = json.loads((folder / "history.json").read_text())[-1], load_file(folder / "best.safetensors")
     for index, style in enumerate(options.styles):
         about, heard = card(options, style, last["seconds"], steps_before + int(last["step"]))
         about = replace(
