@@ -42,7 +42,6 @@ from stylestream.baselines import levelled
 from stylestream.cli import read_config
 from stylestream.features import FeatureConfig
 from stylestream.files import whole_file
-from stylestream.passages import 
 from stylestream.sound import read_sound, write_sound
 from stylestream.style import Card, find_style, save_style
 
