@@ -357,7 +357,8 @@ def _too_many_channels(song: Path, suffix: str) -> bool:
     from stylestream import audio
 
     with contextlib.suppress(ValueError, OSError):  # said when it is its turn
-        return audio.output_suffix(audio.info(song)) == ".wav" and audio.info(song).channels > 2
+        found = audio.info(song)
+        return found.channels > 2 and audio.output_suffix(found) == ".wav"
     return False
 
 
