@@ -185,7 +185,8 @@ def _markdown_line(cells: Sequence[str]) -> str:
 
 def markdown_summary(reports: Sequence[Report]) -> str:
     """One table for several styles: a line a style, log-mel L1 of every row, and the part of the way. Recordings are in no such table."""
-    names = [*dict.fromkeys(row for r in reports for row in r["rows"] if row not in (r["style"], *OF_THE_TRUTH)), "style", "ceiling"]
+    fullest = sorted(reports, key=lambda report: -len(report["rows"]))  # whose order of rows has a place for all
+    names = [*dict.fromkeys(row for r in fullest for row in r["rows"] if row not in (r["style"], *OF_THE_TRUTH)), "style", "ceiling"]
     lines = [_summary_line(report, names) for report in reports if report["way"]]
     if not lines:
         return ""
@@ -284,8 +285,9 @@ def changes(report: Report) -> list[str]:
 
 
 def signed(change: Mapping[str, Any]) -> str:
-    """A difference with its interval."""
-    return f"{change['mean']:+.3f} [{change['low']:+.3f}, {change['high']:+.3f}]"
+    """A difference with its interval, where it has one."""
+    span = f" [{change['low']:+.3f}, {change['high']:+.3f}]" if change["low"] is not None else ""
+    return f"{change['mean']:+.3f}{span}"
 
 
 def troubles(report: Report) -> list[str]:

@@ -252,3 +252,13 @@ def test_the_best_the_median_and_the_worst_are_shown() -> None:
     assert [(title.split()[0], piece["path"]) for title, piece in report.cases(made)] == [("best", "0"), ("median", "2"), ("worst", "4")]
     made["pieces"] = made["pieces"][:2]
     assert [piece["path"] for _, piece in report.cases(made)] == ["0", "1"]
+
+
+def test_two_reports_of_one_song_are_compared_without_a_verdict(tmp_path: Path) -> None:
+    made = report_of(cells(**GOOD))
+    made["pieces"] = [piece | {"group": "one tune"} for piece in made["pieces"]]
+    changed = report.compare(made, {"rock": made})
+    assert {cell["verdict"] for cell in changed["metrics"].values()} == {"too few songs"}
+    both = made | {"compared": changed}
+    assert "5 different songs at least tell a change from noise" in "\n".join(report.changes(both))
+    assert "too few songs" in report.write([both], tmp_path).read_text()
