@@ -93,7 +93,7 @@ MADE_BY = {  # row: the modules whose code decides what it is
         "vocoder",
         "width",
     ),
-    "baseline": ("audio", "baselines", "features", "meters", "vocoder"),
+    "baseline": ("audio", "baselines", "features", "meters", "sound", "vocoder"),
     "scores": ("audio", "curves", "meters", "metrics", "sound", "timbre"),
 }
 COLUMNS = {  # metric: heading

@@ -798,7 +798,7 @@ def transfer_file(
     warnings = file.warnings + out.warnings
     if width and song.channels != 2:
         warnings.append(f"width does nothing: the song has {song.channels} channel{'s' * (song.channels > 1)}, not two")
-    if song.loudness_lufs - song.mid_lufs > CANCELLED_DB:
+    if song.channels == 2 and song.loudness_lufs - song.mid_lufs > CANCELLED_DB:
         warnings.append("left and right cancel each other, and the style hears their sum; turn the polarity of one of them")
     return Transferred(Path(out_path), seconds, loudness_lufs + gain_db, true_peak_db + gain_db, song.beats, warnings)
 
