@@ -60,9 +60,10 @@ def band_flux(y: Array) -> dict[str, Array]:
 
 
 def flux_correlation(truth: dict[str, Array], made: dict[str, Array]) -> dict[str, float]:
-    """Correlation of the band fluxes."""
+    """Correlation of the band fluxes, and their mean."""
     with np.errstate(invalid="ignore"):
-        return {f"flux_{name}": float(np.corrcoef(truth[name][: len(made[name])], made[name][: len(truth[name])])[0, 1]) for name in BANDS}
+        found = {f"flux_{name}": float(np.corrcoef(truth[name][: len(made[name])], made[name][: len(truth[name])])[0, 1]) for name in BANDS}
+    return found | {"flux_mean": float(np.mean([*found.values()]))}
 
 
 def bars_played(hits: drums.Hits, bars: Sequence[drums.Bar]) -> tuple[list[Array], list[int]]:
@@ -160,7 +161,7 @@ def report(name: str, rows: Sequence[dict[str, float]], own: dict[str, Array]) -
     lines.append(f"| F1 of the beats found in the truth, against those found in the song | {interval(all_of('beat F1 truth'))} |")
     lines.append(f"| drums against the rest, LU | {interval(all_of('level'), digits=1)}; median {np.median(all_of('level')):.1f} |")
     lines.append(f"| the same in the truth | {interval(all_of('truth level'), digits=1)}; median {np.median(all_of('truth level')):.1f} |")
-    lines += ["", "| band flux against the truth's drums | low | mid | high |", "|---|---:|---:|---:|"]
+    lines += ["", "| band flux against the truth's drums | low | mid | high | mean |", "|---|---:|---:|---:|---:|"]
     for row, what in (
         ("copy", "copy the song"),
         ("without", "the style without drums"),
@@ -168,7 +169,9 @@ def report(name: str, rows: Sequence[dict[str, float]], own: dict[str, Array]) -
         ("told", "the same, told the score's beats"),
         ("truth", "truth"),
     ):
-        lines.append(f"| {what} | " + " | ".join(interval(all_of(f"{row} flux_{band}")) for band in BANDS) + " |")
+        lines.append(f"| {what} | " + " | ".join(interval(all_of(f"{row} flux_{band}")) for band in (*BANDS, "mean")) + " |")
+    gains = [interval([row[f"with flux_{band}"] - row[f"copy flux_{band}"] for row in rows]) for band in (*BANDS, "mean")]
+    lines.append("| the style with drums, more than copy | " + " | ".join(gains) + " |")
     lines += ["", f"| pattern | result | the style's songs, {SPREAD[0]} to {SPREAD[1]} % | results inside |", "|---|---:|---:|---:|"]
     for key, values in own.items():
         low, high = np.percentile(values, SPREAD)

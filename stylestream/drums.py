@@ -3,7 +3,8 @@
 A canvas that is asked to invent drums paints haze. So they are not painted: a style carries a small library, *grooves* (the commonest bars
 of one of its songs each) and *sounds* (one hit each, as samples), and a song brings its beats, its onsets and its loudness. For a song the
 groove is chosen whose hits fall where the song's own onsets do; for each bar the bar of that groove that fits best; and every hit is placed
-between the beats that the song really has, as loud as the song is there. Nothing is played where the song is silent, or has no clear beat.
+between the beats that the song really has, together with a note where one is near, as loud as the song is there. Nothing is played where
+the song is silent, or has no clear beat.
 
 Which hits there are is decided for the whole song at once, from the seed and what `rhythm.BeatTracker` heard; playing them is adding
 samples. So chunks are the whole, exactly.
@@ -38,7 +39,8 @@ SLOW_BEAT_SECONDS = 0.92  # below 65 beats a minute a drummer counts in halves
 REPEAT_SECONDS = 0.07  # one drum is not hit again sooner
 CHOKED, CHOKING = (46,), (42, 44, 46)  # an open hi-hat sounds until the hat is touched again
 CHOKE_SECONDS = 0.01
-EARLY_SECONDS = 0.010  # a beat is found where a note is heard, this much after it is struck (median over scores); a drummer strikes with it
+EARLY_SECONDS = 0.014  # a note is heard this much after it is struck (chosen by flux on validation songs); a drummer strikes with it
+TOGETHER_SECONDS = 0.045  # a hit this near to a note of the song falls together with it: nobody plays on the grid
 SILENCE_DB = 35.0  # under the song's loudness a passage counts as silent
 SOFTER_DB, LOUDER_DB = -15.0, 4.0  # how far dynamics go
 COMPRESSION = 0.7  # of the song's dynamics: a soft drummer is still heard
@@ -401,9 +403,9 @@ def _placed(hits: Numbers, bar: Bar) -> Seconds:
 
 def _finished(layer: DrumLayer, pulse: Pulse, rows: Seconds, gain_db: float) -> Hits:
     """Rows (seconds, note, velocity) → hits: in order, none in silence, none twice, each with its sound and its loudness."""
-    rows = rows - np.array([EARLY_SECONDS, 0, 0])
+    rows = np.column_stack([_together(rows[:, 0], pulse.onset_seconds) - EARLY_SECONDS, rows[:, 1:]])
     rows = rows[np.isin(rows[:, 1], list(layer.velocities)) & (rows[:, 0] >= 0)]
-    rows = rows[np.lexsort((rows[:, 1], rows[:, 0]))]
+    rows = rows[np.lexsort((-rows[:, 2], rows[:, 1], rows[:, 0]))]  # of two that fall together the louder is played
     rows = rows[~pulse.silent_at(rows[:, 0], SILENCE_DB)]
     rows = rows[_apart(rows)]
     if not len(rows):
@@ -413,6 +415,16 @@ def _finished(layer: DrumLayer, pulse: Pulse, rows: Seconds, gain_db: float) -> 
     sounds, gains = np.array([c[0] for c in chosen]), np.array([c[1] for c in chosen])
     notes = rows[:, 1].astype(np.int64)
     return Hits(rows[:, 0], notes, sounds, gains * 10 ** ((dynamics + gain_db) / 20), _stops(rows[:, 0], notes))
+
+
+def _together(seconds: Seconds, onset_seconds: Seconds) -> Seconds:
+    """Each time, or the nearest onset if that is near."""
+    if not len(onset_seconds):
+        return seconds
+    after = np.clip(np.searchsorted(onset_seconds, seconds), 0, len(onset_seconds) - 1)
+    before = np.maximum(after - 1, 0)
+    nearest = np.where(seconds - onset_seconds[before] < onset_seconds[after] - seconds, onset_seconds[before], onset_seconds[after])
+    return np.where(np.abs(nearest - seconds) < TOGETHER_SECONDS, nearest, seconds)
 
 
 def _apart(rows: Seconds) -> NDArray[np.bool_]:

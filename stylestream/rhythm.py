@@ -39,6 +39,7 @@ TIGHTNESS = 100.0  # Ellis's alpha: how dear an uneven beat is
 LONGEST_BEAT_SECONDS = 2.5  # two beats further apart than this are not neighbours: silence lies between them
 DYNAMICS_SECONDS = 1.0  # over which loudness is followed: about two beats
 SILENT_SECONDS = 0.5  # a rest shorter than this is no silence
+STANDING_OUT, NEAR_SECONDS = 0.2, 4.0  # an onset rises by so much of the highest around it
 TOP_ROWS = 22  # above 11 kHz, where a cymbal is and hardly anything else
 CYMBALS_DB = (-45.0, -41.0)  # what is short there against all: below there are none, above there are
 MIN_CONFIDENCE = 0.12  # noise, held chords and rubato without a pulse read 0.02 to 0.08
@@ -114,6 +115,17 @@ class Pulse:
         power = 10.0 ** (self.level_db / 10)
         loud = power > 1e-4 * power.max(initial=1e-12)
         return float(10 * np.log10(power[loud].mean())) if loud.any() else -90.0
+
+    @cached_property
+    def onset_seconds(self) -> Seconds:
+        """Where something starts: the tops of the onset curve that stand out of it, between frames."""
+        from scipy.signal import find_peaks
+
+        curve = gaussian_filter1d(self.onset.astype(np.float64), 1)
+        around = int(NEAR_SECONDS * self.frames_per_second) | 1
+        tops, found = find_peaks(curve, prominence=1e-6, wlen=max(around, 3))
+        tops = tops[found["prominences"] > STANDING_OUT * maximum_filter1d(curve, around)[tops]]
+        return (_snap(tops, curve) + LATE_FRAMES) / self.frames_per_second
 
     @cached_property
     def _around_db(self) -> Array:
