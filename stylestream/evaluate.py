@@ -36,7 +36,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from stylestream import __version__, baselines, bootstrap, curves, metrics, recipes, timbre
+from stylestream import __version__, baselines, bootstrap, corpus, curves, metrics, recipes, timbre
 from stylestream.drums import USUAL_DRUMS
 from stylestream.passages import (
     QUICK,
@@ -127,6 +127,8 @@ COLUMNS = {  # metric: heading
     "judge_auc": "judge AUC",
 }
 OF_SETS = ("kernel_distance", "frechet_distance", "judge_auc")  # of all passages together
+LEAST = {"kernel_distance": -math.inf, "frechet_distance": 0.0, "judge_auc": 0.0}  # an unbiased kernel distance may be below 0
+MOST = {"kernel_distance": math.inf, "frechet_distance": math.inf, "judge_auc": 1.0}
 
 
 ROWS = (
@@ -717,7 +719,8 @@ def _check(plans: Sequence[Plan], protocol: Protocol) -> None:
 def _report(plan: Plan, done: Mapping[Task, dict[str, Any] | ValueError], protocol: Protocol, cache: Path) -> dict[str, Any]:
     results = {task.excerpt.piece.path: done[task] for task in plan.tasks}
     failures = {path: str(result) for path, result in results.items() if isinstance(result, ValueError)}
-    scored = [result for _, result in sorted(results.items()) if not isinstance(result, ValueError)]
+    groups = _same_music(plan.tasks)
+    scored = [r | {"group": groups[r["id"]]} for _, r in sorted(results.items()) if not isinstance(r, ValueError)]
     if not scored:
         raise ValueError("no piece could be scored: " + "; ".join(f"{path}: {reason}" for path, reason in list(failures.items())[:3]))
     head = {"style": plan.contenders.name, "recipe": plan.recipe, "kind": plan.kind, "protocol": asdict(protocol), "made_with": made_with()}
@@ -725,6 +728,11 @@ def _report(plan: Plan, done: Mapping[Task, dict[str, Any] | ValueError], protoc
     report = head | summarise(scored, plan.contenders.name, protocol) | rest
     spent = baselines.costs(cache)  # what is kept was paid for once
     return report | {"cost": report["cost"] | {row: spent[row][1] for row in COSTLY if row in spent and row in report["rows"]}}
+
+
+def _same_music(tasks: Sequence[Task]) -> dict[str, str]:
+    """Group of every piece, by its id: one melody in two keys is one, whatever its files are called."""
+    return corpus.same_music([corpus.Song(task.excerpt.piece, task.excerpt.id, task.excerpt.content) for task in tasks], {})
 
 
 def _missing(plan: Plan, scored: Sequence[Mapping[str, Any]]) -> list[str]:
@@ -743,7 +751,7 @@ def summarise(scored: Sequence[Mapping[str, Any]], name: str, protocol: Protocol
         there = [piece for piece in scored if key in piece]
         report[key] = table(there, key, best=best) if there else None
     report["claims"] = claims(report, name) if {"equalise", "ceiling"} <= set(report["rows"]) else []
-    report["errors"] = _averaged([piece["errors"] for piece in scored], scored, protocol)
+    report["errors"] = _averaged([piece["errors"] for piece in scored], scored, protocol, absent=True)
     swept = [piece for piece in scored if "curves" in piece]
     report["curves"] = _averaged([piece["curves"] for piece in swept], swept, protocol) if swept else None
     report["cost"] = {row: _mean([piece["cost"][row] for piece in scored if row in piece["cost"]]) for row in scored[0]["cost"]}
@@ -760,7 +768,7 @@ def _of_all(scored: Sequence[Mapping[str, Any]], judged: Sequence[str]) -> dict[
     for row in scored[0]["sets"]:
         asked = OF_SETS if row in judged else OF_SETS[:2]
         asks = {metric: functools.partial(_asked_of_all, scored, row, metric) for metric in asked}
-        found[row] = {metric: bootstrap.jackknife(ask, groups) for metric, ask in asks.items()}
+        found[row] = {metric: bootstrap.jackknife(ask, groups, least=LEAST[metric], most=MOST[metric]) for metric, ask in asks.items()}
     return found
 
 
@@ -775,12 +783,14 @@ def _asked_of_all(scored: Sequence[Mapping[str, Any]], row: str, metric: str, pi
         return ask(np.concatenate(truths), np.concatenate(results))
 
 
-def _averaged(parts: Sequence[Mapping[str, Any]], pieces: Sequence[Mapping[str, Any]], protocol: Protocol) -> dict[str, Any]:
-    """Trees of scores → cells. What a piece has none of (an octave it does not play) is left out, and ``n`` says so."""
+def _averaged(
+    parts: Sequence[Mapping[str, Any]], pieces: Sequence[Mapping[str, Any]], protocol: Protocol, *, absent: bool = False
+) -> dict[str, Any]:
+    """Trees of scores → cells. If something may be absent of a piece (an octave it does not play), that is left out, and ``n`` says so."""
     groups = [piece["group"] for piece in pieces]
 
     def summary(values: Array) -> bootstrap.Cell:
-        there = np.flatnonzero(np.isfinite(values))
+        there = np.flatnonzero(np.isfinite(values)) if absent else np.arange(len(values))
         if not there.size:
             return {"mean": None, "low": None, "high": None, "n": 0}
         return bootstrap.interval(values[there], bootstrap.resample([groups[i] for i in there], 400, seed=protocol.seed))

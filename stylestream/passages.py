@@ -119,11 +119,11 @@ def excerpts(
         If no piece can be used.
     """
     listed = [sources] if isinstance(sources, (str, Path)) else list(sources)
-    count, chosen, refused = 0, list[Excerpt](), dict[str, str]()
-    while len(chosen) < protocol.pieces and len(chosen) + len(refused) >= count:  # as many were refused as there were: there may be more
+    count, named, chosen, refused = 0, list[Candidate](), list[Excerpt](), dict[str, str]()
+    while len(chosen) < protocol.pieces and len(named) >= count:  # many were refused or the same, and there may be more
         count = 4 * max(count, protocol.pieces)
-        songs = candidates(listed, style, count, kind=kind, split=split)
-        chosen, refused = _usable(songs, style, protocol, known or {})
+        named = candidates(listed, style, count, kind=kind, split=split)
+        chosen, refused = _usable(_each_once(named), style, protocol, known or {})
     if not chosen:
         raise ValueError(_none_left(style, listed, refused))
     return chosen, refused
@@ -154,11 +154,16 @@ def _none_left(style: str, sources: Sequence[str | Path], refused: Mapping[str, 
 
 def candidates(
     sources: Sequence[str | Path], style: str, count: int, *, kind: str = "reduction", split: recipes.Split = "test"
-) -> Iterator[Candidate]:
-    """Songs of the sources in the order of a hash, each once; of each source ``count`` at most. Recordings are not opened yet."""
+) -> list[Candidate]:
+    """Songs of the sources in the order of a hash, of each source ``count`` at most; twice what lies there twice. Recordings are not opened
+    yet."""
     named = [candidate for source in sources for candidate in _named(Path(source), style, count, kind, split)]
     if len(sources) > 1:
         named.sort(key=lambda candidate: recipes.text_hash(candidate.piece.path))
+    return named
+
+
+def _each_once(named: Iterable[Candidate]) -> Iterator[Candidate]:
     seen: set[str] = set()
     for candidate in named:
         if candidate.id not in seen:
@@ -198,8 +203,13 @@ def _collected(root: Path, style: str, count: int, split: recipes.Split) -> list
     """Pieces of a collection's split."""
     chosen = recipes.select(recipes.pieces(root, style), count, split=split)
     contents = {piece.path: content for piece, content in recipes.read_pieces(root, chosen)}
-    there = [piece for piece in chosen if piece.path in contents]
-    return [Candidate(piece, contents[piece.path], recipes.song_id(contents[piece.path])) for piece in there]
+    return [_in_archive(piece, contents.get(piece.path)) for piece in chosen]
+
+
+def _in_archive(piece: Piece, content: bytes | None) -> Candidate:
+    if content is None:
+        return Candidate(piece, b"", piece.path, problem="it is not in the archive")
+    return Candidate(piece, content, recipes.song_id(content))
 
 
 def _found(source: Path, count: int, suffixes: Sequence[str]) -> list[Candidate]:

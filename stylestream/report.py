@@ -15,6 +15,7 @@ import json
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import NoneType
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -86,12 +87,36 @@ def load_reports(path: str | Path) -> dict[str, dict[str, Any]]:
         raise ValueError(f"{path}: too large for a report")
     try:
         value = json.loads(path.read_text(encoding="utf-8"))
-        reports = value["styles"] if "styles" in value else {value["style"]: value}
-        for report in reports.values():
-            _ = report["style"], report["rows"], report["pieces"]
+        reports: dict[str, dict[str, Any]] = dict(value["styles"]) if "styles" in value else {value["style"]: value}
+        if not reports or not all(_is_report(report) for report in reports.values()):
+            raise ValueError("something is not as it is written")
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
         raise ValueError(f"{path}: not a report; `stylestream evaluate` writes them as report.json") from None
     return reports
+
+
+def _is_report(report: Mapping[str, Any]) -> bool:
+    """Whether what a comparison reads is there, and of the right kind."""
+    style, pieces = report["style"], report["pieces"]
+    kinds = {"id": str, "group": str, "start_seconds": (int, float), "seconds": (int, float), "rows": dict}
+    if not isinstance(report["rows"], dict) or not isinstance(report["protocol"], dict) or not isinstance(pieces, list) or not pieces:
+        return False
+    named = all(isinstance(report[key], str) for key in ("style", "recipe", "kind"))
+    whole = all(isinstance(piece[key], kind) for piece in pieces for key, kind in kinds.items())
+    return named and whole and all(isinstance(score, (int, float, NoneType)) for piece in pieces for score in piece["rows"][style].values())
+
+
+def other_of(name: str, others: Mapping[str, Report]) -> Report:
+    """The report that a style is compared with: of the same style, or the only one there is.
+
+    Raises
+    ------
+    ValueError
+        If there are several, of other styles.
+    """
+    if name not in others and len(others) > 1:
+        raise ValueError(f"--compare: no style {name!r} there, but {', '.join(others)}")
+    return others.get(name) or next(iter(others.values()))
 
 
 def compare(report: Report, others: Mapping[str, Report]) -> dict[str, Any]:
@@ -100,21 +125,40 @@ def compare(report: Report, others: Mapping[str, Report]) -> dict[str, Any]:
     Raises
     ------
     ValueError
-        If the other has no such style, or no passage in common.
+        If the other has no such style, no passage in common, or its truths or songs are others.
     """
     name = report["style"]
-    if name not in others and len(others) > 1:
-        raise ValueError(f"--compare: no style {name!r} there, but {', '.join(others)}")
-    other = others.get(name) or next(iter(others.values()))
+    other = other_of(name, others)
+    for what, (ours, theirs) in _settings(report, other).items():
+        if ours != theirs:
+            raise ValueError(f"--compare: {what} is {theirs} there, {ours} here; evaluate both in the same way")
     cells = bootstrap.difference(report["pieces"], other["pieces"], (name, other["style"]))
-    metrics = {metric: cell | {"verdict": _verdict(metric, cell, report, name)} for metric, cell in cells.items()}
+    metrics = {metric: cell | {"verdict": _verdict(metric, cell)} for metric, cell in cells.items()}
     return {"style": other["style"], "made_with": other.get("made_with", {}), "metrics": metrics}
 
 
-def _verdict(metric: str, cell: Mapping[str, Any], report: Report, name: str) -> str:
+def compared(report: Report, others: Mapping[str, Report]) -> dict[str, Any]:
+    """The report with ``compared``, or with ``not_compared``, the reason: what was measured is worth keeping in any case."""
+    try:
+        return {**report, "compared": compare(report, others)}
+    except ValueError as error:
+        return {**report, "not_compared": str(error)}
+
+
+def _settings(one: Report, other: Report) -> dict[str, tuple[Any, Any]]:
+    """What must be the same, that two reports can be compared."""
+    kinds = {"the kind": (one["kind"], other["kind"])}
+    if one["kind"] == "recordings":  # nothing is played
+        return kinds
+    names = {"song_soundfont": "the SoundFont of the songs", "truth_soundfont": "the SoundFont of the truths"}
+    played = {what: (one["protocol"].get(key), other["protocol"].get(key)) for key, what in names.items()}
+    return kinds | {"the recipe": (one["recipe"], other["recipe"])} | played
+
+
+def _verdict(metric: str, cell: Mapping[str, Any]) -> str:
     if not cell["changed"]:
         return "too few songs" if cell["changed"] is None else "within noise"
-    now = report["rows"][name][metric]["mean"]
+    now = cell["ours"]
     if metric in LESS_IS_BETTER:
         return "better" if cell["mean"] < 0 else "worse"
     if metric in MORE_IS_BETTER:
@@ -292,9 +336,10 @@ def signed(change: Mapping[str, Any]) -> str:
 
 def troubles(report: Report) -> list[str]:
     """What a reader must know before believing the tables."""
+    apart = [f"not compared: {report['not_compared']}"] if "not_compared" in report else []
     missing = [f"row {row}: {WHY_MISSING.get(row, 'not trained for this style')}" for row in report["missing"]]
     heard = [f"passed over: {path}: {reason}" for path, reason in report["refused"].items() if "was trained on" in reason]
-    return [*missing, *heard, *(f"not scored: {path}: {reason}" for path, reason in report["failures"].items())]
+    return [*apart, *missing, *heard, *(f"not scored: {path}: {reason}" for path, reason in report["failures"].items())]
 
 
 # --- page --------------------------------------------------------------------------------------------------------------------------

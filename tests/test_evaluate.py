@@ -43,6 +43,36 @@ def test_baselines_are_found_where_they_are_said_to_lie(tmp_path: Path, tiny_sty
         Contenders.find(style, tmp_path / "nowhere")
 
 
+# --- many pieces → one report
+
+
+def test_a_curve_that_breaks_on_one_piece_is_said_and_not_averaged_away() -> None:
+    pieces = [{"group": name} for name in "abc"]
+    parts = [{"flux": value} for value in (float("nan"), 2.0, 4.0)]
+    assert evaluate._averaged(parts, pieces, SHORT)["flux"] == {"mean": None, "low": None, "high": None, "n": 3, "nan": 1}
+    assert evaluate._averaged(parts, pieces, SHORT, absent=True)["flux"]["mean"] == 3.0  # an octave that one does not play
+
+
+def test_one_melody_in_two_keys_is_one_piece_whatever_its_files_are_called(tmp_path: Path, scores: Path) -> None:
+    import symusic
+
+    folder = tmp_path / "songs"
+    folder.mkdir()
+    for number, notes in enumerate((np.arange(60) * 7 % 12, np.arange(60) * 5 % 11)):
+        for key in (0, 3):
+            score: Any = symusic.Score(480)
+            track: Any = symusic.Track("tune", 0, False)
+            for i, pitch in enumerate(notes):
+                track.notes.append(symusic.Note(240 * i, 220, 55 + key + int(pitch), 90))
+            score.tracks.append(track)
+            (folder / f"{'xyzw'[2 * number + key // 3]}.mid").write_bytes(score.dumps_midi())
+    chosen, _ = evaluate.excerpts(folder, "rock", replace(SHORT, pieces=4))
+    contenders = Contenders("tiny", tmp_path / "tiny.safetensors", None, None, None)
+    groups = evaluate._same_music([Task(contenders, "rock", excerpt) for excerpt in chosen])
+    by_name = {excerpt.piece.path: groups[excerpt.id] for excerpt in chosen}
+    assert by_name["x.mid"] == by_name["y.mid"] != by_name["z.mid"] == by_name["w.mid"]
+
+
 # --- the whole, on songs made here
 
 

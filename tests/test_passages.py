@@ -125,6 +125,16 @@ def test_among_many_songs_that_were_trained_on_the_few_others_are_found(tmp_path
     assert len(refused) == 12
 
 
+def test_the_same_song_twice_does_not_end_the_search(tmp_path: Path) -> None:
+    for seed in range(14):
+        write_tune(tmp_path / f"{seed}.mid", seed)
+    order = sorted(tmp_path.glob("*.mid"), key=lambda path: recipes.text_hash(path.name))
+    shutil.copy(order[0], order[1])
+    heard = {recipes.song_id(path.read_bytes()): () for path in order[:8]}  # the first look is at eight
+    chosen, _ = passages.excerpts(tmp_path, "rock", SHORT, known=heard)
+    assert [excerpt.piece.path for excerpt in chosen] == [path.name for path in order[8:10]]
+
+
 def test_a_melody_that_was_trained_on_is_known_again_in_another_key_and_tempo(tmp_path: Path) -> None:
     (tmp_path / "heard").mkdir()
     (tmp_path / "songs").mkdir()

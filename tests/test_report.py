@@ -40,6 +40,7 @@ def report_of(ours: dict[str, Any], *, reached: float = 0.5, ripple_db: float = 
     ways = {row: {"mean": reached, "low": reached, "high": reached, "n": 5} for row in rows}
     made: dict[str, Any] = {
         "style": "rock",
+        "recipe": "rock",
         "rows": rows,
         "way": ways,
         "kind": "reduction",
@@ -143,7 +144,8 @@ def test_a_report_comes_back_from_its_file_and_others_are_refused(tmp_path: Path
     made = report_of(cells(**GOOD))
     report.write([made], tmp_path, command="stylestream evaluate x")
     assert report.load_reports(tmp_path / "report.json") == {"rock": {"command": "stylestream evaluate x", **made}}
-    (tmp_path / "two.json").write_text(json.dumps(report.as_json([made, made | {"style": "jazz"}])))
+    jazz = [one | {"rows": one["rows"] | {"jazz": one["rows"]["rock"]}} for one in made["pieces"]]
+    (tmp_path / "two.json").write_text(json.dumps(report.as_json([made, made | {"style": "jazz", "pieces": jazz}])))
     assert set(report.load_reports(tmp_path / "two.json")) == {"rock", "jazz"}
     for text in ("", "[]", "{}", '{"style": "rock"}', '{"styles": 3}', "nonsense"):
         (tmp_path / "bad.json").write_text(text)
@@ -181,6 +183,41 @@ def test_another_report_must_have_the_style_and_the_passages() -> None:
         report.compare(made, {"a": made, "b": made})
     with pytest.raises(ValueError, match="no passage in common"):
         report.compare(made, {"rock": made | {"pieces": [one | {"seconds": 9.0} for one in made["pieces"]]}})
+
+
+@pytest.mark.parametrize(
+    ("there", "what"),
+    [
+        ({"recipe": "strings"}, "the recipe is strings there, rock here"),
+        ({"kind": "recordings"}, "the kind is recordings there, reduction here"),
+        ({"protocol": {"truth_soundfont": "musescore"}}, "the SoundFont of the truths is musescore there, fluidr3 here"),
+    ],
+)
+def test_other_truths_are_not_compared_and_what_was_measured_stays(there: dict[str, Any], what: str, tmp_path: Path) -> None:
+    made = report_of(cells(**GOOD)) | {"protocol": {"truth_soundfont": "fluidr3"}}
+    both = report.compared(made, {"rock": made | there})
+    assert "compared" not in both
+    assert both["rows"] == made["rows"]
+    assert f"not compared: --compare: {what}; evaluate both in the same way" in report.troubles(both)
+    assert what in report.write([both], tmp_path).read_text()
+
+
+def test_the_verdict_is_of_the_passages_that_both_have() -> None:
+    before, after = (report_of(cells(**(GOOD | {"modulation_2_5": value}))) for value in (0.0, 1.0))
+    far = [piece(str(i), {"rock": {"modulation_2_5": -9.0}}) for i in range(5, 9)]
+    after = after | {"pieces": [*after["pieces"], *far]}
+    assert report.compare(after, {"rock": before})["metrics"]["modulation_2_5"]["verdict"] == "worse"
+
+
+@pytest.mark.parametrize(
+    "spoilt",
+    [{"pieces": 3}, {"pieces": [{}]}, {"pieces": []}, {"rows": []}, {"recipe": None}, {"protocol": None}, {"style": "other"}],
+)
+def test_half_a_report_is_no_report(spoilt: dict[str, Any], tmp_path: Path) -> None:
+    for value in (report_of(cells(**GOOD)) | spoilt, {"styles": {"rock": report_of(cells(**GOOD)) | spoilt}}, {"styles": {}}):
+        (tmp_path / "report.json").write_text(json.dumps(value))
+        with pytest.raises(ValueError, match="not a report"):
+            report.load_reports(tmp_path)
 
 
 # --- the page
