@@ -58,6 +58,20 @@ def test_the_judge_is_never_asked_about_a_song_of_a_group_it_heard(truths: list[
     assert metrics.patches_auc(pieces, marked, groups=by_piece) < 0.75
 
 
+def test_the_judge_s_auc_is_scikit_learn_s() -> None:
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.model_selection import GroupKFold, cross_val_score
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import StandardScaler
+
+    truths, results = [cloud(8, seed=i) for i in range(6)], [cloud(8, shift=0.5, seed=10 + i) for i in range(6)]
+    groups = np.repeat([str(i % 6) for i in range(12)], 8)
+    judge = make_pipeline(StandardScaler(), LogisticRegression(C=0.03, max_iter=2000))
+    X, false = np.concatenate([*truths, *results]), np.repeat([0, 1], 48)
+    folds = cross_val_score(judge, X, false, groups=groups, cv=GroupKFold(5), scoring="roc_auc")
+    assert metrics.patches_auc(truths, results, groups=[str(i) for i in range(6)]) == pytest.approx(folds.mean(), abs=1e-6)
+
+
 def test_one_song_is_too_few_for_a_judge(truths: list[Sound]) -> None:
     with pytest.warns(UserWarning, match="two songs at least; it is NaN"):
         assert math.isnan(metrics.judge_auc(truths[:1], truths[:1]))

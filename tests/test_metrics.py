@@ -151,6 +151,16 @@ def test_chroma_forgives_octaves_and_hears_semitones() -> None:
     assert metrics.chroma_cosine(c4, c_sharp) < 0.35
 
 
+def test_the_chroma_cosine_is_scikit_learn_s(song: tuple[metrics.Sound, np.ndarray]) -> None:
+    from sklearn.metrics.pairwise import paired_cosine_distances
+
+    other = metrics.prepare(melody([60, 65, 67, 71, 71, 66, 65, 62])[0])
+    there = song[0].sounding
+    expected = 1 - paired_cosine_distances(song[0].chroma[:, there].T, other.chroma[:, there].T).mean()
+    assert expected < 0.95
+    assert metrics.chroma_cosine(song[0], other) == pytest.approx(expected, abs=1e-6)
+
+
 def test_the_notes_played_are_salient_and_others_are_not(song: tuple[metrics.Sound, np.ndarray]) -> None:
     sound, notes = song
     wrong = notes.copy()
@@ -240,6 +250,18 @@ def test_onsets_are_found_where_the_score_has_them(song: tuple[metrics.Sound, np
     late["onset_seconds"] += 0.2
     assert metrics.onset_f1(after_a_rest, notes) > 0.9
     assert metrics.onset_f1(after_a_rest, late) < 0.2
+
+
+def test_the_onset_f1_is_that_of_scipy_s_matching(song: tuple[metrics.Sound, np.ndarray]) -> None:
+    from scipy.sparse import csr_matrix
+    from scipy.sparse.csgraph import maximum_bipartite_matching
+
+    other = metrics.prepare(melody([60, 64, 67], 0.52)[0])
+    known, found = song[0].onset_seconds, other.onset_seconds
+    near = csr_matrix(np.abs(known[:, None] - found[None]) <= 0.05)
+    matched = (maximum_bipartite_matching(near) >= 0).sum()
+    assert 0 < matched < len(known)
+    assert metrics.onset_agreement(song[0], other) == pytest.approx(2 * matched / (len(known) + len(found)))
 
 
 def test_a_chord_is_one_onset() -> None:
@@ -440,6 +462,16 @@ def test_half_the_fine_structure_is_six_decibels_less_roughness() -> None:
     }
 
 
+def test_the_roughness_is_that_of_scipy_s_second_derivative(song: tuple[metrics.Sound, np.ndarray]) -> None:
+    from scipy.signal import convolve2d
+
+    other = metrics.Sound(song[0].y + noise(song[0].y.size / RATE)[: song[0].y.size] * 0.02)
+    active = song[0].log_mel > song[0].log_mel.max() - metrics.ACTIVE_DB
+    for key, kernel in (("roughness_time", [[1, -2, 1]]), ("roughness_frequency", [[1], [-2], [1]])):
+        powers = [(convolve2d(s.log_mel, kernel, "same", "symm")[active] ** 2).mean() for s in (other, song[0])]
+        assert metrics.roughness_difference(song[0], other)[key] == pytest.approx(10 * np.log10(powers[0] / powers[1]), abs=1e-4)
+
+
 def test_a_steady_tone_is_smooth_and_noise_is_rough() -> None:
     rough, steady = unscaled(noise()), unscaled(tone(200, partials=40))
     assert metrics.roughness_difference(rough, steady)["roughness_time"] < -5
@@ -470,6 +502,28 @@ def test_the_true_peak_between_samples_counts_and_below_the_ceiling_nothing_is_w
     between = np.sin(np.pi / 2 * np.arange(4000) + np.pi / 4)[None] * np.hanning(4000)  # samples at −3 dB, peaks at 0 dB
     assert metrics.true_peak_error(between, RATE) == pytest.approx(1.0, abs=0.05)
     assert metrics.true_peak_error(0.5 * between, RATE) == 0
+
+
+def test_the_true_peak_is_that_of_scipy_s_interpolation() -> None:
+    from scipy.signal import resample_poly
+
+    y = tone(11_000, 0.2, amplitude=0.9) + tone(7_350, 0.2, amplitude=0.4)
+    peak_db = 20 * np.log10(np.abs(resample_poly(y, 16, 1)).max())
+    assert peak_db > 20 * np.log10(np.abs(y).max()) + 0.05
+    assert metrics.true_peak_error(y[None], RATE) == pytest.approx(peak_db + 1, abs=0.1)
+
+
+def test_the_energy_at_a_border_is_scipy_s_filter_s() -> None:
+    from scipy.signal import lfilter
+
+    y = noise(1.0)
+    y[RATE // 2 :] += 0.3
+    fine = lfilter([1, -4, 6, -4, 1], [1], y)[4:] ** 2
+    window, middle = round(0.003 * RATE), RATE // 2 - 2
+    start = middle - window // 2
+    sums = [fine[start + k * window : start + (k + 1) * window].sum() for k in range(-16, 17)]
+    expected = 10 * np.log10(sums[16] / np.median(sums[:16] + sums[17:]))
+    assert metrics.seam_energy(y[None], [RATE // 2], RATE) == pytest.approx(expected, abs=0.2)
 
 
 def test_a_click_at_a_border_is_heard_and_music_is_not() -> None:
