@@ -20,7 +20,9 @@ for as long as the code that made it stays as it is; the style itself always run
 
 from __future__ import annotations
 
+import contextlib
 import functools
+import hashlib
 import itertools
 import json
 import math
@@ -96,6 +98,7 @@ MADE_BY = {  # row: the modules whose code decides what it is
     "baseline": ("audio", "baselines", "features", "meters", "sound", "vocoder"),
     "scores": ("audio", "curves", "meters", "metrics", "sound", "timbre"),
 }
+PACKAGES = ("torch", "numpy", "scipy", "librosa", "mir_eval", "scikit-learn", "symusic")  # on which the numbers hang
 COLUMNS = {  # metric: heading
     "log_mel_l1": "log-mel L1, dB",
     "lsd": "LSD, dB",
@@ -359,6 +362,7 @@ class Judge:
         self.renderer, self.store = Renderer(cache), Store(cache / "scores")
         self.rows_of = functools.cache(functools.partial(rows_of, seed=protocol.seed))
         self.code = key_of(source_hash(MADE_BY["scores"]), timbre.timbre_file().read_bytes())
+        self._centers: dict[tuple[str, tuple[Excerpt, ...]], Array] = {}
 
     def score(self, task: Task) -> dict[str, Any]:
         """Tables (row → metric → value), ``errors`` of some rows, ``curves``, ``cost`` in seconds by row, ``warnings``."""
@@ -368,8 +372,7 @@ class Judge:
             if stage.truths["rows"].sound.silent:
                 raise ValueError("the truth is silent; there is nothing to compare with")
             takes = self._takes(task, stage)
-            names = task.recipe or task.contenders.name, task.contenders.name
-            tables = {table: self._table(stage, table, takes, *names) for table in stage.truths}
+            tables = {table: self._table(stage, table, takes, task) for table in stage.truths}
             result = self._facts(task, tables, takes)
             if task.curves:
                 result["curves"] = self.curves(task, stage)
@@ -435,11 +438,11 @@ class Judge:
         stage = self._rendered(Task(task.contenders, task.recipe, excerpt))
         return stage.truths["rows"].y
 
-    def _table(self, stage: Stage, table: str, takes: Mapping[str, Take], style: str, style_name: str) -> dict[str, dict[str, Any]]:
+    def _table(self, stage: Stage, table: str, takes: Mapping[str, Take], task: Task) -> dict[str, dict[str, Any]]:
         """Row → ``scores``, ``errors``, ``seconds``, ``warnings``; in the first table how much it sounds like the style, too."""
         truth, every = stage.truths[table], {name: take for name, take in takes.items() if name != "with_drums"}
         if table == "with_drums" and table in takes:
-            every |= {style_name: takes[table], "no_drums": takes[style_name]}
+            every |= {task.contenders.name: takes[table], "no_drums": takes[task.contenders.name]}
         if table == "unseen_soundfont":
             every["same_score"] = stage.truths["rows"]
         elif truth is not stage.song:
@@ -447,12 +450,22 @@ class Judge:
                 lambda: baselines.ceiling(stage.song.y, truth.y), key_of("ceiling", source_hash(MADE_BY["baseline"]), stage.song.key)
             )
             every["truth"] = truth
-        return {name: self._scored(truth, take, stage.notes, style if table == "rows" else None) for name, take in every.items()}
+        return {name: self._scored(truth, take, stage.notes, task if table == "rows" else None) for name, take in every.items()}
 
-    def _scored(self, truth: Take, take: Take, notes: NDArray[Any] | None, style: str | None) -> dict[str, Any]:
-        heard = b"" if notes is None else notes.tobytes()
-        key = key_of(self.code, truth.key, take.key, heard, style) if take.key and truth.key else ""
-        return self.store.scores(key, lambda: _compared(truth, take, notes, style))
+    def _scored(self, truth: Take, take: Take, notes: NDArray[Any] | None, task: Task | None) -> dict[str, Any]:
+        heard, style = b"" if notes is None else notes.tobytes(), None if task is None else task.recipe or task.contenders.name
+        center = None if task is None or style in timbre.STYLES or not task.material else self._center(task)
+        asked = (self.code, truth.key, take.key, heard, style, *(() if center is None else (center.tobytes(),)))
+        key = key_of(*asked) if take.key and truth.key else ""
+        return self.store.scores(key, lambda: _compared(truth, take, notes, style, center))
+
+    def _center(self, task: Task) -> Array:
+        """Where the music of a style lies that the classifier does not know."""
+        key = task.recipe, task.material
+        if key not in self._centers:
+            sounds = [metrics.prepare(self._of_style(task, part)) for part in task.material]
+            self._centers[key] = timbre.style_center(sounds)
+        return self._centers[key]
 
     def _facts(self, task: Task, tables: Mapping[str, Any], takes: Mapping[str, Take]) -> dict[str, Any]:
         piece, excerpt = task.excerpt.piece, task.excerpt
@@ -504,24 +517,26 @@ def kept_sound(folder: Path, style: str, part: str, song: str) -> Array | None:
     return read_sound(path) if path.is_file() else None
 
 
-def _compared(truth: Take, take: Take, notes: NDArray[Any] | None, style: str | None) -> dict[str, Any]:
+def _compared(truth: Take, take: Take, notes: NDArray[Any] | None, style: str | None, center: Array | None) -> dict[str, Any]:
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         scores = metrics.compare(truth.sound, take.sound, notes)
         if notes is None:  # a recording: the reading of the result against the reading of the song
             scores |= metrics.pitch_agreement(truth.sound, take.sound)
             scores["onset_f1"] = metrics.onset_agreement(truth.sound, take.sound)
-        scores |= {} if style is None else _style_reached(truth.sound, take.sound, style)
+        scores |= {} if style is None else _style_reached(truth.sound, take.sound, style, center)
         errors = {} if notes is None else curves.errors(truth.sound, take.sound, notes)
         sets = {} if style is None else _of_sets(take.sound)
     said = sorted({str(warning.message) for warning in caught})
     return {"scores": scores, "errors": errors, "sets": sets, "seconds": take.seconds, "warnings": said}
 
 
-def _style_reached(truth: metrics.Sound, result: metrics.Sound, style: str) -> Scores:
-    """How much a result sounds like the truth, and like the style where the classifier knows it."""
+def _style_reached(truth: metrics.Sound, result: metrics.Sound, style: str, center: Array | None) -> Scores:
+    """How much a result sounds like the truth, and like the style: as the classifier knows it, or like other music of it (``center``)."""
     alike = {"timbre_cosine": timbre.timbre_cosine(truth, result)}
-    return alike | (timbre.style_scores(result, style) if style in timbre.STYLES else {})
+    if style in timbre.STYLES:
+        return alike | timbre.style_scores(result, style)
+    return alike if center is None else alike | {"style_cosine": timbre.style_cosine(result, center)}
 
 
 def _of_sets(sound: metrics.Sound) -> dict[str, list[list[float]]]:
@@ -723,7 +738,8 @@ def _report(plan: Plan, done: Mapping[Task, dict[str, Any] | ValueError], protoc
     scored = [r | {"group": groups[r["id"]]} for _, r in sorted(results.items()) if not isinstance(r, ValueError)]
     if not scored:
         raise ValueError("no piece could be scored: " + "; ".join(f"{path}: {reason}" for path, reason in list(failures.items())[:3]))
-    head = {"style": plan.contenders.name, "recipe": plan.recipe, "kind": plan.kind, "protocol": asdict(protocol), "made_with": made_with()}
+    head = {"style": plan.contenders.name, "recipe": plan.recipe, "kind": plan.kind, "protocol": asdict(protocol)}
+    head |= {"made_with": made_with(), "style_sha256": hashlib.sha256(plan.contenders.style.read_bytes()).hexdigest()}
     rest = {"failures": failures, "refused": plan.refused, "missing": _missing(plan, scored)}
     report = head | summarise(scored, plan.contenders.name, protocol) | rest
     spent = baselines.costs(cache)  # what is kept was paid for once
@@ -804,17 +820,23 @@ def _mean(values: Sequence[float]) -> float:
 
 def made_with() -> dict[str, str | int]:
     """Versions and hardware."""
-    import torch
+    import importlib.metadata
 
     from stylestream.parallel import cores
 
-    return {
-        "stylestream": __version__,
-        "torch": torch.__version__,
-        "python": platform.python_version(),
-        "machine": platform.machine(),
-        "cores": cores(),
-    }
+    versions: dict[str, str | int] = {"stylestream": __version__}
+    for package in PACKAGES:
+        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+            versions[package] = importlib.metadata.version(package)
+    return versions | {"python": platform.python_version(), "machine": _processor(), "cores": cores()}
+
+
+def _processor() -> str:
+    """What the processor is called, where the system says it."""
+    with contextlib.suppress(OSError, StopIteration):
+        names = (line for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines() if line.startswith("model name"))
+        return f"{platform.machine()}, {next(names).partition(':')[2].strip()}"
+    return platform.machine()
 
 
 def claims(report: Mapping[str, Any], name: str) -> list[dict[str, Any]]:

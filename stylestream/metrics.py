@@ -375,7 +375,12 @@ def pitch_scores(sound: Sound, notes: NDArray[np.void]) -> dict[str, float]:
 
 
 def pitch_agreement(reference: Sound, estimate: Sound) -> dict[str, float]:
-    """``frame_f1`` and ``frame_jaccard`` of the notes heard in a result against the notes heard in the song: no score is needed."""
+    """``frame_f1`` and ``frame_jaccard`` of the notes heard in a result against the notes heard in the song: no score is needed.
+
+    References
+    ----------
+    .. [1] M. Bay, A. F. Ehmann and J. S. Downie, "Evaluation of multiple-F0 estimation and tracking systems", ISMIR 2009.
+    """
     return {"frame_f1": frame_f1(reference.pitches, estimate.pitches), "frame_jaccard": frame_jaccard(reference.pitches, estimate.pitches)}
 
 
@@ -411,7 +416,12 @@ def onset_f1(sound: Sound, notes: NDArray[np.void], *, window_seconds: float = 0
 
 
 def onset_agreement(reference: Sound, estimate: Sound, *, window_seconds: float = 0.05) -> float:
-    """F-measure of the onsets detected in a result against those detected in the song, 0 to 1: no score is needed."""
+    """F-measure of the onsets detected in a result against those detected in the song, 0 to 1: no score is needed.
+
+    References
+    ----------
+    .. [1] C. Raffel et al., "mir_eval: A transparent implementation of common MIR metrics", ISMIR 2014.
+    """
     return _onset_f1(reference.onset_seconds, estimate.onset_seconds, window_seconds, "the reference has no onset")
 
 
@@ -731,6 +741,11 @@ def patch_numbers(sound: Sound) -> Array:
 
     Of each of 32 bands of four mels: level re the patch's mean, spread over time, steps from frame to frame and from mel to mel, and
     power of the modulation in three bands, all in dB.
+
+    References
+    ----------
+    .. [1] J. H. McDermott and E. P. Simoncelli, "Sound texture perception via statistics of the auditory periphery", Neuron 71(5), 2011,
+       on such statistics as what textures are told apart by; the choice is our own.
     """
     level = sound.log_mel
     count = max(1, level.shape[1] // PATCH_FRAMES)

@@ -154,22 +154,28 @@ def timbre_cosine(reference: Sound, estimate: Sound, *, model: Timbre | None = N
     return float(embedding(reference, model=model) @ embedding(estimate, model=model))
 
 
-def style_cosine(sound: Sound, style: str | Sequence[Sound], *, model: Timbre | None = None) -> float:
+def style_cosine(sound: Sound, style: str | Sequence[Sound] | Array, *, model: Timbre | None = None) -> float:
     """Cosine of a song's embedding to a style, −1 to 1.
 
     Parameters
     ----------
-    style : str or sequence of Sound
-        A style that the classifier knows, or songs of any style: their mean direction.
+    style : str, sequence of Sound, or array [shape=(32,)]
+        A style that the classifier knows; songs of any style: their mean direction; a direction that is known (`style_center`).
 
     Raises
     ------
     ValueError
         If the classifier does not know the style, or there are no songs.
+
+    References
+    ----------
+    .. [1] J. Snell, K. Swersky and R. Zemel, "Prototypical networks for few-shot learning", NeurIPS 2017: a class is the mean of what is
+       known of it.
     """
     if sound.silent:
         return _silent("style_cosine")
-    return float(embedding(sound, model=model) @ style_center(style, model=model))
+    center = style if isinstance(style, np.ndarray) else style_center(style, model=model)
+    return float(embedding(sound, model=model) @ center)
 
 
 def style_center(style: str | Sequence[Sound], *, model: Timbre | None = None) -> Array:

@@ -124,7 +124,7 @@ def write_dataset() -> Callable[..., Path]:
     return _write_dataset
 
 
-def _write_piece(path: Path, *, bars: int = 6, low: int = 40, drums: bool = True) -> Path:
+def _write_piece(path: Path, *, bars: int = 6, low: int = 40, drums: bool = True, steps: tuple[int, ...] = (0, 4, 7, 5)) -> Path:
     import symusic
 
     score: Any = symusic.Score(480)  # its stubs know less than it does
@@ -134,7 +134,7 @@ def _write_piece(path: Path, *, bars: int = 6, low: int = 40, drums: bool = True
     kit: Any
     tune, bass, kit = symusic.Track("tune", 30, False), symusic.Track("bass", 33, False), symusic.Track("kit", 0, True)
     for beat in range(4 * bars):
-        tune.notes.append(symusic.Note(480 * beat, 400, low + 24 + (0, 4, 7, 5)[beat % 4], 90))
+        tune.notes.append(symusic.Note(480 * beat, 400, low + 24 + steps[beat % len(steps)], 90))
         bass.notes.append(symusic.Note(480 * beat, 470, low + (0, 7)[beat % 2], 80))
         kit.notes.append(symusic.Note(480 * beat, 100, 38, 100))
     score.tracks.extend([tune, bass, kit] if drums else [tune, bass])
@@ -145,7 +145,7 @@ def _write_piece(path: Path, *, bars: int = 6, low: int = 40, drums: bool = True
 
 @pytest.fixture(scope="session")
 def write_piece() -> Callable[..., Path]:
-    """``write_piece(path, bars=, low=, drums=)``: a tune, a bass and a drum at 120 beats a minute, as MIDI."""
+    """``write_piece(path, bars=, low=, drums=, steps=)``: a tune, a bass and a drum at 120 beats a minute, as MIDI."""
     pytest.importorskip("symusic", reason="needs the extra [midi]")
     return _write_piece
 
@@ -154,8 +154,8 @@ def write_piece() -> Callable[..., Path]:
 def scores(tmp_path_factory, write_piece) -> Path:
     """A folder of three pieces of twelve seconds, one too short to be judged, and one that is no MIDI."""
     root = tmp_path_factory.mktemp("scores")
-    for i in range(3):
-        write_piece(root / f"piece {i}.mid", low=38 + i, drums=i < 2)
+    for i, steps in enumerate(((0, 4, 7, 5), (0, 3, 7, 2), (0, 5, 9, 4))):
+        write_piece(root / f"piece {i}.mid", low=38 + i, drums=i < 2, steps=steps)
     write_piece(root / "short.mid", bars=1)
     (root / "broken.mid").write_bytes(b"MThd nonsense")
     return root

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Callable
 from dataclasses import replace
@@ -202,6 +203,8 @@ def test_an_evaluation_is_a_report(scores: Path, fonts: None, tiny_style: Path, 
     assert made["way"]["copy"]["mean"] == 0
     assert made["way"]["ceiling"]["mean"] == 1
     assert made["missing"] == []
+    assert made["style_sha256"] == hashlib.sha256(tiny_style.read_bytes()).hexdigest()
+    assert made["made_with"]["librosa"]
     assert list(made["curves"]["dream"]) == ["0", "0.5", "1", "1.5", "2"]
     assert len(made["curves"]["steps"]) == 2
     assert made["curves"]["strength"]["1"] == made["curves"]["dream"]["0"]
@@ -228,6 +231,21 @@ def test_recordings_are_read_against_themselves(tiny_style: Path, tmp_path: Path
     assert made["claims"] == []
     assert made["way"] == {}
     assert report.markdown(made).startswith("tiny: 1 recordings, compared with the song")
+
+
+def test_a_style_of_one_s_own_is_heard_beside_other_music_of_it(tiny_style: Path, tmp_path: Path, tone: Callable[..., Any]) -> None:
+    import soundfile
+
+    for folder, hz in (("songs", 262), ("same", 262), ("other", 1500)):
+        (tmp_path / folder).mkdir()
+        soundfile.write(tmp_path / folder / "tune.flac", tone(4.0, hz=hz).T * (0.9 if folder == "same" else 1.0), 44100)
+    made = {
+        name: evaluate.evaluate(tmp_path / "songs", tiny_style, protocol=SHORT, cache=tmp_path / "cache", jobs=1, rows=[], material=material)
+        for name, material in (("none", []), ("same", [tmp_path / "same"]), ("other", [tmp_path / "other"]))
+    }
+    assert "style_cosine" not in made["none"]["rows"]["tiny"]
+    copied = {name: made[name]["rows"]["copy"]["style_cosine"]["mean"] for name in ("same", "other")}
+    assert copied["same"] > 0.98 > copied["other"] + 0.05
 
 
 def test_a_style_is_nothing_apart_from_its_copy_and_far_from_another(tiny_style: Path, tmp_path: Path, rng: np.random.Generator) -> None:
