@@ -1090,6 +1090,8 @@ def evaluate(
 
     with _wrong_usage():
         paths = [find_style(name) for name in style]
+    if out.exists() and not out.is_dir():
+        raise WrongUsage(f"{out} is a file; -o is a folder, for several")
     if (out / "report.json").exists() and not force:
         raise WrongUsage(f"{out / 'report.json'} exists; use --force to replace it, or choose another folder with -o")
     if len({path.stem for path in paths}) < len(paths):
@@ -1102,6 +1104,9 @@ def evaluate(
     protocol = evaluation.protocol_of(quick=quick, curves=not no_curves, **chosen)
     with _wrong_usage():
         others = report.load_reports(compare) if compare is not None else None
+        if others is not None:
+            for path in paths:
+                report.other_of(path.stem, others)
         evaluation.check(paths, recipe, kind, rows, baselines, protocol)
     with tempfile.TemporaryDirectory(prefix="stylestream-") as sounds, _progress_bar(1) as advance:
         reports = evaluation.evaluate_all(
@@ -1118,13 +1123,13 @@ def evaluate(
             progress=lambda done, total, name: advance(done / max(total, 1), name),
         )
         if others is not None:
-            reports = [one | {"compared": report.compare(one, others)} for one in reports]
+            reports = [report.compared(one, others) for one in reports]
         made = report.write(reports, out, command=_typed(), sounds=sounds)
     for path, one in zip(paths, reports, strict=True):
         if card:
             update_card(path, metrics=report.card_metrics(one))
     _show_reports(reports, made, as_json=json_)
-    return 1 if any(one["failures"] for one in reports) else 0
+    return 1 if any(one["failures"] or "not_compared" in one for one in reports) else 0
 
 
 def _typed() -> str:

@@ -7,9 +7,11 @@ them in memory and gives random crops. What is kept for good, of thousands of so
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import hashlib
 import math
+import os
 import warnings
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -35,7 +37,7 @@ from stylestream.recipes import (
     target_score,
     text_hash,
 )
-from stylestream.sources import file_id, walk
+from stylestream.sources import MAX_MEMBER_BYTES, file_id, walk
 
 LEVELS = 240.0  # a frame is stored as a byte of this many steps to one unit: 0.375 dB each, 0.19 dB at most off
 
@@ -316,6 +318,7 @@ class Song:
     piece: Piece
     id: str
     content: bytes | Path  # a MIDI file's bytes; where a recording lies
+    problem: str = ""  # why it cannot be had
 
 
 @dataclass(frozen=True)
@@ -347,7 +350,7 @@ def find_music(sources: Sequence[str | Path], config: BuildConfig) -> list[Song]
     """Songs to train on and to score on, drawn by hash from folders, files and collections.
 
     A collection (a folder with ``midi.csv``) gives the pieces of ``config.recipe``, without its test split. Of other folders all MIDI
-    and audio files count; the same file under two names counts once.
+    and audio files count; the same file under two names counts once. A file that cannot be read is a song with a ``problem``.
 
     Raises
     ------
@@ -389,16 +392,27 @@ def _lying_about(source: Path, config: BuildConfig) -> Iterator[Song]:
         raise FileNotFoundError(f"no such file or folder: {source}")
     suffixes = (*SCORE_SUFFIXES, *AUDIO_SUFFIXES)
     files = list(walk(source, suffixes)) if source.is_dir() else [source] if source.suffix.lower() in suffixes else []
-    files = [path for path in files if path.is_file()]  # a link may lead nowhere, and a pipe never ends
+    files = [path for path in files if os.path.isfile(path)]  # a link may lead nowhere, and a pipe never ends
     chosen = sorted(files, key=lambda path: text_hash(path.name))[: config.songs + config.held_out]
     licences = _licences(source)
     for path in sorted(chosen):
         name = path.relative_to(source).as_posix() if path != source else path.name
         origin, licence = licences.get(path.resolve(), (source.resolve().name, "not stated"))
+        yield _read(path, Piece(path=name, source=origin, licence=licence))
+
+
+def _read(path: Path, piece: Piece) -> Song:
+    try:
         with path.open("rb") as file:
-            content = file.read() if path.suffix.lower() in SCORE_SUFFIXES else None
-            hashed = song_id(content) if content is not None else file_id(file)
-        yield Song(Piece(path=name, source=origin, licence=licence), hashed, path if content is None else content)
+            if path.suffix.lower() not in SCORE_SUFFIXES:
+                return Song(piece, file_id(file), path)
+            content = file.read(MAX_MEMBER_BYTES + 1)
+        problem = f"larger than {MAX_MEMBER_BYTES // 2**20} MiB; no score is" if len(content) > MAX_MEMBER_BYTES else ""
+        if not problem:
+            return Song(piece, song_id(content), content)
+    except OSError as error:
+        problem = f"it cannot be read ({error.strerror or error})"
+    return Song(piece, text_hash(str(path))[:16], path, problem)
 
 
 def _licences(source: Path) -> dict[Path, tuple[str, str]]:
@@ -416,11 +430,12 @@ def plan(
     """What is rendered of these songs, in this order, so that a run cut short has something to train on and something to score on.
 
     The same music is one group (`same_music`, with the ``landmarks`` of recordings that have been heard). Songs whose group falls in the
-    valid split are held out; if none does, the group with the smallest hash; if there is only one group, the end of each of its songs, or
-    the start. A score gives several excerpts, in other keys; a recording comes whole.
+    valid split are held out; if none does, the group of the fewest songs, of several the one with the smallest hash; if there are only two
+    groups, the smaller one; if there is only one, the end of each of its songs, or the start. A score gives several excerpts, in other
+    keys; a recording comes whole.
     """
     music = same_music(songs, landmarks or {})
-    groups = sorted(set(music.values()), key=text_hash)
+    groups = _by_size(songs, music)
     if len(groups) == 1:
         windows: dict[Split, Window] = {"train": (0.0, 1 - HELD_OUT_SHARE), "valid": (1 - HELD_OUT_SHARE, 1.0)}
         if hold_out_start:
@@ -436,14 +451,37 @@ def plan(
     return [part for _, part in sorted(ranked, key=lambda pair: pair[0])]
 
 
+def _by_size(songs: Sequence[Song], music: Mapping[str, str]) -> list[str]:
+    """Groups from the one of the fewest songs on; of two, from the one with less content: what is held out is not trained on."""
+    members: dict[str, list[Song]] = {}
+    for song in songs:
+        members.setdefault(music[song.id], []).append(song)
+    weighed = len(members) == 2  # of many, the shortest is no better than another, and worse to score on
+    keys = {group: (len(own), sum(map(_content_bytes, own)) if weighed else 0, text_hash(group)) for group, own in members.items()}
+    return sorted(keys, key=lambda group: keys[group])
+
+
+def _content_bytes(song: Song) -> int:
+    if isinstance(song.content, bytes):
+        return len(song.content)
+    with contextlib.suppress(OSError):
+        return song.content.stat().st_size
+    return 0
+
+
 def same_music(songs: Sequence[Song], landmarks: Mapping[str, Sequence[int]]) -> dict[str, str]:
     """Name of every song's group, by song id: songs of one path but for its number, of one melody, or of one recording are the same."""
-    melodies = {song.id: _melody(song.content) for song in songs if isinstance(song.content, bytes)}
+    melodies = {song.id: melody_of(song) for song in songs if isinstance(song.content, bytes)}
     leaders = group_ids([song.id for song in songs], melodies, {song.id: song.piece.group for song in songs}, recordings=landmarks)
     names: dict[str, str] = {}
     for song in sorted(songs, key=lambda song: text_hash(song.piece.group)):
         names.setdefault(leaders[song.id], song.piece.group)
     return {song.id: names[leaders[song.id]] for song in songs}
+
+
+def melody_of(song: Song) -> tuple[int, ...]:
+    """Fingerprint of a score's melody; a recording has none."""
+    return _melody(song.content) if isinstance(song.content, bytes) else ()
 
 
 @functools.lru_cache(maxsize=1024)
@@ -515,6 +553,7 @@ def prepare(
     make: Callable[[PieceRenderer, Part], dict[str, Any]] = frames_of,
     seconds: float | None = None,
     jobs: int | None = None,
+    found: Callable[[Sequence[Song]], None] = lambda songs: None,
     progress: Callable[[int, int, str], None] = lambda done, total, failure: None,
 ) -> Prepared:
     """Write the frames of a training's sources, one ``.npz`` a part; what is already there is left.
@@ -525,12 +564,16 @@ def prepare(
         What becomes of a part, ``seconds`` among it; ``frames_of``, but a baseline sees its songs in another way.
     seconds : float, optional
         Stop after so long, with something to train on and something to score on.
+    found : function of the songs that can be read
+        Called before the first of them is rendered.
     progress : function of (done, total, "" or the reason of a failure)
 
     Raises
     ------
     ValueError
         If there is no music, or none that can be used.
+    OSError
+        If frames cannot be written. A song that cannot be read is a failure of its own.
     """
     import time
 
@@ -538,7 +581,10 @@ def prepare(
     folder.mkdir(parents=True, exist_ok=True)
     began = time.monotonic()
     songs = find_music(sources, config)
-    failures: dict[str, str] = {}
+    failures = {song.piece.path: song.problem for song in songs if song.problem}
+    for name, reason in failures.items():
+        progress(0, len(songs), f"{name}: {reason}")
+    found([song for song in songs if not song.problem])
     done: list[Part] = []
     landmarks: dict[str, list[int]] = {}
     start, whole = False, False  # held out of an only song is its end, or its start if that cannot be used
@@ -591,7 +637,6 @@ def _render_parts(
     progress: Callable[[int, int, str], None],
 ) -> list[Part]:
     """Render what is missing, until the time is up; ``failures`` is filled in. Returns the parts that are there."""
-    import contextlib
     import time
 
     from stylestream import parallel
@@ -604,6 +649,8 @@ def _render_parts(
     jobs = min(jobs or parallel.cores(), len(missing))
     with contextlib.closing(parallel.over_songs(work, missing, setup=setup, jobs=jobs)) as results:
         for part, result in results:
+            if isinstance(result, OSError):
+                raise result
             reason = str(result) if isinstance(result, ValueError) else ""
             if reason:
                 failures[part.song.piece.path] = reason
@@ -618,7 +665,8 @@ def _render_parts(
     return sorted(there, key=lambda part: order[part.name])
 
 
-def _write_part(folder: Path, make: Callable[[PieceRenderer, Part], dict[str, Any]], renderer: PieceRenderer, part: Part) -> None:
+def _write_part(folder: Path, make: Callable[[PieceRenderer, Part], dict[str, Any]], renderer: PieceRenderer, part: Part) -> OSError | None:
+    """Make a part and write it. What cannot be written is returned: raised, it would be taken for a fault of the song."""
     import numpy as np
 
     from stylestream import midi
@@ -638,8 +686,12 @@ def _write_part(folder: Path, make: Callable[[PieceRenderer, Part], dict[str, An
     elif "frames" in arrays:
         landmarks = sound_fingerprint(np.rint(arrays["frames"][0] * (90 / LEVELS)).astype(np.uint8))
     kept: dict[str, Any] = {"fingerprint": np.array(heard, dtype=np.int64), "landmarks": np.array(landmarks, dtype=np.int64)}
-    with whole_file(folder / part.name) as temporary, temporary.open("wb") as file:
-        np.savez(file, **arrays, whole_seconds=whole, **kept)
+    try:
+        with whole_file(folder / part.name) as temporary, temporary.open("wb") as file:
+            np.savez(file, **arrays, whole_seconds=whole, **kept)
+    except OSError as error:
+        return error
+    return None
 
 
 def _entry(folder: Path, part: Part) -> dict[str, Any]:

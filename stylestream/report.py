@@ -98,7 +98,7 @@ def load_reports(path: str | Path) -> dict[str, dict[str, Any]]:
 def _is_report(report: Mapping[str, Any]) -> bool:
     """Whether what a comparison reads is there, and of the right kind."""
     style, pieces = report["style"], report["pieces"]
-    kinds = {"id": str, "group": str, "start_seconds": (int, float), "seconds": (int, float), "rows": dict}
+    kinds: dict[str, Any] = {"id": str, "group": str, "start_seconds": (int, float), "seconds": (int, float), "rows": dict}
     if not isinstance(report["rows"], dict) or not isinstance(report["protocol"], dict) or not isinstance(pieces, list) or not pieces:
         return False
     named = all(isinstance(report[key], str) for key in ("style", "recipe", "kind"))

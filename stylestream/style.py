@@ -48,6 +48,20 @@ SUFFIX = ".safetensors"
 MAX_FILE_BYTES = 64 * 2**20  # sixteen times what a bundled style may be: a file beyond it is not a style
 MAX_HEADER_BYTES = 16 * 2**20
 MAX_STEPS = 64  # of a network: a hostile style file must not run for ever
+# What a network's settings may be. The sizes of a file must be those of its weights; what no weight tells, and takes time, is bounded here.
+_SIZES = ("n_bins", "styles", "steps", "latents", "patch_bins", "patch_frames", "view_channels", "canvas_channels", "encoder_channels")
+_RANGES: dict[str, tuple[float, float]] = {
+    **dict.fromkeys((*_SIZES, "decoder_channels", "style_dim", "mix_groups", "texture_latents"), (1, 2**30)),
+    **dict.fromkeys(("clip_channels", "texture_channels", "postnet_channels"), (0, 2**30)),
+    **dict.fromkeys(("view_blocks", "texture_blocks"), (0, 64)),
+    **dict.fromkeys(("scale_db", "texture_scale_db", "range_db"), (1e-3, 1e3)),
+    "glimpse": (2, 1024),
+    "window_frames": (2, 4096),
+    "beta": (0, 1e3),
+    "grain_power": (0, 64),
+    "partial_lift": (0, 1),
+    "phase_iterations": (0, 64),
+}
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
 PAINTS_TONES = "it paints tones: no drums, no words"  # among the limits of a style without a drum layer
@@ -458,14 +472,31 @@ def network_of(data: StyleData, where: str) -> Draw:
     if "model" in data.model_config:  # a network of another kind says so; DrawConfig has no such field
         kind = str(data.model_config["model"])[:40]
         raise ValueError(f"{where}: a baseline ({kind}), not a style; `stylestream evaluate --baselines FOLDER` compares styles with it")
+    check_settings(data.model_config, where, remedy="; get the style file again")
     config = _from_table(DrawConfig, data.model_config, where)
     if not 1 <= config.steps <= MAX_STEPS:
         raise ValueError(f"{where}: a network of {config.steps} steps; a style has 1 to {MAX_STEPS}; get the style file again")
-    draw = _fitted(config, data, where)
     rows = features_of(data, where).n_bins
     if config.n_bins != rows:
         raise ValueError(f"{where}: a network of {config.n_bins} rows, frames of {rows}; get the style file again")
-    return draw
+    for name, weight in data.weights.items():
+        if not weight.is_floating_point():
+            raise ValueError(f"{where}: weight {name[:40]!r} is of {weight.dtype}, not of floating point; get the style file again")
+    return _fitted(config, data, where)
+
+
+def check_settings(table: Mapping[str, Any], where: str, *, remedy: str = "") -> None:
+    """Refuse settings of a network (`DrawConfig`) that none can have; what is no number is left to others.
+
+    Raises
+    ------
+    ValueError
+        For the first that is outside its range.
+    """
+    for name, (low, high) in _RANGES.items():
+        value = table.get(name, low)
+        if isinstance(value, (int, float)) and not low <= value <= high:
+            raise ValueError(f"{where}: {name} is {str(value)[:40]}; it must be from {low:g} to {high:g}{remedy}")
 
 
 def network_of_kind(data: StyleData, kind: str, build: Callable[..., Network], where: str, *, remedy: str) -> Network:
@@ -502,10 +533,13 @@ def network_of_kind(data: StyleData, kind: str, build: Callable[..., Network], w
 
 
 def features_of(data: StyleData, where: str) -> FeatureConfig:
-    """What a style's frames are. Raises ValueError as `network_of`."""
+    """What a style's frames are. Raises ValueError as `network_of`, and if they are not those of this version."""
     from stylestream.features import FeatureConfig
 
-    return _from_table(FeatureConfig, data.feature_config, where)
+    config = _from_table(FeatureConfig, data.feature_config, where)
+    if config != FeatureConfig():  # of all others none was ever tried, and some never end
+        raise ValueError(f"{where}: its frames are not those of this StyleStream; get a style file of this version, or train it anew")
+    return config
 
 
 def _fitted(config: DrawConfig, data: StyleData, where: str) -> Draw:
@@ -645,15 +679,19 @@ def install_style(source: str | Path, *, force: bool = False) -> Path:
     Raises
     ------
     ValueError
-        If it is not a style file, if its name cannot be a style's, or belongs to a bundled style.
+        If it is not a style file, or not of a network that can play; if its name cannot be a style's, or belongs to a bundled style.
     FileExistsError
         If a style of this name is installed and ``force`` is not given.
     """
+    from stylestream.recipes import AUDIO_SUFFIXES, SCORE_SUFFIXES
+
     source = Path(source)
-    load_style_file(source)
+    network_of(load_style_file(source), str(source))  # a file that cannot be played is not a style
     name = source.name[: -len(SUFFIX)] if source.suffix == SUFFIX else source.name
     if not _NAME.fullmatch(name):
         raise ValueError(f"{name!r} cannot be a style's name: letters, digits, '-', '_', '.' only; rename the file")
+    if name.lower().endswith((*AUDIO_SUFFIXES, *SCORE_SUFFIXES)):
+        raise ValueError(f"{name!r} would be taken for a recording, not for a style; rename the file")
     if (bundled_folder() / f"{name}{SUFFIX}").exists():
         raise ValueError(f"{name!r} is the name of a bundled style; rename the file")
     target = user_folder() / f"{name}{SUFFIX}"

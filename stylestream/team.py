@@ -7,6 +7,7 @@ started, on one machine or on many; alone, everything here does nothing.
 
 from __future__ import annotations
 
+import datetime
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -16,6 +17,7 @@ import torch
 from torch import Tensor
 
 Shared = TypeVar("Shared")
+PATIENCE = datetime.timedelta(days=7)  # of those that wait while the first process renders: torch's own is half an hour
 
 
 @dataclass(frozen=True)
@@ -126,4 +128,5 @@ def assemble(device: str = "cpu") -> Team:
 
     state = PartialState(cpu=device == "cpu")
     own = f"cuda:{state.local_process_index}" if device == "cuda" else device
-    return Team(state.process_index, state.num_processes, own, torch.distributed.new_group(backend="gloo"))
+    control = torch.distributed.new_group(backend="gloo", timeout=PATIENCE)
+    return Team(state.process_index, state.num_processes, own, control)

@@ -93,6 +93,7 @@ class State:
     retries: int = 0  # how often a loss was not finite and the last good state was taken up again
     batch: int = 0  # crops in a step, where the machine has chosen; 0: as the config says
     skipped: float = 0.0  # share of the budget passed over because nothing got better
+    unscored: dict[str, float] = field(default_factory=dict)  # losses of a step whose score is due and not yet made
     history: list[dict[str, float]] = field(default_factory=list)
     team: Team = ALONE
 
@@ -139,7 +140,11 @@ def learning_rate(progress: float, config: TrainConfig) -> float:
 
 
 def train_step(state: State, store: FrameStore, config: TrainConfig, view_config: views.ViewConfig, progress: float) -> dict[str, Tensor]:
-    """One step on one batch; changes the state, returns the losses (on the device: reading them waits for it)."""
+    """One step on one batch; changes the state, returns the losses (on the device: reading them waits for it).
+
+    With them comes ``"gradient/norm"``, before it is clipped: a gradient that is not finite breaks the weights while the losses, which are
+    of the weights before, look well.
+    """
     seed = seed_of(config.seed, state.retries, state.step)
     torch.manual_seed(seed)  # the posterior's noise
     device = store.device
@@ -171,11 +176,11 @@ def train_step(state: State, store: FrameStore, config: TrainConfig, view_config
     state.optimizer.zero_grad(set_to_none=True)
     loss.backward()
     state.team.mean_([p.grad for p in state.model.parameters() if p.grad is not None])
-    nn.utils.clip_grad_norm_((p for p in state.model.parameters() if p.grad is not None), 1.0)
+    norm_of_all = nn.utils.clip_grad_norm_((p for p in state.model.parameters() if p.grad is not None), 1.0)
     state.optimizer.step()
     update_average(state, min(config.ema, (1 + state.step) / (10 + state.step)))
     state.step += 1
-    return {key: value.detach() for key, value in out.items() if key.startswith("loss/")}
+    return {key: value.detach() for key, value in out.items() if key.startswith("loss/")} | {"gradient/norm": norm_of_all.detach()}
 
 
 def seed_of(*numbers: int) -> int:
@@ -307,7 +312,7 @@ def distance_db(a: Tensor, b: Tensor) -> float:
 # --- checkpoints -------------------------------------------------------------------------------------------------------------------
 
 
-_PLAIN = ("step", "seconds", "best_score", "retries", "batch", "skipped", "history")  # of a State, what JSON holds
+_PLAIN = ("step", "seconds", "best_score", "retries", "batch", "skipped", "unscored", "history")  # of a State, what JSON holds
 
 
 def save_checkpoint(state: State, folder: Path) -> None:
@@ -328,12 +333,29 @@ def save_checkpoint(state: State, folder: Path) -> None:
 
 
 def load_checkpoint(state: State, folder: Path) -> bool:
-    """Fill a fresh state from a folder; False if there is no checkpoint."""
-    from safetensors import safe_open
+    """Fill a fresh state from a folder; False if there is no checkpoint.
+
+    Raises
+    ------
+    ValueError
+        If it is damaged, or of another network.
+    """
+    from safetensors import SafetensorError
 
     path = folder / "last.safetensors"
     if not path.exists():
         return False
+    try:
+        _fill(state, path)
+    except (SafetensorError, RuntimeError, ValueError, KeyError, TypeError, AttributeError) as error:
+        reason = " ".join(str(error).split())[:120]
+        raise ValueError(f"{path}: the checkpoint is damaged ({reason}); remove {folder} to begin anew") from None
+    return True
+
+
+def _fill(state: State, path: Path) -> None:
+    from safetensors import safe_open
+
     with safe_open(path, framework="pt") as file:
         plain = json.loads(file.metadata()["state"])
         tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
@@ -351,7 +373,6 @@ def load_checkpoint(state: State, folder: Path) -> bool:
             slots |= {key: torch.empty_like(parameter).copy_(v) for key, v in slots.items() if v.shape == parameter.shape and v.dim() == 4}
     for name in _PLAIN:
         setattr(state, name, plain.get(name, getattr(state, name)))
-    return True
 
 
 # --- the loop ----------------------------------------------------------------------------------------------------------------------
@@ -382,7 +403,7 @@ def fit(
     ----------
     report : function of a row of scores
     tick : function of (state, share of the budget that is spent, losses), after every step
-    show : function of the state, called every ``show_seconds``, after the first score and at the end
+    show : function of the state, called every ``show_seconds``, after the first score and at the end; there may be no score yet
     say : function of a line that the user should read
     grow : bool
         Take in songs that were written since, at every score (rendering may go on beside the training).
@@ -401,35 +422,50 @@ def fit(
     if state.step == 0:
         set_mean_frames(state, store)
         _save(state, folder, clock)
+
+    def scored(spent: float) -> None:
+        if grow:
+            store.refresh()
+        report(_score_in_team(state, held_out, config, spent, folder, clock))
+        if line := pass_plateau(state, config):
+            say(line)
+
     with _ending_between_steps() as asked:
-        while not ending and (progress := spent_share(state, config)) < 1:
+        while not ending and ((progress := spent_share(state, config)) < 1 or state.unscored):
+            if state.unscored:  # of a checkpoint that was taken up: the score that came after it
+                scored(progress)
+                _save(state, folder, clock)
+                show(state)
+                continue
             try:
                 losses = train_step(state, store, replace(config, batch=batch_of(state, config)), view_config, progress)
             except RuntimeError as error:
                 halve_batch(state, config, error, folder, say)
                 continue
             state.seconds, ending, bad = clock.agree(bool(asked), _is_bad(losses, store.device, state.step))
+            clock.step_took, clock.marked = state.seconds - clock.marked, state.seconds
             spent = spent_share(state, config)
             to_score, to_save = spent >= 1 or clock.score_is_due(state, config), spent >= 1 or bool(ending) or clock.save_is_due(state)
-            if (to_score or to_save) and store.device != "cpu":
+            to_show = spent >= 1 or (to_score and not state.history) or clock.show_is_due(state, show_seconds)
+            if (to_score or to_save or to_show) and store.device != "cpu":
                 bad = team.agree(0.0, _is_bad(losses, "cpu", state.step))[1]
             if bad:
                 go_back(state, folder, losses, say)
                 clock.saved = clock.scored = state.seconds
+                clock.mark()
                 continue
             if to_score:
-                if grow:
-                    store.refresh()
-                report(_score_in_team(state, held_out, config, losses, spent, folder, clock))
-                if line := pass_plateau(state, config):
-                    say(line)
-            to_show = bool(state.history) and (spent >= 1 or state.seconds - clock.shown >= show_seconds)
-            if to_save or to_show:  # showing takes a while
+                state.unscored = _mean_losses(state, losses)
+                if clock.score_makes_late(state):
+                    _save(state, folder, clock)
+                scored(spent)
+            if to_save or to_show or clock.save_is_due(state):  # showing takes a while
                 _save(state, folder, clock)
             tick(state, spent, losses)
             if to_show:
                 show(state)
                 clock.shown = state.seconds
+                clock.mark()
     if asked:
         signal.raise_signal(asked[0])
     if ending:
@@ -443,9 +479,11 @@ class Clock:
     """When what is due, by the seconds that the first process of a team counts."""
 
     def __init__(self, state: State) -> None:
-        self.team, self.shown, self.score_took = state.team, -math.inf, 0.0
+        self.team, self.step_took = state.team, 0.0
+        self.score_took = math.inf  # not known yet
         self.began = self.now() - state.seconds
-        self.saved = self.scored = state.seconds
+        self.saved = self.scored = self.marked = state.seconds
+        self.shown = -math.inf if state.history else state.seconds
 
     def now(self) -> float:
         """Seconds since some moment."""
@@ -462,8 +500,20 @@ class Clock:
         return state.seconds - self.scored > config.score_seconds
 
     def save_is_due(self, state: State) -> bool:
-        """So early that a score, which must come first, does not make it late."""
-        return state.seconds - self.saved > CHECKPOINT_SECONDS - min(self.score_took, 15.0)
+        """Before another step like the last one would make the checkpoint too old."""
+        return state.seconds - self.saved + self.step_took > CHECKPOINT_SECONDS
+
+    def score_makes_late(self, state: State) -> bool:
+        """Whether the checkpoint would be too old after a score like the last one; of the first it is not known."""
+        return state.seconds - self.saved + self.score_took > CHECKPOINT_SECONDS
+
+    def show_is_due(self, state: State, show_seconds: float) -> bool:
+        """Whether there has been no preview for so long."""
+        return state.seconds - self.shown >= show_seconds
+
+    def mark(self) -> None:
+        """What comes from here on belongs to the next step."""
+        self.marked = self.agree(False)[0]
 
 
 class ProcessorClock(Clock):
@@ -474,18 +524,23 @@ class ProcessorClock(Clock):
         return time.process_time()
 
 
-def _score_in_team(
-    state: State, held_out: FrameStore, config: TrainConfig, losses: Mapping[str, Tensor], progress: float, folder: Path, clock: Clock
-) -> dict[str, float]:
-    """Score in the first process, and tell the others."""
+def _mean_losses(state: State, losses: Mapping[str, Tensor]) -> dict[str, float]:
+    """Single numbers of a step, of all processes together."""
     values = {key: value.float() for key, value in losses.items() if value.numel() == 1}
     state.team.mean_(list(values.values()))
-    row = score(state, held_out, config, values, progress, folder) if state.team.leads else {}
+    return {key: float(value) for key, value in values.items()}
+
+
+def _score_in_team(
+    state: State, held_out: FrameStore, config: TrainConfig, progress: float, folder: Path, clock: Clock
+) -> dict[str, float]:
+    """Score in the first process, and tell the others."""
+    row = score(state, held_out, config, state.unscored, progress, folder) if state.team.leads else {}
     row, state.best_score = state.team.share((row, state.best_score))
     if not state.team.leads:
         state.history.append(row)
-    before, state.seconds = state.seconds, clock.agree()[0]
-    clock.score_took, clock.scored = state.seconds - before, state.seconds
+    before, state.seconds, state.unscored = state.seconds, clock.agree()[0], {}
+    clock.score_took, clock.scored, clock.marked = state.seconds - before, state.seconds, state.seconds
     return row
 
 
@@ -493,7 +548,7 @@ def _save(state: State, folder: Path, clock: Clock) -> None:
     if state.team.leads:
         save_checkpoint(state, folder)
     clock.saved = state.seconds
-    state.team.agree(0.0)  # the others may take it up from here on
+    clock.mark()  # the others wait for it: they may take it up from here on
 
 
 @contextlib.contextmanager
@@ -523,12 +578,11 @@ def _ending_between_steps() -> Iterator[list[int]]:
 
 
 def score(
-    state: State, held_out: FrameStore, config: TrainConfig, losses: Mapping[str, Tensor], progress: float, folder: Path
+    state: State, held_out: FrameStore, config: TrainConfig, losses: Mapping[str, float], progress: float, folder: Path
 ) -> dict[str, float]:
     """Score the averaged weights, keep them if they are the best, and write the row to the history."""
     scored_progress = state.history[-1].get("progress", 0.0) if state.history else 0.0
-    row = {"step": state.step, "seconds": state.seconds, "progress": progress}
-    row |= {key: float(value) for key, value in losses.items() if value.numel() == 1}
+    row = {"step": state.step, "seconds": state.seconds, "progress": progress, **losses}
     row |= transfer_score(state.average, held_out, max_frames=config.score_frames, songs_per_style=config.score_songs)
     state.history.append(row)
     write_history(state, folder)
@@ -574,6 +628,12 @@ def batch_of(state: State, config: TrainConfig) -> int:
     return size
 
 
+def is_out_of_memory(error: RuntimeError) -> bool:
+    """Whether an error of torch says that there is no memory left, of whatever device."""
+    text = str(error).lower()
+    return isinstance(error, torch.cuda.OutOfMemoryError) or "out of memory" in text or "can't allocate memory" in text
+
+
 def halve_batch(state: State, config: TrainConfig, error: RuntimeError, folder: Path, say: Callable[[str], None]) -> None:
     """Where memory has run out, take up the last checkpoint with half the batch: the step may have been half done.
 
@@ -584,8 +644,7 @@ def halve_batch(state: State, config: TrainConfig, error: RuntimeError, folder: 
     ValueError
         If the batch cannot be halved.
     """
-    text = str(error).lower()
-    if not isinstance(error, torch.cuda.OutOfMemoryError) and "out of memory" not in text and "can't allocate memory" not in text:
+    if not is_out_of_memory(error):
         raise error
     batch = batch_of(state, config)
     if batch == 1 or state.team.size > 1:  # of a team, the others wait for a step that this one has not done
@@ -602,8 +661,8 @@ def halve_batch(state: State, config: TrainConfig, error: RuntimeError, folder: 
 
 
 def _is_bad(losses: Mapping[str, Tensor], device: str, step: int) -> bool:
-    """Whether the loss is not finite. Reading it waits for a GPU, which is asked only now and then."""
-    return (device == "cpu" or step % 50 == 0) and not bool(torch.isfinite(losses["loss/total"]))
+    """Whether a loss, or the gradient, is not finite. Reading them waits for a GPU, which is asked only now and then."""
+    return (device == "cpu" or step % 50 == 0) and not all(bool(value.isfinite().all()) for value in losses.values())
 
 
 def go_back(state: State, folder: Path, losses: Mapping[str, Tensor], say: Callable[[str], None] = lambda line: None) -> None:

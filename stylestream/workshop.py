@@ -27,9 +27,11 @@ from stylestream.blend import BLENDED_SETTINGS
 from stylestream.corpus import BuildConfig, FrameStore
 from stylestream.dataset import DESCRIPTION, Dataset
 from stylestream.draw import Draw, DrawConfig
+from stylestream.features import FeatureConfig
 from stylestream.files import alone_in, whole_file
 from stylestream.passages import same_melody
 from stylestream.sources import SONG_SUFFIXES, walk
+from stylestream.style import check_settings
 from stylestream.team import Team, assemble
 from stylestream.train import (
     LEAST_BATCH,
@@ -39,6 +41,7 @@ from stylestream.train import (
     construct,
     distance_db,
     fit,
+    is_out_of_memory,
     load_checkpoint,
     nearest,
     new_state,
@@ -58,12 +61,14 @@ TABLES = {"model": DrawConfig, "train": TrainConfig, "tune": TrainConfig, "views
 TUNE = TrainConfig(
     learning_rate=1e-3, final_rate=0.01, kl_warmup=0.0, critic_from=0.35, texture_from=0.0, ema=0.995, freeze_encoder=True
 )  # fmt: skip
+DRAFT = "style.safetensors"  # before it has its drums; of a name of its own, for the output may be called like a checkpoint
 RENDER_SHARE = 0.25  # of the minutes given, at most, goes into rendering
 WIDTH_SONGS, WIDTH_SECONDS = 24, 15.0  # that a style's width is measured on; of each score
 SHOW_SECONDS = 110.0  # between two previews
 EXCERPT_SECONDS = 4.0  # of music in one
 PAUSE_SECONDS = 0.4  # in it between song, result and target
 MOST_BATCH = 256
+TRIAL_SHARE = 0.01  # of the minutes: a step on trial that takes longer ends the trial
 LITTLE_SECONDS = 1800.0
 LARGE_BYTES = 200e6  # of a file, or an hour: it is not listened to in the first minute
 INTENDED_USE = "to play songs of one's own, or free ones, in the sound of the music below; to listen, to make music, to study"
@@ -178,7 +183,7 @@ def train(
         state = _fit_folder(plan, start, folder, team, report, progress, say)
         best = next((row for row in state.history if row["score/way"] == state.best_score), {})
         if team.leads:
-            about, made = _card(plan, start, state, prepared, out, best), folder / out.name
+            about, made = _card(plan, start, state, prepared, out, best), folder / DRAFT
             _write_style(plan, start, prepared, made, folder, about)
             if plan.kind == "draw":
                 progress("training", 1.0, "listening for width and drums")
@@ -224,6 +229,7 @@ def make_plan(
         raise ValueError(f"unknown model {model!r}; {nearest(model, MODELS)}")
     if model != "draw" and base not in (None, "none"):
         raise ValueError(f"--model {model} is trained from nothing; leave --from out")
+    check_settings(config.get("model", {}), "[model]")
     made: dict[str, Any] = {name: construct(kind, config.get(name, {}), f"[{name}]") for name, kind in TABLES.items()}
     start = _start(base, config.get("model", {})) if model == "draw" else None
     network = made["model"] if start is None else _adopted(start, config.get("model", {}), str(base or "base"))
@@ -234,6 +240,8 @@ def make_plan(
     if steps is not None or minutes is not None:
         settings = replace(settings, steps=steps or 0, minutes=settings.minutes if minutes is None else minutes)
     settings = replace(settings, seed=seed)
+    if network.n_bins != FeatureConfig().n_bins:
+        raise ValueError(f"[model] n_bins is {network.n_bins}, and frames have {FeatureConfig().n_bins}; leave it out")
     if settings.crop_frames % network.grid_frames or settings.crop_frames % 4:
         raise ValueError(f"[train] crop_frames {settings.crop_frames} is not a multiple of {max(network.grid_frames, 4)}")
     name = "none" if start is None else "base" if base in (None, "base") else str(base)
@@ -246,7 +254,6 @@ def make_plan(
 
 def _start(base: str | Path | None, wanted: Mapping[str, Any]) -> StyleData | None:
     """The style to start from; None: from nothing."""
-    from stylestream.features import FeatureConfig
     from stylestream.style import base_path, find_style, load_style_file, network_of
 
     if base == "none":
@@ -255,8 +262,6 @@ def _start(base: str | Path | None, wanted: Mapping[str, Any]) -> StyleData | No
     data = load_style_file(path)
     name = f"--from {base or 'base'}"
     network_of(data, name)
-    if data.feature_config != asdict(FeatureConfig()):
-        raise ValueError(f"{name}: its frames are not those of this StyleStream; choose another style, or --from none")
     return None if base is None and _different(data, wanted) else data
 
 
@@ -284,13 +289,14 @@ def _workbench(folder: Path) -> Iterator[None]:
 
 
 def _open_folder(folder: Path, plan: Plan) -> None:
-    """Make the folder, or see that it holds the same training."""
+    """Make the folder, or see that it holds the same training. What lies there without a plan is of one that is done, or never began."""
     path = folder / "plan.json"
-    for half in (*folder.glob(".*.part"), *folder.glob("frames/.*.part")):  # of a process that was killed while writing
+    for half in folder.rglob(".*.part"):  # of a process that was killed while writing
         half.unlink(missing_ok=True)
     tables = json.loads(json.dumps(plan.tables()))
     if not path.exists() or not _begun(folder):
         folder.mkdir(parents=True, exist_ok=True)
+        _tidy(folder)
         with whole_file(path) as temporary:
             temporary.write_text(json.dumps(tables, indent=1))
         return
@@ -335,12 +341,19 @@ def _prepare(
         if failure:
             say(failure)
 
+    def found(songs: Sequence[corpus.Song]) -> None:
+        if line := known_already({song.id: corpus.melody_of(song) for song in songs}, start):
+            say(f"warning: {line}")
+
     make = _spectrum if plan.kind == "lstm2017" else corpus.frames_of
     try:
         if built:
             prepared = _listed(plan, built)
+            if line := known_already(fingerprints(prepared), start):
+                say(f"warning: {line}")
         else:
-            prepared = corpus.prepare(plan.sources, folder / "frames", plan.data, make=make, seconds=seconds, jobs=jobs, progress=done)
+            how: dict[str, Any] = {"make": make, "seconds": seconds, "jobs": jobs, "found": found, "progress": done}
+            prepared = corpus.prepare(plan.sources, folder / "frames", plan.data, **how)
     except (ValueError, OSError):
         if not _begun(folder):  # there was no music
             _tidy(folder)
@@ -350,8 +363,6 @@ def _prepare(
     if prepared.music_seconds < LEAST_SECONDS:
         heard, least = prepared.music_seconds, LEAST_SECONDS / 60
         say(f"warning: only {heard:.0f} s of music to train on; with less than {least:.0f} minutes a style learns songs, not a sound")
-    if line := known_already(prepared, start):
-        say(f"warning: {line}")
     with whole_file(path) as temporary:
         temporary.write_text(json.dumps(asdict(prepared)))
     return prepared
@@ -365,8 +376,6 @@ def _listed(plan: Plan, built: Sequence[str]) -> corpus.Prepared:
     ValueError
         If there are other sources beside it, it has many styles and none is named, or its frames are of another kind.
     """
-    from stylestream.features import FeatureConfig
-
     if len(plan.sources) > 1:
         raise ValueError("a dataset is trained on alone; build one of all sources with `stylestream dataset build`")
     if plan.kind == "lstm2017":
@@ -390,9 +399,12 @@ def _listed(plan: Plan, built: Sequence[str]) -> corpus.Prepared:
 
 
 def _tidy(folder: Path) -> None:
-    """Leave only the logs: what is done needs no resuming, and another training may have the name."""
+    """Leave only the logs: what is done needs no resuming, and another training may have the name.
+
+    The plan goes last: for as long as it is there, the rest is its own.
+    """
     shutil.rmtree(folder / "frames", ignore_errors=True)
-    for name in ("plan.json", "songs.json", "last.safetensors", "best.safetensors"):
+    for name in ("songs.json", "last.safetensors", "best.safetensors", DRAFT, "plan.json"):
         (folder / name).unlink(missing_ok=True)
 
 
@@ -453,11 +465,15 @@ def _look_lines(found: int, checkups: Sequence[doctor.Checkup], config: BuildCon
         yield f"{len(long)} of {len(checkups)} files looked at are long ({Path(longest.path).name} {clock(longest.seconds)}); {rest}"
 
 
-def known_already(prepared: corpus.Prepared, start: StyleData | None) -> str:
-    """A line, if what is to be trained on is in the weights that the training starts from."""
+def known_already(songs: Mapping[str, Sequence[int]], start: StyleData | None) -> str:
+    """A line, if what is to be trained on is in the weights that the training starts from.
+
+    Parameters
+    ----------
+    songs : mapping of song id to melody fingerprint
+    """
     if start is None:
         return ""
-    songs = {song["id"]: song["fingerprint"] for song in prepared.songs if song["split"] == "train"}
     count = sum(song in start.fingerprints or same_melody(own, start.fingerprints) is not None for song, own in songs.items())
     if not songs or count < len(songs) / 2:
         return ""
@@ -560,25 +576,41 @@ def _batch_for(plan: Plan, store: FrameStore, how: views.ViewConfig, team: Team)
 def _threads(plan: Plan, store: FrameStore, how: views.ViewConfig, device: str) -> Iterator[None]:
     """As many threads as asked for; where minutes count, one if that is faster: beside other programs two can be slower than one."""
     before = torch.get_num_threads()
-    wanted = plan.config.threads or before
-    if not plan.config.threads and not plan.config.steps and device == "cpu" and before > 1:
-        trial = new_state(plan.model, plan.config)
-        config = replace(plan.config, batch=batch_of(trial, plan.config))
-        seconds = {threads: _seconds_per_step(trial, store, config, how, threads) for threads in (1, before)}
-        wanted = min(seconds, key=lambda threads: seconds[threads])
-    torch.set_num_threads(wanted)
     try:
+        trial = not plan.config.threads and not plan.config.steps and device == "cpu" and before > 1
+        torch.set_num_threads(_faster_threads(plan, store, how) if trial else plan.config.threads or before)
         yield
     finally:
         torch.set_num_threads(before)
 
 
-def _seconds_per_step(state: State, store: FrameStore, config: TrainConfig, how: views.ViewConfig, threads: int) -> float:
+def _faster_threads(plan: Plan, store: FrameStore, how: views.ViewConfig) -> int:
+    """One thread, or those that torch takes, by a trial; without one where a step is dear, or does not fit into memory as it is."""
+    usual = torch.get_num_threads()
+    state = new_state(plan.model, plan.config)
+    config = replace(plan.config, batch=batch_of(state, plan.config))
+    most = TRIAL_SHARE * 60 * plan.config.minutes
+    try:
+        seconds = _seconds_per_step(state, store, config, how, usual, most_seconds=most)
+        return 1 if math.isfinite(seconds) and _seconds_per_step(state, store, config, how, 1, most_seconds=most) < seconds else usual
+    except RuntimeError as error:
+        if not is_out_of_memory(error):
+            raise
+        return usual  # the training will halve its batch
+
+
+def _seconds_per_step(
+    state: State, store: FrameStore, config: TrainConfig, how: views.ViewConfig, threads: int, *, most_seconds: float = math.inf
+) -> float:
+    """Of the second step, which is faster than the first; infinite where the first took so long that no more is to be tried."""
     torch.set_num_threads(threads)
-    train_step(state, store, config, how, 0.0)  # the first one is slower
-    began = time.monotonic()
-    train_step(state, store, config, how, 0.0)
-    return time.monotonic() - began
+    for _ in range(2):
+        began = time.monotonic()
+        train_step(state, store, config, how, 0.0)
+        seconds = time.monotonic() - began
+        if seconds > most_seconds:
+            return math.inf
+    return seconds
 
 
 def view_config(plan: Plan, store: FrameStore) -> views.ViewConfig:
@@ -708,10 +740,16 @@ class Watch:
             self.ceiling = 1 - self.excerpt.ceiling_db / max(row["score/copy_db"], 1e-6)
         row["score/ceiling"] = self.ceiling
         row |= {"speed/music": self.speed, "left_seconds": self._left_after(row)}
-        if self.writer is not None:
-            for key, value in row.items():
-                self.writer.add_scalar(key, value, int(row["step"]))
+        self._log(row)
         self._report(row)
+
+    def _log(self, row: Mapping[str, float]) -> None:
+        """Tell TensorBoard, for as long as it can write."""
+        try:
+            for key, value in row.items() if self.writer is not None else ():
+                self.writer.add_scalar(key, value, int(row["step"]))
+        except OSError:
+            self.writer = None
 
     def show(self, state: State) -> None:
         """Write excerpt and pictures; a disk that is full of them must not end the training."""
@@ -748,17 +786,19 @@ def clock(seconds: float) -> str:
 
 @contextlib.contextmanager
 def _tensorboard(folder: Path, step: int, team: Team) -> Iterator[Any]:
-    """A writer of logs, in the first process, where TensorBoard is installed."""
+    """A writer of logs, in the first process, where TensorBoard is installed and its files can be written."""
+    writer: Any = None
+    if team.leads:
+        with contextlib.suppress(ImportError, OSError):
+            from torch.utils.tensorboard import SummaryWriter
+
+            writer = SummaryWriter(str(folder / "tensorboard"), purge_step=step)
     try:
-        from torch.utils.tensorboard import SummaryWriter
-    except ImportError:
-        yield None
-        return
-    if not team.leads:
-        yield None
-        return
-    with SummaryWriter(str(folder / "tensorboard"), purge_step=step) as writer:
         yield writer
+    finally:
+        with contextlib.suppress(OSError):  # a log that cannot be ended must not end the training
+            if writer is not None:
+                writer.close()
 
 
 # -- what is written --------------------------------------------------------------------------------------------------------
@@ -780,7 +820,6 @@ def _card(plan: Plan, start: StyleData | None, state: State, prepared: corpus.Pr
 def _write_style(plan: Plan, start: StyleData | None, prepared: corpus.Prepared, out: Path, folder: Path, about: Card) -> None:
     from safetensors.torch import load_file
 
-    from stylestream.features import FeatureConfig
     from stylestream.style import save_style
 
     heard = {**(start.fingerprints if start is not None else {}), **fingerprints(prepared)}

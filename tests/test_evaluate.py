@@ -239,8 +239,9 @@ def test_a_style_of_one_s_own_is_heard_beside_other_music_of_it(tiny_style: Path
     for folder, hz in (("songs", 262), ("same", 262), ("other", 1500)):
         (tmp_path / folder).mkdir()
         soundfile.write(tmp_path / folder / "tune.flac", tone(4.0, hz=hz).T * (0.9 if folder == "same" else 1.0), 44100)
+    how: dict[str, Any] = {"protocol": SHORT, "cache": tmp_path / "cache", "jobs": 1, "rows": []}
     made = {
-        name: evaluate.evaluate(tmp_path / "songs", tiny_style, protocol=SHORT, cache=tmp_path / "cache", jobs=1, rows=[], material=material)
+        name: evaluate.evaluate(tmp_path / "songs", tiny_style, material=material, **how)
         for name, material in (("none", []), ("same", [tmp_path / "same"]), ("other", [tmp_path / "other"]))
     }
     assert "style_cosine" not in made["none"]["rows"]["tiny"]

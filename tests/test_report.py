@@ -214,7 +214,9 @@ def test_the_verdict_is_of_the_passages_that_both_have() -> None:
     [{"pieces": 3}, {"pieces": [{}]}, {"pieces": []}, {"rows": []}, {"recipe": None}, {"protocol": None}, {"style": "other"}],
 )
 def test_half_a_report_is_no_report(spoilt: dict[str, Any], tmp_path: Path) -> None:
-    for value in (report_of(cells(**GOOD)) | spoilt, {"styles": {"rock": report_of(cells(**GOOD)) | spoilt}}, {"styles": {}}):
+    half = report_of(cells(**GOOD)) | spoilt
+    values: list[dict[str, Any]] = [half, {"styles": {"rock": half}}, {"styles": {}}]
+    for value in values:
         (tmp_path / "report.json").write_text(json.dumps(value))
         with pytest.raises(ValueError, match="not a report"):
             report.load_reports(tmp_path)

@@ -6,8 +6,9 @@ import json
 import pickle
 import subprocess
 import sys
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -16,6 +17,8 @@ from hypothesis import strategies as st
 from safetensors.torch import save_file
 
 from stylestream import style
+from stylestream.draw import Draw, DrawConfig
+from stylestream.features import FeatureConfig
 from stylestream.files import whole_file
 from stylestream.style import (
     Card,
@@ -24,6 +27,7 @@ from stylestream.style import (
     install_style,
     list_styles,
     load_style_file,
+    network_of,
     read_card,
     remove_style,
     save_style,
@@ -44,6 +48,15 @@ def write(path: Path, **changes) -> Path:
     weights = {"a.weight": torch.arange(12.0).reshape(3, 4), "a.steps": torch.tensor(7)}
     given = {"model_config": {"k": 8}, "feature_config": {"hop_length": 512}, "card": CARD, "fingerprints": {"song": [1, 2**53]}}
     return save_style(path, weights, **{**given, **changes})
+
+
+def playable(path: Path, *, model: dict[str, Any] | None = None, features: dict[str, Any] | None = None, **weights: torch.Tensor) -> Path:
+    """A style that can be played, but for what is given."""
+    config = DrawConfig(
+        steps=2, view_channels=8, view_blocks=1, canvas_channels=4, encoder_channels=8, decoder_channels=8, texture_channels=0
+    )
+    settings = {"model_config": {**asdict(config), **(model or {})}, "feature_config": {**asdict(FeatureConfig()), **(features or {})}}
+    return save_style(path, {**Draw(config).state_dict(), **weights}, card=CARD, **settings)
 
 
 @pytest.fixture
@@ -238,7 +251,7 @@ def test_a_style_is_found_by_path_and_by_installed_name(tmp_path, user_styles):
     path = write(tmp_path / "my blue (live) 🎸.safetensors")
     assert find_style(path) == path
     assert find_style(str(path)) == path
-    write(tmp_path / "blue.safetensors")
+    playable(tmp_path / "blue.safetensors")
     assert install_style(tmp_path / "blue.safetensors") == user_styles / "blue.safetensors"
     assert find_style("blue") == user_styles / "blue.safetensors"
     assert load_style_file(find_style("blue")).card == CARD
@@ -267,7 +280,7 @@ def test_an_unknown_style_names_the_nearest(user_styles):
 
 
 def test_installing_refuses_what_is_there_or_is_no_style(tmp_path, user_styles):
-    path = write(tmp_path / "blue.safetensors")
+    path = playable(tmp_path / "blue.safetensors")
     install_style(path)
     with pytest.raises(FileExistsError, match="--force"):
         install_style(path)
@@ -276,8 +289,51 @@ def test_installing_refuses_what_is_there_or_is_no_style(tmp_path, user_styles):
     with pytest.raises(ValueError, match="not a style file"):
         install_style(tmp_path / "text.safetensors")
     with pytest.raises(ValueError, match="cannot be a style's name"):
-        install_style(write(tmp_path / "my (blue).safetensors"))
+        install_style(playable(tmp_path / "my (blue).safetensors"))
+    for name in ("take.wav", "take.MID"):
+        with pytest.raises(ValueError, match="would be taken for a recording, not for a style; rename the file"):
+            install_style(playable(tmp_path / f"{name}.safetensors"))
     assert [p.name for p in user_styles.iterdir()] == ["blue.safetensors"]
+
+
+HOSTILE_FEATURES = [
+    *({"n_fft_high": 2**40}, {"n_fft_low": 0}, {"decimation": 0}, {"bins_per_octave": 0}, {"crossover_low_hz": 0}, {"n_bins": 36}),
+    *({"sample_rate": 1}, {"sample_rate": -5}, {"hop_length": 0}, {"hop_length": 7}, {"floor_db": 1e30}),
+]
+HOSTILE_MODELS = [
+    *({"view_blocks": 10**7}, {"view_blocks": -1}, {"phase_iterations": 1e12}, {"phase_iterations": -1}, {"grain_power": 1e9}),
+    *({"scale_db": 0.0}, {"range_db": -90.0}, {"texture_scale_db": 0.0}, {"beta": 1e300}, {"partial_lift": 1e9}, {"mix_groups": 0}),
+    *({"glimpse": 1}, {"window_frames": 0}, {"patch_frames": 0}, {"patch_bins": -6}, {"styles": 0}, {"style_dim": 10**30}),
+    *({"texture_blocks": 10**7, "texture_channels": 1}, {"steps": 0}, {"steps": 65}, {"n_bins": 10**12}),
+]
+
+
+@pytest.mark.parametrize("features", HOSTILE_FEATURES, ids=str)
+def test_a_style_of_other_frames_is_not_installed(tmp_path, user_styles, features):
+    with pytest.raises(ValueError, match="its frames are not those of this StyleStream; get a style file of this version") as error:
+        install_style(playable(tmp_path / "a.safetensors", features=features))
+    assert "\n" not in str(error.value)
+    assert not user_styles.exists()
+
+
+@pytest.mark.parametrize("model", HOSTILE_MODELS, ids=str)
+def test_a_style_that_would_never_end_is_not_installed(tmp_path, user_styles, model):
+    with pytest.raises(ValueError, match=r"get the style file again") as error:
+        install_style(playable(tmp_path / "a.safetensors", model=model))
+    assert "\n" not in str(error.value)
+    assert not user_styles.exists()
+
+
+@pytest.mark.parametrize("kind", [torch.bool, torch.uint8, torch.uint16, torch.int64, torch.complex64], ids=str)
+def test_weights_are_numbers_with_a_fraction(tmp_path, user_styles, kind):
+    with pytest.raises(ValueError, match=r"mean_frames.*get the style file again") as error:
+        install_style(playable(tmp_path / "a.safetensors", mean_frames=torch.ones(1, 324).to(kind)))
+    assert "\n" not in str(error.value)
+    assert not user_styles.exists()
+
+
+def test_a_playable_style_is_installed_and_plays(tmp_path, user_styles):
+    assert network_of(load_style_file(install_style(playable(tmp_path / "a.safetensors"))), "a").config.steps == 2
 
 
 @pytest.mark.parametrize("name", ["../evil", "/etc/passwd", "", ".", "nothing-of-this-name"])

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import datetime
 import os
 import re
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -14,7 +17,7 @@ import torch
 from safetensors.torch import load_file
 
 from stylestream import corpus
-from stylestream.team import ALONE, Team
+from stylestream.team import ALONE, Team, assemble
 
 # What every process runs: three steps with critic and texture, then a training with scores and checkpoints in a folder of its own.
 TRAINING = """
@@ -134,3 +137,14 @@ def test_alone_nothing_is_waited_for():
     x = torch.tensor([1.0])
     ALONE.mean_([x])
     assert x.tolist() == [1.0]
+
+
+def test_the_others_wait_for_days_while_the_first_renders(monkeypatch):
+    accelerate = pytest.importorskip("accelerate", reason="several processes need accelerate: pip install 'stylestream[scale]'")
+    made: list[dict[str, Any]] = []
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    monkeypatch.setattr(accelerate, "PartialState", lambda **_: SimpleNamespace(local_process_index=1, process_index=1, num_processes=2))
+    monkeypatch.setattr(torch.distributed, "new_group", lambda **given: made.append(given))
+    assert assemble().rank == 1
+    assert made[0]["backend"] == "gloo"
+    assert made[0]["timeout"] > datetime.timedelta(days=1)

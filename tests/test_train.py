@@ -317,6 +317,61 @@ def test_a_loss_that_is_not_finite_goes_back_to_the_last_good_state(frames, tmp_
         fit(tmp_path / "again", frames)
 
 
+def test_a_gradient_that_is_not_finite_never_comes_into_a_checkpoint(frames, tmp_path, monkeypatch):
+    """The loss of that step is of the weights before it, and looks well."""
+    pull, bad = train.critic_gradient, [8]
+    monkeypatch.setattr(train, "CHECKPOINT_SECONDS", -1.0)
+
+    def failing(state: State, *rest: Any) -> Any:
+        gradient, loss = pull(state, *rest)
+        if state.step in bad:
+            bad.clear()
+            gradient = gradient * math.nan
+        return gradient, loss
+
+    monkeypatch.setattr(train, "critic_gradient", failing)
+    said: list[str] = []
+    state = train.new_state(TINY, SHORT)
+    train.fit(state, *stores(frames), SHORT, views.ViewConfig(), tmp_path, say=said.append)
+    assert said[0].startswith("the loss is not finite at step 9 (gradient/norm; weights: ")
+    assert (state.step, state.retries) == (SHORT.steps, 1)
+    assert all(value.isfinite().all() for value in load_file(tmp_path / "last.safetensors").values())
+
+
+def test_a_score_that_was_interrupted_is_made_when_it_goes_on(frames, tmp_path, monkeypatch, uninterrupted):
+    score, row = train.transfer_score, json.loads((uninterrupted / "history.json").read_text())[-1]
+
+    def dying(*_: Any, **__: Any) -> Any:
+        raise Killed
+
+    monkeypatch.setattr(train, "transfer_score", dying)
+    with pytest.raises(Killed):
+        fit(tmp_path, frames)
+    monkeypatch.setattr(train, "transfer_score", score)
+    state = fit(tmp_path, frames)
+    assert same(tmp_path, uninterrupted)
+    assert len(state.history) == 1
+    assert {**state.history[0], "seconds": 0} == {**row, "seconds": 0}  # with the losses of the step
+
+
+def test_a_preview_does_not_wait_for_the_first_score(frames, tmp_path, monkeypatch):
+    now, shown, step = [0.0], list[tuple[float, int]](), train.train_step
+    monkeypatch.setattr(train, "time", SimpleNamespace(monotonic=lambda: now[0]))
+
+    def slow(*args: Any) -> Any:
+        now[0] += 10.0
+        return step(*args)
+
+    monkeypatch.setattr(train, "train_step", slow)
+
+    def show(state: State) -> None:
+        shown.append((now[0], len(state.history)))
+
+    arguments = (*stores(frames), SHORT, views.ViewConfig(), tmp_path)
+    train.fit(train.new_state(TINY, SHORT), *arguments, show=show, show_seconds=50.0)
+    assert shown == [(50.0, 0), (100.0, 0), (120.0, 1)]
+
+
 def test_a_sharpened_canvas_competes_only_with_sharpened_ones(frames, tmp_path, monkeypatch):
     ways = iter([0.9, 0.2, 0.3, 0.1])
     monkeypatch.setattr(train, "transfer_score", lambda *_, **__: {"score/way": next(ways)})
@@ -459,6 +514,39 @@ def test_a_loss_that_is_not_finite_says_where(frames, tmp_path):
     where = "the loss is not finite at step 7 (loss/kl, loss/total; weights: decoder.weight)"
     assert said == [f"{where}: back to step 2, with other random numbers (1 of 3)"]
     assert state.model.decoder.weight.isfinite().all()
+
+
+def test_a_damaged_checkpoint_is_one_line_with_a_remedy(frames, tmp_path):
+    state = fit(tmp_path, frames, replace(SHORT, steps=1))
+    whole = (tmp_path / "last.safetensors").read_bytes()
+    train.save_checkpoint(train.new_state(replace(TINY, decoder_channels=8), SHORT), tmp_path)
+    other = (tmp_path / "last.safetensors").read_bytes()
+    for content in (b"", whole[: len(whole) // 2], b"not a checkpoint", other):
+        (tmp_path / "last.safetensors").write_bytes(content)
+        with pytest.raises(ValueError, match=r"the checkpoint is damaged \(.*\); remove .* to begin anew") as error:
+            train.load_checkpoint(state, tmp_path)
+        assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(("step_seconds", "score_seconds"), [(14.0, 6.0), (2.0, 20.0), (9.0, 24.0)])
+def test_checkpoints_stay_young_on_a_slow_machine(frames, tmp_path, monkeypatch, step_seconds, score_seconds):
+    now, saves = [0.0], [0.0]
+    step, save, score = train.train_step, train.save_checkpoint, train.transfer_score
+    monkeypatch.setattr(train, "time", SimpleNamespace(monotonic=lambda: now[0]))
+
+    def lasting(function: Any, seconds: float) -> Any:
+        def slow(*args: Any, **options: Any) -> Any:
+            now[0] += seconds
+            return function(*args, **options)
+
+        return slow
+
+    monkeypatch.setattr(train, "train_step", lasting(step, step_seconds))
+    monkeypatch.setattr(train, "transfer_score", lasting(score, score_seconds))
+    monkeypatch.setattr(train, "save_checkpoint", lambda *args: saves.append(now[0]) or save(*args))  # type: ignore[func-returns-value]
+    config = replace(SHORT, steps=0, minutes=3.0, score_seconds=40.0, critic_from=1.0)
+    train.fit(train.new_state(TINY, config), *stores(frames), config, views.ViewConfig(), tmp_path)
+    assert max(b - a for a, b in itertools.pairwise(saves)) <= train.CHECKPOINT_SECONDS
 
 
 def test_checkpoints_stay_young_through_scores_and_previews(frames, tmp_path, monkeypatch):

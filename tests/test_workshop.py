@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 import signal
@@ -11,6 +12,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import fields, replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -18,12 +20,14 @@ import pytest
 import soundfile
 import torch
 
-from stylestream import cli, corpus, train, views, workshop
+from stylestream import cli, corpus, recipes, train, views, workshop
 from stylestream.baselines import load_lstm2017
 from stylestream.corpus import BuildConfig, FrameStore
 from stylestream.draw import Draw, DrawConfig
 from stylestream.evaluate import Contenders
+from stylestream.recipes import Piece
 from stylestream.style import base_path, load_style_file
+from stylestream.team import ALONE
 from stylestream.train import TrainConfig
 from stylestream.transfer import load_style
 from stylestream.workshop import make_plan
@@ -82,6 +86,12 @@ def test_what_cannot_be_is_said_before_anything_is_done():
         make_plan(["x"], {}, base="rokc")
     with pytest.raises(ValueError, match=r"crop_frames 50 is not a multiple of 4"):
         make_plan(["x"], {"train": {"crop_frames": 50}}, base="none")
+    with pytest.raises(ValueError, match=r"\[model\] n_bins is 300, and frames have 324; leave it out"):
+        make_plan(["x"], {"model": {"n_bins": 300}}, base="none")
+    with pytest.raises(ValueError, match=r"\[model\]: patch_bins is 0; it must be from 1 to"):
+        make_plan(["x"], {"model": {"patch_bins": 0}}, base="none")
+    with pytest.raises(ValueError, match=r"\[model\]: view_blocks is 10000000; it must be from 0 to 64"):
+        make_plan(["x"], {"model": {"view_blocks": 10**7}}, base="none")
 
 
 def test_a_start_from_weights_takes_tune_and_one_from_nothing_train():
@@ -249,11 +259,46 @@ def _written(folder: Path) -> Path:
 
 
 def test_what_a_killed_process_left_half_written_is_swept_up(tmp_path):
+    plan = make_plan(["x"], {}, base="none")[0]
+    workshop._open_folder(tmp_path, plan)
+    (tmp_path / "last.safetensors").write_bytes(b"")
+    for place in (tmp_path, tmp_path / "frames", tmp_path / "preview"):
+        place.mkdir(exist_ok=True)
+        (place / ".stylestream-x1.part").write_bytes(b"half")
+    workshop._open_folder(tmp_path, plan)
+    assert [path.name for path in sorted(tmp_path.rglob("*"))] == ["frames", "last.safetensors", "plan.json", "preview"]
+
+
+def test_what_lies_in_a_folder_without_a_plan_is_not_taken_up(tmp_path):
+    """As a process leaves it that was killed while it tidied up."""
     (tmp_path / "frames").mkdir()
-    for place in (tmp_path, tmp_path / "frames"):
-        (place / ".last.safetensors.x1.part").write_bytes(b"half")
+    for name in ("last.safetensors", "best.safetensors", "songs.json", "style.safetensors", "history.json", "frames/own-train-1-0.npz"):
+        (tmp_path / name).write_bytes(b"another's")
     workshop._open_folder(tmp_path, make_plan(["x"], {}, base="none")[0])
-    assert [path.name for path in sorted(tmp_path.rglob("*"))] == ["frames", "plan.json"]
+    assert {path.name for path in tmp_path.rglob("*")} == {"plan.json", "history.json"}  # logs may stay
+
+
+def test_the_plan_goes_last(tmp_path, monkeypatch):
+    unlink, there = Path.unlink, list[bool]()
+    (tmp_path / "frames").mkdir()
+    for name in ("plan.json", "songs.json", "last.safetensors", "best.safetensors", "style.safetensors", "frames/own-train-1-0.npz"):
+        (tmp_path / name).write_bytes(b"")
+
+    def watched(path: Path, **how: Any) -> None:
+        there.append((tmp_path / "plan.json").exists())
+        unlink(path, **how)
+
+    monkeypatch.setattr(Path, "unlink", watched)
+    workshop._tidy(tmp_path)
+    assert there == [True] * 5
+    assert not list(tmp_path.iterdir())
+
+
+def test_another_plan_does_not_get_the_songs_of_the_one_before(tmp_path):
+    workshop._open_folder(tmp_path, make_plan(["a"], {}, base="none")[0])
+    (tmp_path / "songs.json").write_text("{}")  # of a dataset, which is listed and not rendered; then it was interrupted
+    workshop._open_folder(tmp_path, make_plan(["b"], {}, base="none")[0])
+    assert [path.name for path in tmp_path.iterdir()] == ["plan.json"]
 
 
 def test_two_trainings_do_not_work_in_one_folder(tmp_path):
@@ -326,10 +371,12 @@ def test_a_recipe_is_named_by_the_output_only_for_a_collection(tmp_path, monkeyp
 # --- music as it comes -----------------------------------------------------------------------------------------------------
 
 
-def small_style(tmp_path: Path, sources: list[Path], **options: Any) -> tuple[workshop.Trained, list[str]]:
+def small_style(
+    tmp_path: Path, sources: list[Path], *, name: str = "mine.safetensors", **options: Any
+) -> tuple[workshop.Trained, list[str]]:
     said: list[str] = []
     tables = cli.read_config(str(_written(tmp_path)))
-    return workshop.train(sources, tmp_path / "mine.safetensors", config=tables, jobs=1, base="none", say=said.append, **options), said
+    return workshop.train(sources, tmp_path / name, config=tables, jobs=1, base="none", say=said.append, **options), said
 
 
 def test_twenty_seconds_of_mixed_rates_and_channels_are_a_style_with_a_warning_and_a_card(tmp_path, tone):
@@ -379,16 +426,18 @@ def test_a_first_look_says_what_is_odd(tmp_path, tone):
 
 
 def test_a_style_appears_when_it_has_its_drums_and_not_before(recordings, tmp_path, monkeypatch):
+    """Though it be called like the checkpoint that it must not be mistaken for."""
+    out = "last.safetensors"
     with monkeypatch.context() as broken:
         broken.setattr(workshop, "add_drums", lambda *_: fail())
         with pytest.raises(KeyboardInterrupt):
-            small_style(tmp_path, [recordings], steps=3)
-    assert not (tmp_path / "mine.safetensors").exists()
-    done, said = small_style(tmp_path, [recordings], steps=3)  # the same command goes on
+            small_style(tmp_path, [recordings], name=out, steps=3)
+    assert not (tmp_path / out).exists()
+    done, said = small_style(tmp_path, [recordings], name=out, steps=3)  # the same command goes on
     assert any("resuming from step 3" in line for line in said)
     assert said[-1].startswith("no drums")
     assert load_style_file(done.path).card.training_steps == 3
-    assert not (tmp_path / "mine.safetensors.ckpt" / "mine.safetensors").exists()
+    assert not list((tmp_path / f"{out}.ckpt").glob("*.safetensors"))
 
 
 def fail() -> None:
@@ -445,12 +494,27 @@ def test_music_that_is_all_alike_is_said_so(tmp_path):
 
 def test_music_that_the_base_has_heard_is_said_so():
     start = load_style_file(base_path())
-    songs = [{"id": song, "split": "train", "fingerprint": heard} for song, heard in list(start.fingerprints.items())[:2]]
-    heard = workshop.known_already(corpus.Prepared([*songs, {"id": "x", "split": "train", "fingerprint": []}], {}, {}, 0.0), start)
+    songs = dict(list(start.fingerprints.items())[:2])
+    heard = workshop.known_already({**songs, "x": []}, start)
     assert heard.startswith("2 of 3 songs are in StyleStream base already")
-    new = [{"id": str(i), "split": "train", "fingerprint": list(range(i, i + 24))} for i in range(3)]
-    assert workshop.known_already(corpus.Prepared(new, {}, {}, 0.0), start) == ""
-    assert workshop.known_already(corpus.Prepared(songs, {}, {}, 0.0), None) == ""
+    assert workshop.known_already({str(i): list(range(i, i + 24)) for i in range(3)}, start) == ""
+    assert workshop.known_already(songs, None) == ""
+
+
+def test_music_that_the_base_has_heard_is_said_so_before_it_is_rendered(recordings, tmp_path, monkeypatch):
+    ids = [song.id for song in corpus.find_music([recordings], BuildConfig())]
+    plan, start = make_plan([recordings], {}, steps=1)
+    assert start is not None
+    said: list[str] = []
+
+    def rendering(*_: Any) -> None:
+        raise Killed
+
+    monkeypatch.setattr(corpus, "_render_parts", rendering)
+    with pytest.raises(Killed):
+        known = replace(start, fingerprints={song: [] for song in ids[:2]})
+        workshop._prepare(plan, known, tmp_path, None, 1, lambda *_: None, said.append)
+    assert said[-1].startswith("warning: 2 of 3 songs are in StyleStream base already")
 
 
 def test_a_base_of_another_version_is_one_line(tmp_path, tiny_style):
@@ -465,7 +529,7 @@ def test_a_base_of_another_version_is_one_line(tmp_path, tiny_style):
         (
             rb"\"floor_db\":-90.0",
             rb"\"floor_db\":-80.0",
-            r"its frames are not those of this StyleStream; choose another style, or --from none",
+            r"its frames are not those of this StyleStream; get a style file of this version",
         ),
     ):
         assert before in data
@@ -508,7 +572,7 @@ def test_where_minutes_count_the_faster_number_of_threads_is_found_by_a_trial(tm
     np.savez(tmp_path / "own-train-0-0.npz", frames=frames, phase=np.zeros((64, 4), np.int8))
     store, tables = FrameStore(tmp_path, ["own"]), cli.read_config(str(_written(tmp_path)))
     tables["train"]["batch"] = 0  # as the machine likes
-    plan = make_plan(["x"], tables, base="none", minutes=1.0)[0]
+    plan = make_plan(["x"], tables, base="none", minutes=6000.0)[0]
     crops: list[int] = []
     step = train.train_step
     monkeypatch.setattr(workshop, "train_step", lambda *args: crops.append(args[2].batch) or step(*args))  # type: ignore[func-returns-value]
@@ -520,3 +584,146 @@ def test_where_minutes_count_the_faster_number_of_threads_is_found_by_a_trial(tm
     with workshop._threads(replace(plan, config=replace(plan.config, steps=5)), store, views.ViewConfig(), "cpu"):
         assert torch.get_num_threads() == 2  # nothing is tried
     assert len(crops) == 4
+
+
+@pytest.fixture
+def trial(tmp_path, rng) -> tuple[workshop.Plan, FrameStore]:
+    np.savez(tmp_path / "own-train-0-0.npz", frames=rng.integers(0, 240, (1, 64, 324), dtype=np.uint8), phase=np.zeros((64, 4), np.int8))
+    return make_plan(["x"], cli.read_config(str(_written(tmp_path))), base="none", minutes=10.0)[0], FrameStore(tmp_path, ["own"])
+
+
+def test_a_trial_that_takes_too_long_is_ended_and_nothing_changed(trial, monkeypatch):
+    (plan, store), now = trial, [0.0]
+
+    def slow(*_: Any) -> None:
+        now[0] += 6.1  # of ten minutes, more than one in a hundred
+
+    monkeypatch.setattr(workshop, "train_step", slow)
+    monkeypatch.setattr(workshop, "time", SimpleNamespace(monotonic=lambda: now[0]))
+    torch.set_num_threads(2)
+    with workshop._threads(plan, store, views.ViewConfig(), "cpu"):
+        assert torch.get_num_threads() == 2
+    assert now == [6.1]
+
+
+def test_a_trial_that_runs_out_of_memory_is_ended_and_nothing_changed(trial, monkeypatch):
+    def failing(message: str) -> Any:
+        def step(*_: Any) -> None:
+            raise RuntimeError(message)
+
+        return step
+
+    plan, store = trial
+    torch.set_num_threads(2)
+    monkeypatch.setattr(workshop, "train_step", failing("DefaultCPUAllocator: can't allocate memory"))
+    with workshop._threads(plan, store, views.ViewConfig(), "cpu"):
+        assert torch.get_num_threads() == 2
+    monkeypatch.setattr(workshop, "train_step", failing("mat1 and mat2 shapes cannot be multiplied"))
+    with pytest.raises(RuntimeError, match="mat1"), workshop._threads(plan, store, views.ViewConfig(), "cpu"):
+        pass
+    assert torch.get_num_threads() == 2
+
+
+class FullDisk:
+    """A writer of logs where there is no space left."""
+
+    told = 0
+
+    def add_scalar(self, *_: Any) -> None:
+        self.told += 1
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+
+def test_a_log_that_cannot_be_written_is_given_up(tmp_path):
+    rows: list[dict[str, float]] = []
+    writer, state = FullDisk(), SimpleNamespace(step=0, seconds=0.0)
+    watch = workshop.Watch(TrainConfig(), state, None, tmp_path, writer, lambda *_: None, rows.append)
+    watch.ceiling = 0.9
+    for step in (1, 2):
+        watch.report({"step": step, "seconds": 1.0, "progress": 0.1})
+    assert ([row["step"] for row in rows], writer.told) == ([1, 2], 1)
+
+
+def test_a_log_that_cannot_be_begun_or_ended_does_not_end_the_training(tmp_path, monkeypatch):
+    tensorboard = pytest.importorskip("torch.utils.tensorboard", reason="logs need tensorboard: pip install 'stylestream[train]'")
+    (tmp_path / "tensorboard").write_text("a file where a folder should be")
+    with workshop._tensorboard(tmp_path, 0, ALONE) as writer:
+        assert writer is None
+
+    def close(self: Any) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    whole = tensorboard.SummaryWriter.close
+    monkeypatch.setattr(tensorboard.SummaryWriter, "close", close)
+    with workshop._tensorboard(tmp_path / "else", 0, ALONE) as writer:
+        assert writer is not None
+    whole(writer)
+
+
+# --- what is held out, and what cannot be read or written ------------------------------------------------------------------
+
+
+def a_song(path: str, size: int = 1000) -> corpus.Song:
+    return corpus.Song(Piece(path), recipes.song_id(path.encode()), path.encode().ljust(size))
+
+
+def held_out(songs: list[corpus.Song]) -> set[str]:
+    assert "valid" not in {song.piece.split for song in songs}  # or chance has nothing to decide
+    parts = corpus.plan(songs, BuildConfig())
+    assert parts == corpus.plan(songs[::-1], BuildConfig())
+    return {part.song.piece.group for part in parts if part.split == "valid"}
+
+
+def test_where_chance_decides_the_smallest_group_is_held_out():
+    groups = [f"mutopia/{i}" for i in range(60) if recipes.split_of(f"mutopia/{i}") == "train"]
+    first, second, *_, last = sorted(groups, key=recipes.text_hash)
+    movements = [a_song(f"{first}__{number}.mid") for number in range(3)]
+    assert {song.piece.group for song in movements} == {first}
+    assert held_out([*movements, a_song(f"{last}.mid"), a_song(f"{second}__7.mid")]) == {second}
+    assert held_out([*movements, a_song(f"{last}__7.mid")]) == {last}
+
+
+@pytest.mark.parametrize("sizes", [(1000, 9000), (9000, 1000)])
+def test_of_two_songs_the_shorter_is_held_out(tmp_path, sizes):
+    songs = [a_song(f"{name}.mid", size) for name, size in zip("ab", sizes, strict=True)]
+    assert held_out(songs) == {"a.mid" if sizes[0] < sizes[1] else "b.mid"}
+    for song in songs:
+        (tmp_path / song.piece.path).write_bytes(song.content)
+    assert held_out([replace(song, content=tmp_path / song.piece.path) for song in songs]) == held_out(songs)
+
+
+@pytest.mark.skipif(not Path("/proc/self/mem").exists(), reason="needs a file that cannot be read by anyone")
+def test_a_file_that_cannot_be_read_is_a_failure_by_its_name(tmp_path, tone, monkeypatch):
+    (tmp_path / "music").mkdir()
+    for i in range(3):
+        soundfile.write(tmp_path / "music" / f"{i}.wav", tone(5.0, hz=220.0 * (i + 2) / 2).T, RATE)
+    for name in ("locked.mid", "locked.flac"):
+        (tmp_path / "music" / name).symlink_to("/proc/self/mem")
+    (tmp_path / "music" / "endless.mid").write_bytes(b"MThd" * 100)
+    monkeypatch.setattr(corpus, "MAX_MEMBER_BYTES", 200)
+    done, said = small_style(tmp_path, [tmp_path / "music"], steps=1)
+    assert done.failures == {
+        "locked.mid": "it cannot be read (Input/output error)",
+        "locked.flac": "it cannot be read (Input/output error)",
+        "endless.mid": "larger than 0 MiB; no score is",
+    }
+    assert {f"{name}: {reason}" for name, reason in done.failures.items()} <= set(said)
+    assert done.songs == 6
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="limits of a process are of POSIX")
+def test_a_disk_that_is_full_while_it_renders_is_no_fault_of_the_songs(recordings, tmp_path):
+    import resource
+
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    ignored = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)  # as on a full disk: the write fails, the process lives
+    resource.setrlimit(resource.RLIMIT_FSIZE, (4096, limits[1]))
+    try:
+        with pytest.raises(OSError, match="File too large"):
+            corpus.prepare([recordings], tmp_path / "frames", BuildConfig(), jobs=1)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+        signal.signal(signal.SIGXFSZ, ignored)
+    prepared = corpus.prepare([recordings], tmp_path / "frames", BuildConfig(), jobs=1)  # the same goes on
+    assert prepared.failures == {}
+    assert len(prepared.songs) == 3
