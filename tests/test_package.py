@@ -259,3 +259,17 @@ def test_a_generated_block_is_filled_and_filled_again(tmp_path):
 
 def test_the_readme_has_the_block_that_evaluation_fills():
     assert re.search(r"<!-- generated: quality -->\n.*<!-- end -->", README, re.DOTALL)
+
+
+def test_the_cards_are_of_the_evaluation_in_the_readme():
+    from stylestream.style import read_card
+
+    table = re.search(r"^\| log-mel L1, dB .*?\n\n", README, re.DOTALL | re.MULTILINE)
+    assert table is not None
+    (_, *rows), _, *lines = [[cell.strip() for cell in line.split("|")[1:-1]] for line in table[0].strip().splitlines()]
+    assert len(lines) == len(list((PACKAGE / "styles").glob("*.safetensors")))
+    for style, *cells in lines:
+        metrics = read_card(PACKAGE / "styles" / f"{style}.safetensors").metrics
+        said = {row: cell for row, cell in zip(rows[:-2], cells, strict=False) if cell}
+        kept = {row if row != style else "style": f"{values['log_mel_l1']:.2f}" for row, values in metrics.items() if row != "truth"}
+        assert kept == said
