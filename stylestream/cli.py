@@ -696,11 +696,9 @@ def width_lines(widths: Sequence[float]) -> Iterator[str]:
 @styles_app.command("install")
 def styles_install(file: Annotated[Path, typer.Argument(metavar="FILE")], force: Force = False) -> int:
     """Copy a style file to your style folder, so that its name finds it."""
-    from stylestream.style import features_of, install_style, load_style_file, network_of
+    from stylestream.style import install_style
 
     with _wrong_usage():
-        data = load_style_file(file)
-        network_of(data, str(file)), features_of(data, str(file))  # a file that cannot be played is not a style
         print(_printable(str(install_style(file, force=force))))
     return 0
 
