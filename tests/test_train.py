@@ -528,10 +528,9 @@ def test_a_damaged_checkpoint_is_one_line_with_a_remedy(frames, tmp_path):
         assert "\n" not in str(error.value)
 
 
-@pytest.mark.parametrize(("step_seconds", "score_seconds"), [(14.0, 6.0), (2.0, 20.0), (9.0, 24.0)])
-def test_checkpoints_stay_young_on_a_slow_machine(frames, tmp_path, monkeypatch, step_seconds, score_seconds):
-    now, saves = [0.0], [0.0]
-    step, save, score = train.train_step, train.save_checkpoint, train.transfer_score
+def slow_machine(monkeypatch: pytest.MonkeyPatch, *, step_seconds: float, score_seconds: float) -> tuple[list[float], list[float], Any]:
+    """A clock that only steps and scores move; when checkpoints were saved; what makes another function last."""
+    now, saves, save = [0.0], [0.0], train.save_checkpoint
     monkeypatch.setattr(train, "time", SimpleNamespace(monotonic=lambda: now[0]))
 
     def lasting(function: Any, seconds: float) -> Any:
@@ -541,29 +540,22 @@ def test_checkpoints_stay_young_on_a_slow_machine(frames, tmp_path, monkeypatch,
 
         return slow
 
-    monkeypatch.setattr(train, "train_step", lasting(step, step_seconds))
-    monkeypatch.setattr(train, "transfer_score", lasting(score, score_seconds))
+    monkeypatch.setattr(train, "train_step", lasting(train.train_step, step_seconds))
+    monkeypatch.setattr(train, "transfer_score", lasting(train.transfer_score, score_seconds))
     monkeypatch.setattr(train, "save_checkpoint", lambda *args: saves.append(now[0]) or save(*args))  # type: ignore[func-returns-value]
+    return now, saves, lasting
+
+
+@pytest.mark.parametrize(("step_seconds", "score_seconds"), [(14.0, 6.0), (2.0, 20.0), (9.0, 24.0)])
+def test_checkpoints_stay_young_on_a_slow_machine(frames, tmp_path, monkeypatch, step_seconds, score_seconds):
+    _, saves, _ = slow_machine(monkeypatch, step_seconds=step_seconds, score_seconds=score_seconds)
     config = replace(SHORT, steps=0, minutes=3.0, score_seconds=40.0, critic_from=1.0)
     train.fit(train.new_state(TINY, config), *stores(frames), config, views.ViewConfig(), tmp_path)
     assert max(b - a for a, b in itertools.pairwise(saves)) <= train.CHECKPOINT_SECONDS
 
 
 def test_checkpoints_stay_young_through_scores_and_previews(frames, tmp_path, monkeypatch):
-    now, saves = [0.0], [0.0]
-    step, save, score = train.train_step, train.save_checkpoint, train.transfer_score
-    monkeypatch.setattr(train, "time", SimpleNamespace(monotonic=lambda: now[0]))
-
-    def lasting(function: Any, seconds: float) -> Any:
-        def slow(*args: Any, **options: Any) -> Any:
-            now[0] += seconds
-            return function(*args, **options)
-
-        return slow
-
-    monkeypatch.setattr(train, "train_step", lasting(step, 2.0))
-    monkeypatch.setattr(train, "transfer_score", lasting(score, 6.0))
-    monkeypatch.setattr(train, "save_checkpoint", lambda *args: saves.append(now[0]) or save(*args))  # type: ignore[func-returns-value]
+    now, saves, lasting = slow_machine(monkeypatch, step_seconds=2.0, score_seconds=6.0)
     config = replace(SHORT, steps=0, minutes=5.0, score_seconds=40.0, critic_from=1.0)
     shown = lasting(lambda state: None, 12.0)
     train.fit(train.new_state(TINY, config), *stores(frames), config, views.ViewConfig(), tmp_path, show=shown, show_seconds=60.0)
