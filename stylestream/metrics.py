@@ -4,9 +4,9 @@ Conventions: the reference (truth) comes first, the estimate (result) second; bo
 −20 LUFS, so that no metric is won by level or by panning. The few that are about level and samples take waveforms (C, N) instead.
 Levels are in dB re a full-scale sine; time is the last axis.
 
-Equal sounds score perfectly. A song without a sample counts as silence of the other's length. Silence where a metric needs sound is
-warned about, and scores 0 where higher is better; a distance from it that is not defined is NaN (0 would be perfect), and 0 between two
-silences. NaN is reported, never averaged away.
+Equal sounds score perfectly. A song without a sample counts as silence of the other's length. Silence is warned about, and scores 0 where
+higher is better; a distance from it is to the floor of the metric, or, where that is not defined, NaN (0 would be perfect), and 0 between
+two silences. NaN is reported, never averaged away.
 
 ===================================  =======  ========  ==================================================================
 key                                  perfect  unit      what it hears
@@ -133,6 +133,14 @@ def _from_silence(metric: str, reference: Sound, estimate: Sound) -> float:
     return 0.0 if both else math.nan
 
 
+def _say_silence(metric: str, reference: Sound, estimate: Sound) -> None:
+    """A distance that is a number from silence too: how far from the floor the other one is."""
+    silent = [name for name, sound in (("reference", reference), ("estimate", estimate)) if sound.silent]
+    if silent:
+        what = "both songs are silent; it is 0" if len(silent) > 1 else f"the {silent[0]} is silent; it is the distance to silence"
+        warnings.warn(f"{metric}: {what}", stacklevel=3)
+
+
 # --- spectra -----------------------------------------------------------------------------------------------------------------------
 
 
@@ -146,6 +154,7 @@ def log_mel_l1(reference: Sound, estimate: Sound) -> float:
     ----------
     .. [1] J. Engel et al., "DDSP: Differentiable digital signal processing", ICLR 2020, uses the same distance on several STFTs.
     """
+    _say_silence("log_mel_l1", reference, estimate)
     return float(np.abs(reference.log_mel - estimate.log_mel).mean())
 
 
@@ -156,6 +165,7 @@ def lsd(reference: Sound, estimate: Sound) -> float:
     ----------
     .. [1] A. H. Gray and J. D. Markel, "Distance measures for speech processing", IEEE Trans. ASSP 24(5), 1976.
     """
+    _say_silence("lsd", reference, estimate)
     difference = decibels(reference.power) - decibels(estimate.power)
     return float(np.sqrt((difference**2).mean(0)).mean())
 
@@ -171,6 +181,7 @@ def lsd_16k(reference: Sound, estimate: Sound) -> float:
     .. [1] O. Cífka, A. Ozerov, U. Şimşekli and G. Richard, "Self-supervised VQ-VAE for one-shot music style transfer", ICASSP 2021:
        12.16 dB there for the system, 14.62 dB for copying the song.
     """
+    _say_silence("lsd_16k", reference, estimate)
     difference = _mel_16k(reference) - _mel_16k(estimate)
     return float(np.sqrt((difference**2).mean(1)).mean())
 
@@ -199,6 +210,7 @@ def mr_stft(reference: Sound, estimate: Sound, *, floor: float = 1e-7) -> float:
     ----------
     .. [1] R. Yamamoto, E. Song and J.-M. Kim, "Parallel WaveGAN", ICASSP 2020.
     """
+    _say_silence("mr_stft", reference, estimate)
     return float(np.mean([_stft_distance(reference, estimate, floor, *sizes) for sizes in RESOLUTIONS]))
 
 
@@ -227,6 +239,7 @@ def mfcc_distance(reference: Sound, estimate: Sound, *, n_mfcc: int = 20) -> flo
     .. [1] S. B. Davis and P. Mermelstein, "Comparison of parametric representations for monosyllabic word recognition",
        IEEE Trans. ASSP 28(4), 1980.
     """
+    _say_silence("mfcc", reference, estimate)
     return float(np.linalg.norm(_mean_mfcc(reference, n_mfcc) - _mean_mfcc(estimate, n_mfcc)))
 
 

@@ -289,12 +289,15 @@ def test_where_silence_leaves_nothing_to_agree_on_the_score_is_0_and_a_distance_
         assert all(math.isfinite(scores[key]) and scores[key] > 1 for key in ("log_mel_l1", "lsd", "lsd_16k", "mr_stft"))
         assert f"the {'reference' if heard else 'estimate'} is silent; it is NaN" in said
         assert "it scores 0" in said
+        for key in ("log_mel_l1", "lsd", "lsd_16k", "mr_stft", "mfcc"):
+            assert f"{key}: the {'reference' if heard else 'estimate'} is silent; it is the distance to silence" in said
 
 
 def test_two_silences_are_at_no_distance_and_agree_on_nothing() -> None:
     silent = unscaled(np.zeros(RATE))
     scores, said = warned(silent, silent)
-    assert "both songs are silent; it is 0" in said
+    for key in ("log_mel_l1", "lsd", "lsd_16k", "mr_stft", "mfcc", "centroid", "modulation", "roughness"):
+        assert f"{key}: both songs are silent; it is 0" in said
     assert set(scores.values()) == {0.0}
 
 
