@@ -668,6 +668,42 @@ def reference_table(results: Results) -> list[str]:
     return lines
 
 
+def cross(results: Results) -> list[str]:
+    """The section of all cells, if all are there: what each part is worth in the mean of the others, and the cells."""
+    runs = [run for run in (Run(*cell, SEEDS[0]) for cell in CROSS) if run.row in results.rows]
+    if len(runs) < len(CROSS):
+        return []
+    way = {run: float(np.mean(results.seeds(run.row, "way"))) for run in runs}
+    best, worst = max(runs, key=way.__getitem__), min(runs, key=way.__getitem__)
+    said = (
+        f"All cells, the headline rows among them. A cell with an interval (Student's, over seeds) has {len(SEEDS)} seeds, the others one. "
+        f"Furthest is *{title_of(best)}* with {way[best]:.1f} % of the way, least far *{title_of(worst)}* with {way[worst]:.1f}. "
+        "Of the way, %, in the mean of the cells of a line:"
+    )
+    means = [f"- {NAMES[kind]}, by views: {means_over(way, 'views', kind)}" for kind in KINDS]
+    means += [f"- {NAMES[kind]}, by steps: {means_over(way, 'steps', kind)}" for kind in ("conv", "attention")]
+    tables = ["\n".join([f"Cells: {HEADINGS[metric]}", "", *grid(results, metric)]) for metric in ("way", "note_auc")]
+    return ["## Views × kind × K", said, "\n".join(means), *tables]
+
+
+def means_over(way: Mapping[Run, float], part: str, kind: str) -> str:
+    """The way of a kind of network with each value of its ``views`` or ``steps``, in the mean of the other."""
+    cells: dict[Any, list[float]] = {}
+    for run, value in way.items():
+        if run.kind == kind:
+            cells.setdefault(getattr(run, part), []).append(value)
+    return ", ".join(f"{f'K = {value}' if part == 'steps' else value} {np.mean(values):.1f}" for value, values in cells.items())
+
+
+def grid(results: Results, metric: str) -> list[str]:
+    """Kind and K down, views across; the mean of the seeds."""
+    lines = [line(["", *("no views" if seen == "none" else f"views: {seen}" for seen in VIEWS)]), rule(len(VIEWS) + 1)]
+    for kind, steps in dict.fromkeys((kind, steps) for kind, _, steps in CROSS):
+        runs = [Run(kind, seen, steps, SEEDS[0]) for seen in VIEWS]
+        lines.append(line([runs[0].title, *(span(results.seeds(run.row, metric), digits_of(metric)) for run in runs)]))
+    return lines
+
+
 def run_table(results: Results) -> list[str]:
     """Every run."""
     lines = [line(["", "seed", "steps trained", *HEADINGS.values()]), rule(len(HEADINGS) + 3)]
@@ -711,7 +747,7 @@ def page(found: Sequence[Trained], scores: Mapping[str, Any], options: argparse.
     for title, rows in SECTIONS.items():
         rows = [row for row in rows if row in results.rows]
         parts += [f"## {title}", reading(results, rows), "\n".join(way_table(results, rows)), "\n".join(metric_table(results, rows))]
-    parts += ["## Every run", "\n".join(run_table(results))]
+    parts += [*cross(results), "## Every run", "\n".join(run_table(results))]
     return "\n\n".join(parts) + "\n"
 
 

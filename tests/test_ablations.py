@@ -51,7 +51,7 @@ def test_a_list_of_runs_cut_short_has_every_headline_row_equally_often(ablations
     assert len({run.seed for run in first}) == 1
     names = [run.name for run in [*ablations.RUNS, *ablations.LSTM]]
     assert len(set(names)) == len(names)
-    pages = {row for rows in ablations.SECTIONS.values() for row in rows}
+    pages = {row for rows in ablations.SECTIONS.values() for row in rows} | {ablations.Run(*cell, 0).row for cell in ablations.CROSS}
     assert pages == {run.row for run in [*ablations.RUNS, *ablations.LSTM]}  # nothing is trained for no table
 
 
@@ -166,6 +166,21 @@ def test_the_page_has_every_row_that_was_trained_and_no_other(ablations):
     assert "| ConvDRAW, K = 8, no views | 100 | 0.20 M | 29.2 [" in kinds_part
     assert "signal |" not in text
     assert "nan" not in text
+
+
+def test_the_page_has_the_whole_cross_or_none_of_it(ablations):
+    rows = {run.row: [seeds(4)[0]] if run.views == "both" else [seeds(8)[0]] for run in ablations.RUNS}
+    rows = {row: values * 3 for row, values in rows.items()} | {"conv-both-k8": seeds(3, 4, 5), "attention-none-k2": [seeds(9)[0]]}
+    text = ablations.page(*results(ablations, rows), Namespace(pieces=4, seconds=20.0))
+    part = text.split("## Views × kind × K")[1].split("\n## ")[0]
+    assert "| ConvDRAW, K = 8 | 25.0 [25.0, 25.0] | 25.0 [25.0, 25.0] | 25.0 [25.0, 25.0] | 75.0 [43.9, 106.1] |" in part
+    assert "| Gaussian attention, K = 2 | 12.5 | 25.0 | 25.0 | 75.0 |" in part  # one seed
+    assert "- Gaussian attention, by views: none 21.9, signal 25.0, orchestration 25.0, both 75.0" in part
+    assert "- Gaussian attention, by steps: K = 1 37.5, K = 2 34.4," in part
+    assert "least far *Gaussian attention, K = 2, no views* with 12.5." in part
+    assert part.count("\n| ") == 2 * (2 + 9)
+    del rows["attention-none-k2"]
+    assert "Views × kind" not in ablations.page(*results(ablations, rows), Namespace(pieces=4, seconds=20.0))
 
 
 def test_a_score_is_kept_until_the_run_is_another(ablations, tmp_path):
