@@ -167,7 +167,7 @@ def difference(
     ours: Sequence[Mapping[str, Any]], theirs: Sequence[Mapping[str, Any]], rows: tuple[str, str], *, resamples: int = 2000
 ) -> dict[str, Cell]:
     """Metric → how much our row is above theirs on the pieces that both have, with ``ours``, our mean on them, and ``changed``: whether
-    zero is outside the interval, null where there are too few groups of pieces to tell.
+    zero is outside the interval, null where there are too few groups of pieces to tell. The first is ``way``, where both have its ends.
 
     Parameters
     ----------
@@ -184,11 +184,23 @@ def difference(
     pairs = _paired(ours, theirs)
     if not pairs:
         raise ValueError("the two reports have no passage in common; evaluate on the same songs, with the same --seconds")
-    a, b = (columns_of(side, "rows")[row] for side, row in zip(zip(*pairs, strict=True), rows, strict=True))
+    sides = [columns_of(side, "rows") for side in zip(*pairs, strict=True)]
+    a, b = (columns[row] for columns, row in zip(sides, rows, strict=True))
     groups = [mine["group"] for mine, _ in pairs]
     resampled, enough = resample(groups, resamples), len(set(groups)) >= LEAST_GROUPS
     cells = {metric: interval(a[metric] - b[metric], resampled) | {"ours": _number(a[metric].mean())} for metric in a if metric in b}
+    cells = _further(sides, rows, resampled) | cells
     return {metric: cell | {"changed": _changed(cell) if enough else None} for metric, cell in cells.items()}
+
+
+def _further(sides: Sequence[Mapping[str, Any]], rows: tuple[str, str], resampled: Draws) -> dict[str, Cell]:
+    """How much further on the way from copy to ceiling our row is than theirs."""
+    names = [("copy", row, "ceiling") for row in rows]
+    if not all("log_mel_l1" in side.get(name, {}) for side, three in zip(sides, names, strict=True) for name in three):
+        return {}
+    distances = np.array([[side[name]["log_mel_l1"] for name in three] for side, three in zip(sides, names, strict=True)])
+    cell = interval(distances, resampled, lambda drawn, axis: way(drawn[0], axis) - way(drawn[1], axis))
+    return {"way": cell | {"ours": _number(way(distances[0]))}}
 
 
 def _paired(ours: Sequence[Mapping[str, Any]], theirs: Sequence[Mapping[str, Any]]) -> list[tuple[Mapping[str, Any], Mapping[str, Any]]]:

@@ -32,6 +32,7 @@ Report = Mapping[str, Any]
 
 LESS_IS_BETTER = ("log_mel_l1", "lsd", "lsd_16k", "mr_stft", "mfcc", "centroid")
 MORE_IS_BETTER = (
+    "way",
     "chroma",
     "cqt_pcc",
     "note_auc",
@@ -103,7 +104,8 @@ def _is_report(report: Mapping[str, Any]) -> bool:
         return False
     named = all(isinstance(report[key], str) for key in ("style", "recipe", "kind"))
     whole = all(isinstance(piece[key], kind) for piece in pieces for key, kind in kinds.items())
-    return named and whole and all(isinstance(score, (int, float, NoneType)) for piece in pieces for score in piece["rows"][style].values())
+    scores = [score for piece in pieces for row in piece["rows"].values() for score in row.values()]
+    return named and whole and all(style in piece["rows"] for piece in pieces) and all(isinstance(x, (int, float, NoneType)) for x in scores)
 
 
 def other_of(name: str, others: Mapping[str, Report]) -> Report:

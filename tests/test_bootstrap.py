@@ -95,6 +95,18 @@ def test_a_difference_says_our_mean_on_the_same_passages() -> None:
     assert bootstrap.difference(new, old, ("rock", "rock"))["log_mel_l1"]["ours"] == 1.0
 
 
+def test_the_way_is_compared_by_the_means_and_not_piece_by_piece() -> None:
+    old = [piece(str(i), {"copy": 9.0 + i, "rock": 5.0 + i, "ceiling": 1.0}) for i in range(6)]
+    new = [piece(str(i), {"copy": 9.0 + i, "mine": 4.0 + i, "ceiling": 1.0}) for i in range(6)]
+    cells = bootstrap.difference(new, old, ("mine", "rock"))
+    assert next(iter(cells)) == "way"
+    assert cells["way"]["mean"] == pytest.approx(1 / (11.5 - 1))  # 1 dB of the mean distance from copy to ceiling
+    assert cells["way"]["ours"] == pytest.approx((11.5 - 6.5) / (11.5 - 1))
+    assert cells["way"]["changed"]
+    assert cells["way"]["low"] < cells["way"]["mean"] < cells["way"]["high"]
+    assert "way" not in bootstrap.difference([piece(str(i), {"mine": 4.0}) for i in range(6)], old, ("mine", "rock"))
+
+
 def test_what_is_infinite_is_counted_as_what_is_no_number() -> None:
     cell = bootstrap.interval(np.array([1.0, math.inf, 2.0]), bootstrap.resample(["a", "b", "c"], 50))
     assert cell == {"mean": None, "low": None, "high": None, "n": 3, "nan": 1}
