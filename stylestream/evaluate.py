@@ -361,7 +361,7 @@ class Judge:
         self.protocol, self.keep, self.wanted = protocol, keep, rows
         self.renderer, self.store = Renderer(cache), Store(cache / "scores")
         self.rows_of = functools.cache(functools.partial(rows_of, seed=protocol.seed))
-        self.code = key_of(source_hash(MADE_BY["scores"]), timbre.timbre_file().read_bytes())
+        self.code = key_of(source_hash(MADE_BY["scores"]), timbre.timbre_file().read_bytes(), versions())
         self._centers: dict[tuple[str, tuple[Excerpt, ...]], Array] = {}
 
     def score(self, task: Task) -> dict[str, Any]:
@@ -820,15 +820,20 @@ def _mean(values: Sequence[float]) -> float:
 
 def made_with() -> dict[str, str | int]:
     """Versions and hardware."""
-    import importlib.metadata
-
     from stylestream.parallel import cores
 
-    versions: dict[str, str | int] = {"stylestream": __version__}
+    return {**versions(), "python": platform.python_version(), "machine": _processor(), "cores": cores()}
+
+
+def versions() -> dict[str, str]:
+    """Of the package, and of those on which the numbers hang: scores are kept for as long as all stay."""
+    import importlib.metadata
+
+    found = {"stylestream": __version__}
     for package in PACKAGES:
         with contextlib.suppress(importlib.metadata.PackageNotFoundError):
-            versions[package] = importlib.metadata.version(package)
-    return versions | {"python": platform.python_version(), "machine": _processor(), "cores": cores()}
+            found[package] = importlib.metadata.version(package)
+    return found
 
 
 def _processor() -> str:

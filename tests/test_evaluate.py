@@ -128,6 +128,9 @@ def test_baselines_are_made_once_and_the_style_every_time(
     assert again["cost"]["equalise"] == first["cost"]["equalise"] > 0  # what it was the first time
     with pytest.raises(AssertionError, match="made again"):
         Judge(SHORT, tmp_path / "elsewhere").score(task)
+    monkeypatch.setattr(evaluate, "versions", lambda: {"librosa": "another"})  # what measured then would measure otherwise now
+    with pytest.raises(AssertionError, match="made again"):
+        Judge(SHORT, tmp_path).score(task)
 
 
 def test_another_style_is_another_row_beside_the_same_baselines(scores: Path, fonts: None, tiny_style: Path, tmp_path: Path) -> None:
