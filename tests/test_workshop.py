@@ -210,6 +210,19 @@ def test_three_scores_become_a_style_through_ctrl_c(tmp_path, tone):
     assert min(thirds) > 1e-3, "song, result and target are to be heard"
 
 
+def test_the_verb_under_accelerate_makes_one_style(recordings, tmp_path):
+    pytest.importorskip("accelerate", reason="several processes need accelerate: pip install 'stylestream[scale]'")
+    (tmp_path / "small.toml").write_text(CONFIG)
+    launch = [sys.executable, "-m", "accelerate.commands.launch", "--multi_gpu", "--num_processes", "2", "--num_machines", "1"]
+    launch += ["--mixed_precision", "no", "--dynamo_backend", "no", "-m", "stylestream"]
+    command = ["train", recordings, "-o", "mine.safetensors", "-c", "small.toml", "--from", "none", "--steps", 4, "-j", 1]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    done = subprocess.run([*launch, *map(str, command)], cwd=tmp_path, capture_output=True, text=True, env=environment, timeout=200)
+    assert (done.returncode, done.stdout) == (0, "mine.safetensors\n"), done.stderr  # said by the first alone
+    assert load_style_file(tmp_path / "mine.safetensors").card.training_steps == 4
+    assert not {path.name for path in tmp_path.iterdir()} - {"small.toml", "mine.safetensors", "mine.safetensors.ckpt"}
+
+
 def test_a_style_is_made_from_recordings_and_the_base(recordings, tmp_path):
     said: list[str] = []
     phases: list[str] = []
