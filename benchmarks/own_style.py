@@ -9,7 +9,8 @@ style of the base (training split), played by the SoundFont and written as audio
 `pace` measures what a step takes on this machine, which must be quiet for that minute. `tune` and `scratch` train and keep what they are
 at some minutes. Their clock is the steps at that pace: what else the machine does meanwhile changes nothing, and each goes on where it
 was interrupted. `score` measures every keepsake by the reduction protocol on held-out pieces, with the base before it is tuned, and the
-shipped style where there is one; `page` writes the section of docs/benchmarks.md.
+shipped style where there is one: the way, and what the base must not lose while it is tuned, attacks (flux correlation) and bass (the
+error from 65 to 131 Hz). `page` writes the section of docs/benchmarks.md.
 """
 
 from __future__ import annotations
@@ -38,6 +39,7 @@ MARKS_MINUTES = (0.5, 1, 2, 3, 4, 5, 6, 8, 10, 15, 20, 25, 30, 40, 50, 60, 75, 9
 RUNS = {"tune": ("base", "tune"), "scratch": ("none", "train")}  # what it starts from, and its table of the config
 PACE_STEPS = 4
 NYLON_GUITAR = 24
+BASS = "C2"  # the octave from 65 Hz: the lowest that most songs play
 
 
 @dataclass(frozen=True)
@@ -301,7 +303,9 @@ def measure(options: argparse.Namespace, style: Path, path: Path) -> None:
     if (row.get("protocol"), row.get("made_of")) == (asdict(protocol), made_of):
         return
     report = evaluate.evaluate(held_out(options), style, recipe="own", protocol=protocol, rows=["equalise"], jobs=1)
-    cells = {"evaluated": report["way"][report["style"]], "equalise": report["way"]["equalise"]}
+    name = report["style"]
+    cells = {"evaluated": report["way"][name], "equalise": report["way"]["equalise"], "flux": report["rows"][name]["flux"]}
+    cells["bass"] = report["errors"][name]["octave"][BASS]
     path.write_text(json.dumps(row | {"protocol": asdict(protocol), "made_of": made_of, **cells}))
     print(path, cells, flush=True)
 
@@ -321,10 +325,12 @@ def page(options: argparse.Namespace) -> str:
         f"protocol on {options.pieces} held-out pieces, of the weights that were best by then. Minutes are those of a quiet machine:",
         "of each step what it takes there.",
     ]
-    lines = ["| run | minutes | steps | way, held-out frames | way, held-out pieces |", "|---|---|---|---|---|"]
+    columns = ("run", "minutes", "steps", "way, held-out frames", "way, held-out pieces", "flux corr.", "65–131 Hz, dB off")
+    lines = ["| " + " | ".join(columns) + " |", "|---" * len(columns) + "|"]
     for run in runs:
         for row in kept[run]:
-            lines.append(f"| {run} | {row['minutes']:.1f} | {row['step']:.0f} | {percent(row.get('way'))} | {cell(row)} |")
+            kept_too = f"{number(row, 'flux', 2)} | {number(row, 'bass', 1)}"
+            lines.append(f"| {run} | {row['minutes']:.1f} | {row['step']:.0f} | {percent(row.get('way'))} | {cell(row)} | {kept_too} |")
     return "\n".join([*head, "", *said(options, kept), "", *lines])
 
 
@@ -361,6 +367,9 @@ def said(options: argparse.Namespace, kept: dict[str, list[dict[str, Any]]]) -> 
     if scored["tune"]:
         begin, tune = scored["tune"][0], scored["tune"][-1]
         lines.append(f"The base before it is tuned: {cell(begin)}; after {tune['minutes']:.1f} minutes: {cell(tune)}.")
+        kept_up = [(number(row, "flux", 2), number(row, "bass", 1)) for row in (begin, tune)]
+        lines.append(f"Its flux correlation (attacks): {kept_up[0][0]}, then {kept_up[1][0]}.")
+        lines.append(f"Its error from 65 to 131 Hz, dB: {kept_up[0][1]}, then {kept_up[1][1]}.")
         lines.append(f"The song equalised to the ten minutes: {cell(tune, 'equalise')}.")
     path = options.work / "shipped.json"
     if path.exists():
@@ -372,6 +381,15 @@ def said(options: argparse.Namespace, kept: dict[str, list[dict[str, Any]]]) -> 
 
 def percent(way: float | None) -> str:
     return "" if way is None else f"{100 * way:.1f} %"
+
+
+def number(row: dict[str, Any], key: str, digits: int) -> str:
+    found = row.get(key)
+    return (
+        f"{found['mean']:.{digits}f} ({found['low']:.{digits}f} – {found['high']:.{digits}f})"
+        if found and found["mean"] is not None
+        else ""
+    )
 
 
 def cell(row: dict[str, Any], key: str = "evaluated") -> str:
