@@ -42,6 +42,7 @@ MAX_CLIP_SECONDS = 30.0  # of a recording: more of it tells little more
 MIN_CLIP_SECONDS = 3.0  # as long as the clips that the encoder was trained on
 MAX_STYLES = 8  # each is read into memory
 MAX_SHARE = 1e6
+FAINTEST = -12_000  # 1/100 dB, of a drummer whose share is next to nothing: what a drum layer can say
 # Of a network's settings those that are numbers on a line; all others are its shape, and must be equal.
 BLENDED_SETTINGS = ("beta", "scale_db", "texture_scale_db", "phase_iterations", "grain_power", "partial_lift")
 OWN_WEIGHTS = ("style", "mean_frames")  # a style's own, whatever it descends from
@@ -283,7 +284,7 @@ def blend_family(styles: Sequence[StyleData], shares: Sequence[float]) -> StyleD
     if len(styles) == 1:
         return styles[0]
     weights = {key: _mean([style.weights[key] for style in styles], shares) for key in styles[0].weights}
-    settings = {key: sum(share * s.model_config[key] for s, share in zip(styles, shares, strict=True)) for key in _shared(styles)}
+    settings = {key: math.fsum(share * value for share, value in zip(shares, _values(styles, key), strict=True)) for key in _known(styles)}
     heard = {song: hashes for style in styles for song, hashes in style.fingerprints.items()}
     return replace(styles[0], weights=weights, model_config={**styles[0].model_config, **settings}, fingerprints=heard)
 
@@ -297,7 +298,7 @@ def _drums(styles: Sequence[StyleData], shares: Sequence[float]) -> dict[str, Te
     if "gain" not in drums:
         return drums  # damaged; `drums.layer_of` says so
     change_db = 20 * math.log10(math.fsum(share for share, _ in drummers))
-    return drums | {"gain": (drums["gain"] + round(100 * change_db)).to(drums["gain"].dtype)}
+    return drums | {"gain": (drums["gain"] + round(100 * change_db)).clamp(min=FAINTEST).to(drums["gain"].dtype)}
 
 
 def _widths(styles: Sequence[StyleData], shares: Sequence[float]) -> tuple[float, ...]:
@@ -308,8 +309,15 @@ def _widths(styles: Sequence[StyleData], shares: Sequence[float]) -> tuple[float
     return tuple(math.fsum(share * value for (share, _), value in zip(known, octave, strict=True)) / total for octave in octaves)
 
 
-def _shared(styles: Sequence[StyleData]) -> list[str]:
-    return [key for key in BLENDED_SETTINGS if all(key in style.model_config for style in styles)]
+def _known(styles: Sequence[StyleData]) -> list[str]:
+    return [key for key in BLENDED_SETTINGS if any(key in style.model_config for style in styles)]
+
+
+def _values(styles: Sequence[StyleData], key: str) -> list[float]:
+    """A setting of each; of a style that is older than the setting, the default, with which it has always been played."""
+    from stylestream.draw import DrawConfig
+
+    return [style.model_config.get(key, getattr(DrawConfig, key)) for style in styles]
 
 
 def _mean(tensors: Sequence[Tensor], shares: Sequence[float]) -> Tensor:

@@ -150,7 +150,7 @@ def cell_noise(shape: tuple[int, int, int, int], *, seed: int, step: int, first_
     wanted, device = device, noise_device(device)
     column = torch.arange(first_cell, first_cell + columns, device=device, dtype=torch.int64)
     row = torch.arange(channels * rows, device=device, dtype=torch.int64)[:, None]
-    key = _mix64(torch.tensor((seed * 1_000_003 + step) & (2**62 - 1), device=device, dtype=torch.int64))
+    key = _mix64(torch.tensor((int(seed) * 1_000_003 + step) & (2**62 - 1), device=device, dtype=torch.int64))
     counter = _mix64(_mix64(column + key) + row)
     u1, u2 = _uniform(_mix64(counter)), _uniform(_mix64(counter ^ 0x5555_5555_5555))
     normal = torch.sqrt(-2 * torch.log(u1)) * torch.cos(2 * math.pi * u2)

@@ -36,6 +36,7 @@ TICKS = 480  # of a beat
 GRID = 12  # places of a beat on which patterns and songs are compared: sixteenths and triplets both fall on it
 USUAL_DRUMS = 0.5  # of the dial: as loud as in the style's own songs; the square of the dial counts, so 1 is 12 dB more
 SLOW_BEAT_SECONDS = 0.92  # below 65 beats a minute a drummer counts in halves
+START_SECONDS = 0.05  # a beat so near to the start of a song is where it begins
 REPEAT_SECONDS = 0.07  # one drum is not hit again sooner
 CHOKED, CHOKING = (46,), (42, 44, 46)  # an open hi-hat sounds until the hat is touched again
 CHOKE_SECONDS = 0.01
@@ -271,7 +272,7 @@ def counted(pulse: Pulse) -> Pulse:
 
 def song_bars(pulse: Pulse) -> list[Bar]:
     """Bars of a song as a drummer counts them: in halves where the beat is slow."""
-    beats = pulse.beats.beat_seconds
+    beats = _from_the_start(pulse.beats.beat_seconds)
     edges = np.append(beats, 2 * beats[-1] - beats[-2])  # the last beat is as long as the one before
     down = (
         nearest_beats(beats, pulse.beats.downbeat_seconds) if len(pulse.beats.downbeat_seconds) else np.arange(0, len(beats), USUAL_BEATS)
@@ -281,6 +282,12 @@ def song_bars(pulse: Pulse) -> list[Bar]:
     starts = np.unique(np.concatenate([[0], down, [len(beats)]]))
     bars = [Bar(edges[a : b + 1], max(usual - (b - a), 0) if a < down[0] else 0) for a, b in pairwise(starts)]
     return [part for bar, slow in zip(bars, _slow(bars), strict=True) for part in (_halved(bar, usual) if slow else [bar])]
+
+
+def _from_the_start(beats: Seconds) -> Seconds:
+    """Beats with the one on which a song begins: nothing rises there, so it is not among those that are found."""
+    first = 2 * beats[0] - beats[1]
+    return np.concatenate([[max(first, 0.0)], beats]) if abs(first) <= START_SECONDS else beats
 
 
 def _slow(bars: list[Bar]) -> NDArray[np.bool_]:
@@ -303,7 +310,7 @@ class _Drummer:
     """Chooses what is played in each bar of one song."""
 
     def __init__(self, layer: DrumLayer, pulse: Pulse, bars: list[Bar], seed: int) -> None:
-        self.layer, self.pulse, self.bars, self.seed = layer, pulse, bars, seed % 2**63
+        self.layer, self.pulse, self.bars, self.seed = layer, pulse, bars, int(seed) % 2**63
         onset = maximum_filter1d(pulse.onset, 3)
         self.heard = [_profile_of_song(bar, onset, pulse.frames_per_second) for bar in bars]
         self.groove = self._choose_groove()
@@ -403,8 +410,9 @@ def _placed(hits: Numbers, bar: Bar) -> Seconds:
 
 def _finished(layer: DrumLayer, pulse: Pulse, rows: Seconds, gain_db: float) -> Hits:
     """Rows (seconds, note, velocity) → hits: in order, none in silence, none twice, each with its sound and its loudness."""
-    rows = np.column_stack([_together(rows[:, 0], pulse.onset_seconds) - EARLY_SECONDS, rows[:, 1:]])
-    rows = rows[np.isin(rows[:, 1], list(layer.velocities)) & (rows[:, 0] >= 0)]
+    seconds = _together(rows[:, 0], pulse.onset_seconds)
+    keep = np.isin(rows[:, 1], list(layer.velocities)) & (seconds >= 0)
+    rows = np.column_stack([np.maximum(seconds - EARLY_SECONDS, 0), rows[:, 1:]])[keep]
     rows = rows[np.lexsort((-rows[:, 2], rows[:, 1], rows[:, 0]))]  # of two that fall together the louder is played
     rows = rows[~pulse.silent_at(rows[:, 0], SILENCE_DB)]
     rows = rows[_apart(rows)]

@@ -104,8 +104,9 @@ def _is_report(report: Mapping[str, Any]) -> bool:
         return False
     named = all(isinstance(report[key], str) for key in ("style", "recipe", "kind"))
     whole = all(isinstance(piece[key], kind) for piece in pieces for key, kind in kinds.items())
-    scores = [score for piece in pieces for row in piece["rows"].values() for score in row.values()]
-    return named and whole and all(style in piece["rows"] for piece in pieces) and all(isinstance(x, (int, float, NoneType)) for x in scores)
+    if not named or not whole or not all(style in piece["rows"] for piece in pieces):
+        return False
+    return all(isinstance(score, (int, float, NoneType)) for piece in pieces for row in piece["rows"].values() for score in row.values())
 
 
 def other_of(name: str, others: Mapping[str, Report]) -> Report:

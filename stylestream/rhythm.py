@@ -35,6 +35,7 @@ USUAL_OCTAVES, DRUMMED_OCTAVES = 1.0, 0.7  # how far tempi lie about the usual o
 LATE_FRAMES = 0.5  # the window sees a click 21 ms early, and a played note 3 ms early, its attack being slow: between the two
 TEMPO_WINDOW_SECONDS = 10.0  # at least six beats of the slowest tempo
 TEMPO_HOP_SECONDS = 1.0
+WINDOWS_AT_ONCE = 64  # a minute; their spectra take a hundred times the memory of the song's curves
 TIGHTNESS = 100.0  # Ellis's alpha: how dear an uneven beat is
 LONGEST_BEAT_SECONDS = 2.5  # two beats further apart than this are not neighbours: silence lies between them
 DYNAMICS_SECONDS = 1.0  # over which loudness is followed: about two beats
@@ -315,7 +316,9 @@ def _tempo(curve: Array, frames_per_second: float, usual_bpm: float, octaves: fl
     lags = 60 * frames_per_second / np.geomspace(FASTEST_BPM, SLOWEST_BPM, 156)  # 1/60 octave apart
     window = min(int(TEMPO_WINDOW_SECONDS * frames_per_second), len(curve))
     starts = np.arange(0, len(curve) - window + 1, max(int(TEMPO_HOP_SECONDS * frames_per_second), 1))
-    repeats = _autocorrelation(sliding_window_view(curve, window)[starts])  # (windows, lag in frames)
+    windows = sliding_window_view(curve, window)
+    some = [_autocorrelation(windows[starts[i : i + WINDOWS_AT_ONCE]]) for i in range(0, len(starts), WINDOWS_AT_ONCE)]
+    repeats = np.concatenate(some)  # (windows, lag in frames)
     path = _steady(_tempo_score(repeats, lags, frames_per_second, usual_bpm, octaves))
     near = np.linspace(lags[path] - 1, lags[path] + 1, 9, axis=1)
     strength = _between(repeats, near).max(1).mean()

@@ -200,6 +200,16 @@ def test_a_blend_is_the_mean_of_its_styles():
     assert styles[0].weights["start"].equal(tuned(1).state_dict()["start"])  # and none of them has changed
 
 
+def test_a_style_that_is_older_than_a_setting_has_its_default_in_a_blend():
+    new, old = (style_of(tuned(seed, partial_lift=0.4), str(seed)) for seed in (1, 2))
+    del old.model_config["partial_lift"]
+    for styles in ([new, old], [old, new]):
+        (mixed,) = blend(styles, [0.5, 0.5], ["1", "2"]).styles
+        assert mixed.model_config["partial_lift"] == pytest.approx(0.2 + 0.5 * DrawConfig().partial_lift)
+    del new.model_config["partial_lift"]
+    assert "partial_lift" not in blend([new, old], [0.5, 0.5], ["1", "2"]).styles[0].model_config
+
+
 def test_the_card_of_a_blend_names_its_styles_sources_and_licences():
     sources = [(Source("songs", "CC0-1.0"),), (Source("more", "CC-BY-4.0"), Source("songs", "CC0-1.0"))]
     cards = [{"licence": licence, "sources": s} for licence, s in zip(("CC0-1.0", "Apache-2.0"), sources, strict=True)]

@@ -269,6 +269,10 @@ def test_noise_is_standard_normal():
     assert stats.kstest(n, "norm").pvalue > 0.01
 
 
+def test_a_seed_of_numpy_is_a_number():
+    assert torch.equal(noise(shape=(1, 1, 2, 3), seed=5000), noise(shape=(1, 1, 2, 3), seed=np.int32(5000)))
+
+
 def test_chunks_of_noise_are_the_noise_of_the_whole():
     whole = noise(shape=(1, 2, 5, 40), first_cell=1_000_000)
     for first, last in ((0, 1), (7, 23), (39, 40)):

@@ -90,6 +90,23 @@ def test_a_hit_begins_on_its_sample():
     np.testing.assert_allclose(starts / SAMPLE_RATE, beats, atol=1e-3)
 
 
+@pytest.mark.parametrize("begin", [-0.03, 0.0, 0.006, 0.03])
+def test_a_song_that_begins_on_a_beat_is_drummed_on_it(begin):
+    beats = begin + 0.5 + 0.5 * np.arange(15)  # nothing rises at the first frame: the first beat that is found is the second
+    pulse = a_pulse(beats)
+    hits = plan_hits(a_layer(), replace(pulse, beats=Beats(beats, beats[3::4], 0.9)))
+    assert hits.seconds[0] == pytest.approx(max(begin - drums.EARLY_SECONDS, 0.0), abs=1e-6)
+    assert set(hits.notes[hits.seconds < 0.1]) == {KICK, CLOSED}  # the first of a whole bar
+    snares = hits.seconds[hits.notes == SNARE] + drums.EARLY_SECONDS
+    np.testing.assert_allclose(snares, beats[::2], atol=1e-3)
+
+
+@pytest.mark.parametrize("first", [0.2, 0.9])
+def test_what_is_before_the_first_beat_is_left_alone(first):
+    hits = planned(a_layer([ROCK]), a_pulse(first + 0.5 * np.arange(16)))
+    assert hits.seconds[0] == pytest.approx(first, abs=1e-3)
+
+
 def test_hits_follow_a_tempo_ramp():
     beats = 0.2 + np.concatenate([[0], np.cumsum(60 / np.linspace(90, 150, 40))])
     hits = planned(a_layer(), a_pulse(beats))
@@ -236,6 +253,11 @@ def test_a_drum_the_kit_lacks_is_played_by_its_family():
     layer = a_layer([electric_snare])
     hits = planned(layer, a_pulse(beats))
     assert (layer.sounds[hits.sounds[hits.notes == 40], 0] == SNARE).all()
+
+
+def test_a_seed_of_numpy_is_a_number():
+    hits, again = (plan_hits(a_layer(), a_pulse(0.3 + 0.5 * np.arange(16)), seed=seed) for seed in (5000, np.int32(5000)))
+    np.testing.assert_array_equal(hits.sounds, again.sounds)
 
 
 def test_equal_seeds_drum_alike_and_others_do_not():
@@ -473,6 +495,7 @@ def test_between_styles_the_one_with_the_largest_share_and_a_drummer_drums(style
     update_drums(style_file, a_layer(gain_db=-10).tensors())
     half = load_style(f"{style_file}:0.5,{other}:0.5").layer
     assert half.gain[0] == pytest.approx(-1000 - 602, abs=1)
+    assert load_style(f"{style_file}:1e-6,{other}:1").layer.gain[0] == -12000  # as faint as a layer can be
     update_drums(other, a_layer([EIGHTHS], gain_db=-30).tensors())
     both = load_style(f"{style_file}:0.4,{other}:0.6").layer
     assert both.gain[0] == -3000
