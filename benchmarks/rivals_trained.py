@@ -452,7 +452,7 @@ def fit_ours(options: argparse.Namespace, run: str) -> None:
         print(json.dumps({key: round(value, 4) for key, value in row.items()}), flush=True)
         keeper(row | {"seconds": row["seconds"] + prepared.seconds})
 
-    music = [own_style.corpus(options)]
+    music = [own_style.recordings(options)]
     workshop.train(music, out, config=tables, minutes=options.minutes, base=base, device=options.device, report=report, say=print)
     own_style.keep_last(options, run)
     last = folder / "kept" / "last.json"
@@ -658,7 +658,7 @@ def shown_of(options: argparse.Namespace, run: str, found: Mapping[str, Any]) ->
 TEXT = """# Trained rivals
 
 Written by `python benchmarks/rivals_trained.py DATA --work WORK --rave RAVE --ssvqvae SS-VQ-VAE --site SITE score page --out
-docs/rivals.md` after one call with `RUN --minutes MINUTES` for each training: {planned}. Do not edit. Two methods of others that are
+docs/rivals.md` after one call with `RUN --minutes MINUTES` for each training: {planned} (what was taken from elsewhere is said below). Do not edit. Two methods of others that are
 trained, beside `stylestream train`: the same ten minutes of {title} as audio, minutes of {device}, the same held-out passages ({pieces}
 pieces, {seconds:.0f} s of each), the same scores. Songs and truths are those of [the reduction protocol](evaluation.md): the song is a
 piece's piano reduction in a SoundFont that nobody was trained on, the truth the piece as the style plays it. Baselines that are not

@@ -160,6 +160,9 @@ result is narrower than the song. *Fold-down*: loudness of the mono fold-down re
 song, dB: below 0 something is lost in mono. *Null*: the fold-down of the stereo result against the song folded down first and then
 played in the style, at its worst, dB: both are the same, so stereo costs a mono listener nothing.
 
+The bounds that a style is to keep: in nine bands of ten the level stays within 2.5 dB and the correlation within 0.35, and the fold-down
+loses no more than 0.3 dB. Single bands of single songs change more (*largest*).
+
 | style | level: median | 90 % | largest | correlation: median | 90 % | largest | mean | fold-down, dB | null, dB |
 |---|---|---|---|---|---|---|---|---|---|
 """
@@ -172,7 +175,7 @@ as the style's music is wider than the song (`stylestream/width.py`): all-passes
 the song is as wide already, and nothing beyond channels that are not alike (0 dB). The mid stays what it is, so a mono listener hears no
 difference. Mono songs stay mono; songs of more than two channels are left alone. The style's drums are in the mid and become wide with it,
 bass drums excepted. A style is as wide as its training music, played by its SoundFont: where the scores leave all instruments in the
-middle, as those of rock and nearly those of jazz do, the dial has next to nothing to do.
+middle, as those of jazz nearly do, the dial has next to nothing to do; where they all do, as in rock, it is refused, in words.
 
 Side over mid of the styles' own music, dB, by octave (Hz); medians over 24 training songs (`python tools/make_styles.py widths`).
 
