@@ -658,7 +658,8 @@ def shown_of(options: argparse.Namespace, run: str, found: Mapping[str, Any]) ->
 TEXT = """# Trained rivals
 
 Written by `python benchmarks/rivals_trained.py DATA --work WORK --rave RAVE --ssvqvae SS-VQ-VAE --site SITE score page --out
-docs/rivals.md` after one call with `RUN --minutes MINUTES` for each training: {planned} (what was taken from elsewhere is said below). Do not edit. Two methods of others that are
+docs/rivals.md` after one call with `RUN --minutes MINUTES` for each training: {planned} (what was taken from
+elsewhere is said below). Do not edit. Two methods of others that are
 trained, beside `stylestream train`: the same ten minutes of {title} as audio, minutes of {device}, the same held-out passages ({pieces}
 pieces, {seconds:.0f} s of each), the same scores. Songs and truths are those of [the reduction protocol](evaluation.md): the song is a
 piece's piano reduction in a SoundFont that nobody was trained on, the truth the piece as the style plays it. Baselines that are not

@@ -57,6 +57,7 @@ __all__ = [
 ]
 
 MAX_CHANNELS = 8
+LARGEST = 1e10  # of a sample, where full scale is 1: 32-bit integers taken for floats are below
 MIN_SAMPLE_RATE, MAX_SAMPLE_RATE = 8_000, 192_000
 MAX_SECONDS = 24 * 3600.0  # a small file can decode to years of silence; a day is longer than any song
 MAX_LOAD_BYTES = 4 * 1024**3  # of a song held in memory at once; streaming has no such limit
@@ -200,7 +201,7 @@ class _SoundFileSource:
     def _again_from(self, sample: int) -> None:
         """Go back to a sample of a damaged file, and read little at a time from there on."""
         self._file.close()
-        self._file, self._error = _Forward(str(self._path)), None
+        self._file, self._error = _Forward(os.fsencode(self._path)), None
         self._exact, self._read_samples = False, _DECODE_SAMPLES
         for start in range(0, sample, BLOCK_SAMPLES):  # without seeking: a damaged file may say where what is not there begins
             self._file.buffer_read_into(self._buffer[: min(BLOCK_SAMPLES, sample - start)], dtype=self._dtype)
@@ -589,7 +590,7 @@ class Reader:
         if complaint:
             self.warnings.append(complaint)
         if bad_samples:
-            self.warnings.append(f"{bad_samples} samples are not numbers (NaN or infinite) and count as silence")
+            self.warnings.append(f"{bad_samples} samples are not numbers (NaN, infinite, or far too large) and count as silence")
 
     def close(self) -> None:
         """Close the file; harmless when closed already."""
@@ -633,12 +634,13 @@ def _joined(parts: list[Array]) -> Array:
 
 
 def _silence_not_numbers(y: Array) -> tuple[Array, int]:
-    """The block with NaN and infinity as zero, and how many there were."""
-    # one pass over the memory in the usual case: the energy is finite only if every sample is, and finite for all that is sound
+    """The block with NaN, infinity and what is beyond all sound as zero, and how many there were."""
+    # one pass over the memory in the usual case: the energy is small only if every sample is
     flat = y.ravel()
-    if np.isfinite(flat @ flat):
-        return y, 0
-    bad = ~np.isfinite(y)
+    with np.errstate(over="ignore", invalid="ignore"):
+        if flat @ flat <= LARGEST**2:
+            return y, 0
+    bad = ~(np.abs(y) <= LARGEST)
     return np.where(bad, np.float32(0), y), int(bad.sum())
 
 
@@ -673,6 +675,8 @@ def load(path: str | Path, *, sample_rate: int | None = None, mono: bool = False
     ValueError, OSError
         As :class:`Reader`; also if the song would take over 4 GiB of memory.
     """
+    if sample_rate is not None and (isinstance(sample_rate, bool) or not isinstance(sample_rate, (int, np.integer))):
+        raise ValueError(f"sample_rate is {sample_rate!r}; it must be a whole number of Hz")
     with Reader(path) as song:
         rate = sample_rate or song.sample_rate
         channels = 1 if mono else song.channels
@@ -1309,7 +1313,11 @@ def save(path: str | Path, y: Array, sample_rate: int, *, subtype: str | None = 
     """
     if not np.issubdtype(np.asarray(y).dtype, np.floating):
         raise ValueError(f"y holds {np.asarray(y).dtype}; a waveform is floating point with full scale at 1.0")
+    if isinstance(sample_rate, bool) or not isinstance(sample_rate, (int, np.integer)) or sample_rate <= 0:
+        raise ValueError(f"sample_rate is {sample_rate!r}; it must be a whole number of Hz")
     y = np.atleast_2d(np.asarray(y, dtype=np.float32))
+    if y.ndim != 2 or y.shape[0] > MAX_CHANNELS:
+        raise ValueError(f"y has shape {y.shape}; a waveform is (channels, samples) with 1 to {MAX_CHANNELS} channels")
     song = SongInfo(sample_rate, y.shape[0], y.shape[1], "", "", y.shape[1] / sample_rate)
     output = output_format(song, path, subtype)
     with Writer(path, **vars(output), tags_from=tags_from) as out:

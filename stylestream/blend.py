@@ -48,7 +48,7 @@ BLENDED_SETTINGS = ("beta", "scale_db", "texture_scale_db", "phase_iterations", 
 OWN_WEIGHTS = ("style", "mean_frames")  # a style's own, whatever it descends from
 FURTHEST = 0.6  # relative distance of weights: fine-tunes of one base are 0.15 to 0.21 apart, strangers 1.0
 
-_PART = re.compile(r"(?P<name>.+?):(?P<share>[+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?|nan|inf)", re.DOTALL)
+_PART = re.compile(r"(?P<name>.+?):\s*(?P<share>[+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?|nan|inf)", re.DOTALL)
 
 Shares = tuple[tuple[str, float], ...]
 

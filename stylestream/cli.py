@@ -119,6 +119,15 @@ def _printable(text: str) -> str:
     return "".join(c for c in re.sub(r"\s+", " ", text) if c.isprintable() or c == "\u200d" or 0xDC80 <= ord(c) <= 0xDCFF).strip()
 
 
+def _as_path(text: str) -> str:
+    """A path on one line as it is, for whoever reads it, but for what a terminal would obey.
+
+    >>> _as_path("a  b\\x1b[31m.wav")
+    'a  b[31m.wav'
+    """
+    return re.sub(r"\S+", lambda word: _printable(word[0]), re.sub(r"[^\S ]", " ", text))
+
+
 _REMEDIES = {
     errno.ENOSPC: "no space left on the disk; free some, or choose another place with -o",
     errno.EDQUOT: "your disk quota is used up; free some space, or choose another place with -o",
@@ -212,16 +221,20 @@ def _run(jobs: Sequence[Job], work: Callable[[Job, Callable[[float], None]], lis
                 print("stylestream: " + ("" if named else f"{_printable(_text(job.song))}: ") + outcome.error, file=sys.stderr)
             else:
                 if not as_json:
-                    print(_printable(outcome.output))
+                    print(_as_path(outcome.output))
             finally:
                 for folder in made:  # of a song that came to nothing no folder stays either
                     with contextlib.suppress(OSError):  # it is not empty, as it should be
                         folder.rmdir()
             for warning in outcome.warnings:
-                print(f"stylestream: warning: {_printable(_text(job.song))}: {_printable(warning)}", file=sys.stderr)
+                print(f"stylestream: warning: {_printable(_text(job.song))}: {_printable(_unnamed(warning, job))}", file=sys.stderr)
             outcomes.append(outcome)
             advance(index + 1, job.song.name)
     return _report(outcomes, as_json=as_json)
+
+
+def _unnamed(warning: str, job: Job) -> str:
+    return warning.removeprefix(f"{job.song}: ")
 
 
 def _make_folders(folder: Path) -> list[Path]:
@@ -288,9 +301,25 @@ def find_songs(sources: Sequence[Path], suffixes: Collection[str], *, without: P
         else:
             songs.append(Song(source))
     each: dict[str, Song] = {}
-    for song in songs:
+    for song in _without_results(songs):
         each.setdefault(os.path.realpath(song.path), song)
     return list(each.values())
+
+
+def _without_results(songs: Sequence[Song]) -> list[Song]:
+    """Leave out what a folder holds of results beside their songs: `waltz-rock.mp3` beside `waltz.mp3`, if its tags say that it is one."""
+    from stylestream.tags import is_result
+
+    stems = {(song.path.parent, song.path.stem) for song in songs}
+    kept, results = list[Song](), list[Song]()
+    for song in songs:
+        words = song.path.stem.split("-")
+        beside = any((song.path.parent, "-".join(words[:n])) in stems for n in range(1, len(words)))
+        (results if song.below is not None and beside and is_result(song.path) else kept).append(song)
+    if results:
+        named = ", ".join(str(song.path) for song in results[:3]) + (", …" if len(results) > 3 else "")
+        warnings.warn(f"results of songs beside them are not played: {named}; name one to play it", stacklevel=2)
+    return kept
 
 
 def plan(songs: Sequence[Song], styles: Sequence[str], out: str | None, *, default_suffix: str | None = None) -> list[Job]:
@@ -299,13 +328,15 @@ def plan(songs: Sequence[Song], styles: Sequence[str], out: str | None, *, defau
     ``out`` is a template if it has ``{name}``, ``{style}``, ``{suffix}`` (the song's own, without its dot) or ``{folder}`` (where the song
     lies below the folder that was named); a folder if it ends in a slash, is one, has no suffix, or there are several outputs; else a file.
     Without it the output is ``NAME-STYLE.SUFFIX`` here. A suffix is the song's own, MIDI becomes WAV. What the call before wrote beside the
-    songs is no song.
+    songs is no song (`find_songs` knows what others wrote).
 
     >>> [str(job.output) for job in plan([Song(Path("a/waltz.mp3"))], ["rock"], None)]
     ['waltz-rock.mp3']
     >>> [str(job.output) for job in plan([Song(Path("x.mid")), Song(Path("y.ogg"))], ["rock"], "out/{style}/{name}")]
     ['out/rock/x.wav', 'out/rock/y.ogg']
     """
+    if out == "-":
+        raise WrongUsage("-o -: results are files; give a file, a folder or a template")
     names = [style_name(style) for style in styles]
     jobs = [
         Job(song.path, _output(song, name, out, default_suffix), style) for song in songs for style, name in zip(styles, names, strict=True)
@@ -344,6 +375,7 @@ def _output(song: Song, style: str, out: str | None, default_suffix: str | None)
     suffix = default_suffix or (own if own.lower() in _WRITABLE and not _too_many_channels(song.path, own) else ".wav")
     below = str(song.below or "")
     if out is not None and _is_template(out):
+        out = out.removesuffix(".{suffix}")  # the result's is added below; it may be another
         path = Path(_fill(out, {"name": song.path.stem, "style": style, "suffix": song.path.suffix[1:], "folder": below or "."}))
         return path if Path(out).suffix and "}" not in Path(out).suffix else path.with_name(path.name + suffix)
     name = f"{song.path.stem}-{style}{suffix}" if style else f"{song.path.stem}{suffix}"
@@ -375,6 +407,8 @@ def _check_distinct(jobs: Sequence[Job]) -> None:
     for job in jobs:
         other = seen.setdefault(job.output, job)
         if other is not job:
+            if other.song == job.song and style_name(str(other.style)) != style_name(str(job.style)):
+                raise WrongUsage(f"{other.style} and {job.style} would both become {job.output}; add {{style}} to the template")
             if other.song == job.song:
                 raise WrongUsage(f"{other.style} and {job.style} have one name and would both write {job.output}; play one at a time")
             remedy = "give a folder, or a template with {folder}, {name}, {suffix} and {style}"
@@ -502,8 +536,8 @@ def transfer(
     dials = Dials(strength=strength, dream=dream, grain=grain, drums=drums, width=width, seed=seed)
     with _wrong_usage():
         loaded = {name: load_style(name, device=device) for name in style}
-        for ready in loaded.values():
-            ready.check(dials)
+        for name, ready in loaded.items():
+            _check_dials(name if len(loaded) > 1 else "", ready, dials)
 
     def work(job: Job, progress: Callable[[float], None]) -> list[str]:
         assert job.style is not None
@@ -527,6 +561,14 @@ def _check_formats(jobs: Sequence[Job], subtype: str | None) -> None:
             return
     assert wrong is not None  # there are jobs
     raise WrongUsage(reason(wrong))
+
+
+def _check_dials(name: str, style: Any, dials: Any) -> None:
+    """Name the one of several styles that a dial does not suit."""
+    try:
+        style.check(dials)
+    except ValueError as error:
+        raise ValueError(f"{name}: {error}" if name else str(error)) from None
 
 
 def _folder_of(out: str | None) -> Path | None:
@@ -560,8 +602,10 @@ def render(
         synthesizer = Synthesizer(soundfont)
 
     def work(job: Job, progress: Callable[[float], None]) -> list[str]:
-        _render_file(synthesizer, job, progress)
-        return []
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always", UserWarning)
+            _render_file(synthesizer, job, progress)
+        return [_unnamed(str(warning.message), job) for warning in caught]
 
     with synthesizer:
         return _run(jobs, work, force=force, as_json=json_)
@@ -590,6 +634,8 @@ def _render_file(synthesizer: Any, job: Job, progress: Callable[[float], None]) 
 @styles_app.callback(invoke_without_command=True)
 def _styles(context: typer.Context, json_: Json = False) -> int:
     """List, show, install and remove styles. Alone: list."""
+    if json_ and context.invoked_subcommand is not None:
+        raise WrongUsage(f"--json comes after {context.invoked_subcommand}: stylestream styles {context.invoked_subcommand} --json")
     return styles_list(json_=json_) if context.invoked_subcommand is None else 0
 
 

@@ -370,12 +370,13 @@ class TransferJob(Job):
         return path
 
     def _write(self, path: Path, audio: Any) -> None:
-        from stylestream.transfer import LOSSY, LOSSY_MARGIN_DB, MAX_TRUE_PEAK_DB, Dials, how_it_was_made
+        from stylestream.transfer import MAX_TRUE_PEAK_DB, Dials, codec_margin_db, how_it_was_made
 
         sound = self.made
         output = audio.output_format(audio.SongInfo(sound.sample_rate, sound.channels, sound.samples, "", "", sound.seconds), path)
         peak_db = self.true_peak_db + 20 * math.log10(max(sound.gain, 1e-9))  # of silence nothing is left
-        over_db = peak_db - (MAX_TRUE_PEAK_DB - LOSSY_MARGIN_DB) if output.subtype in LOSSY else 0.0
+        margin_db = codec_margin_db(output.subtype)
+        over_db = peak_db - (MAX_TRUE_PEAK_DB - margin_db) if margin_db else 0.0
         margin = np.float32(10 ** (-max(over_db, 0.0) / 20))
         resampler = audio.Resampler(sound.sample_rate, output.sample_rate, sound.channels)
         # a Writer may change them; and they are plain here, for only the child has read the upload

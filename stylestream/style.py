@@ -637,8 +637,8 @@ def unknown_style(name: str, known: Sequence[str]) -> str:
     "unknown style 'rokc'; did you mean 'rock'? Installed: piano, rock; see `stylestream styles`"
     """
     near = difflib.get_close_matches(name.lower(), known, n=1, cutoff=0.5)
-    guess = f" did you mean {near[0]!r}?" if near else ""
-    return f"unknown style {name[:80]!r};{guess} Installed: {', '.join(known) or 'none'}; see `stylestream styles`"
+    guess = f"; did you mean {near[0]!r}?" if near else "."
+    return f"unknown style {name[:80]!r}{guess} Installed: {', '.join(known) or 'none'}; see `stylestream styles`"
 
 
 def list_styles() -> list[StyleEntry]:

@@ -22,6 +22,7 @@ _MP4_FIELDS = {
     "\xa9nam": "title", "\xa9ART": "artist", "\xa9alb": "album", "aART": "albumartist", "\xa9day": "date", "\xa9gen": "genre",
     "\xa9wrt": "composer", "cprt": "copyright", "\xa9cmt": "comment", "\xa9lyr": "lyrics", "\xa9grp": "grouping",
 }  # fmt: skip
+MADE = "StyleStream: as "  # what the comment of a result begins with
 _MP4_FREEFORM = "----:com.apple.iTunes:"
 _ASF_FIELDS = {
     "Title": "title", "Author": "artist", "Copyright": "copyright", "Description": "comment", "WM/AlbumTitle": "album",
@@ -92,6 +93,17 @@ class Tags:
 
     def __bool__(self) -> bool:
         return bool(self.fields or self.pictures)
+
+
+def is_result(path: Path) -> bool:
+    """Whether a file says of itself that it is the result of a transfer. One that cannot be read does not."""
+    import mutagen
+
+    try:
+        comments = read_tags(path).fields.get("comment", [])
+    except (mutagen.MutagenError, ValueError, OSError):
+        return False
+    return any(text.startswith(MADE) for text in comments)
 
 
 def read_tags(path: Path) -> Tags:

@@ -37,6 +37,7 @@ from stylestream.drums import NO_HITS, USUAL_DRUMS, DrumLayer, Hits, layer_of, p
 from stylestream.features import FeatureConfig, LogFrequency
 from stylestream.rhythm import NO_PULSE, Beats, BeatTracker, Pulse, phase
 from stylestream.style import Card, features_of, network_of
+from stylestream.tags import MADE
 from stylestream.vocoder import Analysis, Vocoder
 from stylestream.width import Widener, WidthMeter, Widths, side_filter
 
@@ -53,6 +54,7 @@ BLOCK_SAMPLES = 65_536
 MAX_TRUE_PEAK_DB = -1.0
 LOSSY = ("VORBIS", "OPUS", "MPEG_LAYER_III", "AAC")
 LOSSY_MARGIN_DB = 0.2  # what these codecs add to a true peak at −1 dBTP was measured as up to 0.1
+MP3_MARGIN_DB = 0.5  # and up to 0.45
 MAX_GAIN_DB = 60.0  # near-silence is not blown up beyond this
 CANCELLED_DB = 20.0  # the sum of left and right so far under both: one of them has the wrong polarity
 SHORTEST_SECONDS = 8.0  # below, a chunk would be mostly overlap
@@ -604,20 +606,37 @@ def _working(blocks: Pass, song: Hearing, config: FeatureConfig, *, channels: in
 
 def _checked(y: Array, sample_rate: int) -> Array:
     y = np.asarray(y)
+    if isinstance(sample_rate, bool) or not isinstance(sample_rate, (int, np.integer)):
+        raise ValueError(f"sample_rate is {sample_rate!r}; it must be a whole number of Hz")
     if y.ndim != 2 or not 1 <= y.shape[0] <= audio.MAX_CHANNELS:
         raise ValueError(f"y has shape {y.shape}; a waveform is (channels, samples) with 1 to {audio.MAX_CHANNELS} channels")
     if not np.issubdtype(y.dtype, np.floating):
         raise ValueError(f"y holds {y.dtype}; a waveform is floating point with full scale at 1.0")
+    with np.errstate(over="ignore"):  # of a larger type; then it is infinite
+        y = y.astype(np.float32)
     if not np.isfinite(y).all():
         raise ValueError("y holds samples that are not numbers (NaN or infinite); replace them first, for example by np.nan_to_num(y)")
+    if y.size and np.abs(y).max() > audio.LARGEST:
+        raise ValueError(f"y holds samples up to {np.abs(y).max():.0e}; full scale is 1.0, and beyond {audio.LARGEST:.0e} is no sound")
     if not audio.MIN_SAMPLE_RATE <= sample_rate <= audio.MAX_SAMPLE_RATE:
         raise ValueError(f"sample_rate is {sample_rate!r} Hz; it must be from {audio.MIN_SAMPLE_RATE} to {audio.MAX_SAMPLE_RATE}")
-    return y.astype(np.float32)
+    return y
 
 
 def _blocks(y: Array) -> Iterator[Array]:
     for start in range(0, y.shape[1], BLOCK_SAMPLES):
         yield y[:, start : start + BLOCK_SAMPLES]
+
+
+def codec_margin_db(subtype: str) -> float:
+    """How far under the ceiling a true peak must be before a codec moves it.
+
+    >>> codec_margin_db("PCM_16"), codec_margin_db("VORBIS"), codec_margin_db("MPEG_LAYER_III")
+    (0.0, 0.2, 0.5)
+    """
+    if subtype == "MPEG_LAYER_III":
+        return MP3_MARGIN_DB
+    return LOSSY_MARGIN_DB if subtype in LOSSY else 0.0
 
 
 def final_gain(song: Hearing, loudness_lufs: float, true_peak_db: float, strength: float, *, margin_db: float = 0.0) -> float:
@@ -789,8 +808,7 @@ def transfer_file(
         report.samples = song.samples
         with closing(style.render(file.blocks, song, dials, chunk_seconds=chunk_seconds, progress=report.rendering)) as made:
             loudness_lufs, true_peak_db = _spooled(spool, made, song, output.sample_rate)
-        margin_db = LOSSY_MARGIN_DB if output.subtype in LOSSY else 0.0
-        gain = final_gain(song, loudness_lufs, true_peak_db, strength, margin_db=margin_db)
+        gain = final_gain(song, loudness_lufs, true_peak_db, strength, margin_db=codec_margin_db(output.subtype))
         for y in spool.blocks():
             out.write(y * np.float32(gain))
     report.done()
@@ -798,6 +816,8 @@ def transfer_file(
     warnings = file.warnings + out.warnings
     if width and song.channels != 2:
         warnings.append(f"width does nothing: the song has {song.channels} channel{'s' * (song.channels > 1)}, not two")
+    if drums and not song.beats.reliable:
+        warnings.append("drums do nothing: the song has no clear beat")
     if song.channels == 2 and song.loudness_lufs - song.mid_lufs > CANCELLED_DB:
         warnings.append("left and right cancel each other, and the style hears their sum; turn the polarity of one of them")
     return Transferred(Path(out_path), seconds, loudness_lufs + gain_db, true_peak_db + gain_db, song.beats, warnings)
@@ -811,7 +831,7 @@ def how_it_was_made(card: Card | None, dials: Dials) -> str:
     """
     turned = {name: value for name, value in vars(dials).items() if value or name not in ("drums", "width")}
     said = ", ".join(f"{name} {value:g}" if isinstance(value, float) else f"{name} {value}" for name, value in turned.items())
-    return f"StyleStream: as {card.title if card else 'a style'} ({said})"
+    return f"{MADE}{card.title if card else 'a style'} ({said})"
 
 
 def _spooled(spool: _Spool, made: Iterable[Array], song: Hearing, sample_rate: int) -> tuple[float, float]:

@@ -907,7 +907,7 @@ def test_an_odd_song_is_done(tmp_path, kind, suffix):
     audio.true_peak_db(z, 48_000)
 
 
-@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf, 1e36, -1e15])
 @pytest.mark.parametrize("subtype", ["FLOAT", "DOUBLE"])
 def test_samples_that_are_not_numbers_are_silence_with_a_warning(tmp_path, bad, subtype):
     y = tune(0.2)
@@ -918,7 +918,24 @@ def test_samples_that_are_not_numbers_are_silence_with_a_warning(tmp_path, bad, 
         z = np.concatenate(list(song), axis=1)
     y[0, 100:103] = 0
     np.testing.assert_array_equal(z, y)
-    assert song.warnings == ["3 samples are not numbers (NaN or infinite) and count as silence"]
+    assert song.warnings == ["3 samples are not numbers (NaN, infinite, or far too large) and count as silence"]
+
+
+def test_what_is_taken_for_numbers_of_another_scale_is_kept(tmp_path):
+    y = (tune(0.2) * 2**31).astype(np.float32)  # 32-bit integers as floats
+    soundfile.write(tmp_path / "a.wav", y.T, RATE, subtype="FLOAT")
+    with Reader(tmp_path / "a.wav") as song:
+        np.testing.assert_array_equal(np.concatenate(list(song), axis=1), y)
+    assert song.warnings == []
+
+
+@pytest.mark.parametrize(
+    ("shape", "rate", "message"), [((2205, 2), RATE, r"\(channels, samples\)"), ((2, 99), 44100.0, "whole"), ((2, 99), 0, "whole")]
+)
+def test_what_cannot_be_a_song_is_not_saved(tmp_path, shape, rate, message):
+    with pytest.raises(ValueError, match=message):
+        audio.save(tmp_path / "a.wav", np.zeros(shape, np.float32), rate)
+    assert not list(tmp_path.iterdir())
 
 
 def test_an_infinity_and_its_negative_are_both_found(tmp_path):

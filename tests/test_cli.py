@@ -95,6 +95,9 @@ def test_the_module_is_the_command():
         (["transfer", "song.wav", "-s", "rock:0.5,strings:x"], "has no share; write a blend as rock:0.6,strings:0.4"),
         (["transfer", "song.wav", "-s", "rock:0,strings:0"], "all shares are 0"),
         (["transfer", "song.wav", "-s", "record.mp3"], "record.mp3: no such recording"),
+        (["transfer", "song.wav", "-s", "rock", "-o", "-"], "results are files"),
+        (["transfer", "song.wav", "-s", "rock", "-s", "strings", "--drums", "0.5"], "strings: drums is 0.5, but this style has no drums"),
+        (["styles", "--json", "list"], "stylestream styles list --json"),
         (["render", "song.mid"], "--out"),
         (["styles", "show", "no-such-style"], "unknown style"),
         (["styles", "install", "no-such-file"], "no such style file"),
@@ -413,6 +416,20 @@ def test_a_named_file_is_tried_whatever_it_is_called(tmp_path):
     assert find_songs([tmp_path], recipes.AUDIO_SUFFIXES) == [Song(tmp_path / "song.WAV", Path())]
 
 
+def test_results_beside_their_songs_are_no_songs_of_the_next_style(tmp_path, tone):
+    from stylestream import audio, tags
+
+    y, made = tone(0.1), f"{tags.MADE}Rock Band (strength 1)"
+    how = audio.output_format(audio.SongInfo(44100, len(y), None, "", "", 0.1), "a.mp3")
+    for name, comment in (("waltz", ""), ("waltz-rock", made), ("waltz-piano", ""), ("a-b", made)):
+        with audio.Writer(tmp_path / f"{name}.mp3", **vars(how), comment=comment) as out:
+            out.write(y)
+    with pytest.warns(UserWarning, match=r"not played: .*waltz-rock\.mp3; name one"):
+        found = find_songs([tmp_path], recipes.AUDIO_SUFFIXES)
+    assert [song.path.stem for song in found] == ["a-b", "waltz-piano", "waltz"]  # no a.mp3 is there; another recording is a song
+    assert find_songs([tmp_path / "waltz-rock.mp3"], recipes.AUDIO_SUFFIXES) == [Song(tmp_path / "waltz-rock.mp3")]
+
+
 def test_a_song_that_is_named_twice_is_played_once(tmp_path, monkeypatch):
     (tmp_path / "a.wav").write_bytes(b"")
     monkeypatch.chdir(tmp_path)
@@ -431,6 +448,8 @@ def test_a_song_that_is_named_twice_is_played_once(tmp_path, monkeypatch):
         ("a/x.wav", "y.flac", "y.flac"),
         ("a/x.wav", "{style}/{name}.ogg", "rock/x.ogg"),
         ("a/x.wav", "o/{name} in {style}", "o/x in rock.wav"),
+        ("a/x.mp3", "o/{name}.{suffix}", "o/x.mp3"),
+        ("a/x.mid", "{style}/{name}.{suffix}", "rock/x.wav"),
         ("a/v1.2 x.flac", "{name}", "v1.2 x.flac"),
     ],
 )
@@ -484,6 +503,8 @@ def test_a_wrong_template_says_what_it_may_hold(out):
 def test_two_songs_with_one_output_are_refused_before_anything_is_done():
     with pytest.raises(WrongUsage, match=r"a/x\.wav and b/x\.wav would both become out/x-rock\.wav"):
         plan([Song(Path("a/x.wav")), Song(Path("b/x.wav"))], ["rock"], "out/")
+    with pytest.raises(WrongUsage, match=r"rock and strings would both become o/x\.wav; add \{style\} to the template"):
+        plan([Song(Path("a/x.wav"))], ["rock", "strings"], "o/{name}.wav")
     with pytest.raises(WrongUsage, match="have one name and would both write"):
         plan([Song(Path("a/x.wav"))], ["m/mine.safetensors", "n/mine.safetensors"], "out/")
     with pytest.raises(WrongUsage, match="is one file, there are 2 songs"):

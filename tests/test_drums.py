@@ -363,6 +363,12 @@ def test_the_dial_is_the_drums_loudness(style):
     np.testing.assert_allclose(np.diff(levels), [12.04, 12.04], atol=0.05)
 
 
+def test_drums_without_a_beat_are_said_to_do_nothing(style, tmp_path):
+    audio.save(tmp_path / "held.wav", np.full((2, SAMPLE_RATE), 0.1, np.float32), SAMPLE_RATE)
+    warned = [transfer_file(style, tmp_path / "held.wav", tmp_path / f"{drums}.wav", drums=drums).warnings for drums in (0.0, 1.0)]
+    assert warned == [[], ["drums do nothing: the song has no clear beat"]]
+
+
 def test_strength_fades_the_drums_in(style):
     y = music(8.0)
     assert null_db(style.transfer(y, SAMPLE_RATE, strength=0.0, drums=1.0), y) < -60

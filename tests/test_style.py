@@ -275,7 +275,7 @@ def test_an_unknown_style_names_the_nearest(user_styles):
     write(user_styles / "zydeco.safetensors")
     with pytest.raises(ValueError, match="unknown style 'Zydecko'; did you mean 'zydeco'"):
         find_style("Zydecko")
-    with pytest.raises(ValueError, match=r"unknown style 'qqqqqq'; Installed: .*zydeco"):
+    with pytest.raises(ValueError, match=r"unknown style 'qqqqqq'\. Installed: .*zydeco"):
         find_style("qqqqqq")
 
 

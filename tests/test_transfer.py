@@ -266,7 +266,10 @@ def test_what_is_too_soft_to_have_a_loudness_does_not_get_louder(style):
         (np.zeros(100, np.float32), 44100, r"shape \(100,\)"),
         (np.zeros((9, 100), np.float32), 44100, "1 to 8 channels"),
         (np.full((1, 100), np.nan, np.float32), 44100, "not numbers"),
+        (np.full((1, 100), 1e300), 44100, "not numbers"),
+        (np.full((1, 100), 1e20, np.float32), 44100, "up to 1e\\+20; full scale is 1"),
         (np.zeros((1, 100), np.int16), 44100, "holds int16"),
+        (np.zeros((1, 100), np.float32), 44100.0, "whole number of Hz"),
         (np.zeros((1, 100), np.float32), 4000, "8000 to 192000"),
     ],
 )
