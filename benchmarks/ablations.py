@@ -724,10 +724,11 @@ def reading(results: Results, rows: Sequence[str]) -> str:
     if behind:
         gaps = "; ".join("*{}* {:.1f} [{:.1f}, {:.1f}]".format(name[row], *results.behind(best, row)) for row in behind)
         said.append(f"Behind it by so many points, with every seed and over the pieces: {gaps}.")
-    single = [row for row in others if len(results.rows[row]) < 2]
+    alone = len(results.rows[best]) < 2
+    single = [row for row in others if alone or len(results.rows[row]) < 2]
     if single:
         gaps = "; ".join("*{}* {:.1f} [{:.1f}, {:.1f}]".format(name[row], *results.behind(best, row)) for row in single)
-        said.append(f"Of one seed only, behind it over the pieces: {gaps}.")
+        said.append(f"{'It is of one seed; behind it' if alone else 'Of one seed only, behind it'} over the pieces: {gaps}.")
     unclear = [f"*{name[row]}*" for row in others if row not in behind and row not in single]
     if unclear:
         said.append(f"Not told apart from it by these seeds and pieces: {', '.join(unclear)}.")

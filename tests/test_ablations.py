@@ -153,6 +153,14 @@ def test_a_row_of_one_seed_is_said_to_be_one(ablations):
     assert "every seed" not in said
 
 
+def test_a_best_row_of_one_seed_is_said_to_be_one(ablations):
+    found, scores = results(ablations, {"conv-both-k8": seeds(6, 6, 6), "conv-none-k8": seeds(4, 4, 4)})
+    found = [one for one in found if one.run.row == "conv-both-k8" or one.run.seed == 0]
+    said = ablations.reading(ablations.Results(found, scores), ["conv-none-k8", "conv-both-k8"])
+    assert "It is of one seed; behind it over the pieces: *ConvDRAW, K = 8, views: both* 25.0" in said
+    assert "told apart" not in said
+
+
 def test_the_interval_over_seeds_is_students(ablations):
     assert ablations.over_seeds([1.0, 2.0, 3.0]) == pytest.approx((2.0, 2.0 - 4.3027 / 3**0.5, 2.0 + 4.3027 / 3**0.5), abs=1e-3)
     assert np.isnan(ablations.over_seeds([1.0])[1])  # one seed knows nothing of the others
