@@ -297,7 +297,7 @@ def test_no_codec_lifts_the_true_peak_over_the_ceiling(style, tmp_path, suffix):
     y = np.tanh(20 * music(4, peak=1.0)) * 0.99
     soundfile.write(tmp_path / "song.wav", y.T, SAMPLE_RATE)
     told = transfer_file(style, tmp_path / "song.wav", tmp_path / f"out.{suffix}")
-    assert told.true_peak_db == pytest.approx(-1.0 if suffix == "wav" else -1.2, abs=1e-3)
+    assert told.true_peak_db == pytest.approx({"wav": -1.0, "mp3": -1.5}.get(suffix, -1.2), abs=1e-3)
     assert audio.true_peak_db(*audio.load(tmp_path / f"out.{suffix}")) <= -0.99
 
 
