@@ -50,7 +50,7 @@ class BuildConfig:
     max_seconds: float = 45.0
     min_seconds: float = 4.0
     transpose_semitones: int = 3  # drawn in ±: a style has more keys than its tunes
-    soundfont: str = "fluidr3"
+    soundfont: str = "fluidr3"  # of several, with commas between, the first plays the target, and any an orchestration
     # What `plan` takes of a training's sources; `build_frames` is told by its arguments.
     recipe: str = ""  # whose folders and instruments (a key of STYLE_RECIPES); empty: the scores' own
     songs: int = 200  # files of frames to train on, at most
@@ -98,11 +98,11 @@ class PieceRenderer:
         self.config, self.features = config, LogFrequency()
 
     @functools.cached_property
-    def synthesizer(self) -> Any:
-        """Loaded when the first score comes: folders of audio need none."""
+    def synthesizers(self) -> list[Any]:
+        """Of the target, and all that may play an orchestration. Loaded when the first score comes: folders of audio need none."""
         from stylestream import midi
 
-        return midi.Synthesizer(midi.find_soundfont(self.config.soundfont))
+        return [midi.Synthesizer(midi.find_soundfont(name)) for name in self.config.soundfont.split(",")]
 
     def render(self, content: bytes, recipe: StyleRecipe, *, seed: int, window: Window = (0.0, 1.0)) -> dict[str, Any]:
         """``frames`` (1 + views, T, F) uint8, target first, and ``phase`` (T, 4) int8 (127 is 1).
@@ -128,7 +128,8 @@ class PieceRenderer:
         target = target.shift_pitch(int(rng.integers(-down, up + 1)))
         start, seconds = self._excerpt(midi.duration_seconds(target), window, rng)
         scores = [target, *views.orchestrations(target, rng, self.config.views)]
-        frames = np.stack([self._frames(score, start, seconds) for score in scores])
+        players = [0, *rng.integers(len(self.synthesizers), size=len(scores) - 1)]
+        frames = np.stack([self._frames(score, start, seconds, self.synthesizers[i]) for score, i in zip(scores, players, strict=True)])
         rate = self.features.config.frames_per_second
         beat_seconds, downbeat_seconds = midi.beats(target)
         phase = rhythm.phase(beat_seconds - start, downbeat_seconds - start, frames=frames.shape[1], frames_per_second=rate)
@@ -143,7 +144,7 @@ class PieceRenderer:
         target = target_score(midi.load_score(content), recipe)
         rng = np.random.default_rng([seed, *hashlib.sha256(content).digest()[:8]])
         start, seconds = self._excerpt(midi.duration_seconds(target), window, rng)
-        return self.synthesizer.render(target, start_seconds=start, max_seconds=seconds, tail_seconds=0.0)
+        return self.synthesizers[0].render(target, start_seconds=start, max_seconds=seconds, tail_seconds=0.0)
 
     def _excerpt(self, duration_seconds: float, window: Window, rng: Any) -> tuple[float, float]:
         """Start and length in seconds, drawn within a window of the piece."""
@@ -214,12 +215,12 @@ class PieceRenderer:
             parts.append(x[:, first - start : first - start + block_frames].numpy())
         return np.concatenate(parts, axis=1)[:, : 1 + len(y) // hop]
 
-    def _frames(self, score: Any, start_seconds: float, seconds: float) -> Any:
+    def _frames(self, score: Any, start_seconds: float, seconds: float, synthesizer: Any) -> Any:
         import torch
 
         from stylestream.audio import loudness
 
-        y = self.synthesizer.render(score, start_seconds=start_seconds, max_seconds=seconds, tail_seconds=0.0).mean(0, keepdims=True)
+        y = synthesizer.render(score, start_seconds=start_seconds, max_seconds=seconds, tail_seconds=0.0).mean(0, keepdims=True)
         config = self.features.config
         samples = round(seconds * config.sample_rate)
         mono = torch.zeros(samples)

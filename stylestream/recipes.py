@@ -204,6 +204,11 @@ STYLE_RECIPES: dict[str, StyleRecipe] = {
     "strings": StyleRecipe(("string-quartet",), programs=quartet_programs),
     "piano": StyleRecipe(("romantic-piano", "classical-piano", "etude"), programs=piano_programs, source="orchestration"),
     "chiptune": StyleRecipe(("baroque", "rock", "rock-metal-game", "pop-rock-game"), programs=chiptune_programs),
+    # On the instruments that the scores ask for: no bundled styles, but the base has heard them.
+    "ballroom": StyleRecipe(("waltz", "tango", "march-polka", "ragtime")),
+    "roots": StyleRecipe(("folk", "country", "blues", "reggae-ska", "pop-ballad")),
+    "chamber": StyleRecipe(("chamber", "organ", "renaissance", "other-classical", "modern-classical")),
+    "vocal": StyleRecipe(("art-song", "opera-oratorio", "sacred-choir-orchestra", "hymn")),
 }
 
 

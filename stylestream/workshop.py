@@ -852,7 +852,7 @@ def _add_drums_written(plan: Plan, songs: Sequence[corpus.Song], out: Path) -> s
     drummed = [(song, score) for song, score in scores if any(track.is_drum and len(track.notes) for track in score.tracks)]
     if len(drummed) < max(drumming.MIN_SHARE * len(scores), 1):
         raise ValueError(f"{len(drummed)} of its {len(scores)} scores have them")
-    with midi.Synthesizer(plan.data.soundfont) as synthesizer:
+    with midi.Synthesizer(plan.data.soundfont.split(",")[0]) as synthesizer:
         return drumming.add_drums_of(
             out,
             [score for _, score in drummed],

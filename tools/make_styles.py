@@ -6,6 +6,7 @@
     python tools/make_styles.py later --data DATA --out stylestream/styles      the styles that the base has not heard, from it
     python tools/make_styles.py widths --data DATA --out stylestream/styles     how wide the music of style files that are there is, anew
     python tools/make_styles.py lstm2017 --data DATA                            the baseline of 2017, with as many steps as each style had
+    python tools/make_styles.py wider --start BASE --data DATA --work WORK      the packed base further, on more music: MORE below
     python tools/make_styles.py plain --plain-on --plain-steps N --data DATA --work WORK    the plain autoencoders, N steps further
 
 The settings are those of stylestream/configs/STYLE.toml: [train] for the base, [tune] for each style; options replace them. Each step
@@ -22,7 +23,7 @@ import json
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -37,11 +38,13 @@ from stylestream.corpus import FrameStore
 from stylestream.draw import Draw, DrawConfig
 from stylestream.features import FeatureConfig
 from stylestream.files import whole_file
-from stylestream.style import PAINTS_TONES, Card, Source, load_style_file, save_style, update_card, update_widths
+from stylestream.style import PAINTS_TONES, Card, Source, StyleData, load_style_file, save_style, update_card, update_widths
+from stylestream.team import assemble
 
 STYLES = ("rock", "jazz", "electronic", "orchestra", "choir", "strings", "piano", "chiptune")
 LATER = ("funk-soul", "bossa-latin")  # from the packed base, by the command that anybody has
 RECORDINGS = "recordings"  # the base hears real music too, as a style that is not shipped
+MORE = ("ballroom", "roots", "chamber", "vocal")  # and scores on the instruments that they ask for
 # Half of the base's crops are told their style by a clip, of any orchestration: so it learns to hear one. A file of one style needs no ear.
 CLIP_CHANNELS, CLIP_SHARE = 32, 0.5  # not 24: oneDNN then gives gradients that are not numbers, in bf16
 # Held-out ways without and with a post-net (docs/sound.md): jazz 44 and 53 %; rock, electronic, piano as far, piano less in tune.
@@ -97,7 +100,8 @@ def recordings(data: Path) -> list[recipes.Piece]:
 
 def heard_styles(options: argparse.Namespace) -> tuple[str, ...]:
     """The styles of the base, in the order of its rows."""
-    return (*options.styles, RECORDINGS) if list((options.work / "frames").glob(f"{RECORDINGS}-train-*.npz")) else options.styles
+    folder = options.work / "frames"
+    return (*options.styles, *(style for style in (RECORDINGS, *MORE) if any(folder.glob(f"{style}-train-*.npz"))))
 
 
 Stores = tuple[FrameStore, FrameStore]  # of training songs and of held-out ones
@@ -157,6 +161,24 @@ def base(options: argparse.Namespace, model: Draw, stores: Stores) -> None:
     state = train.new_state(model.config, config, device=options.device, base=start, model=model)
     train.load_checkpoint(state, options.work / "base")
     train.fit(state, *stores, config, BASE_VIEWS, options.work / "base", report=say, grow=True)
+
+
+def wider(options: argparse.Namespace) -> None:
+    """The packed base, trained on with more music that is rendered already; several processes share a batch under ``accelerate launch``."""
+    team, network = assemble(options.device), base_config(options)
+    start = load_style_file(options.start)
+    config = replace(settings(options, options.styles[0], "train"), clip_share=CLIP_SHARE, critic_from=1.0, texture_from=0.0, kl_warmup=0.0)
+    state = train.new_state(network, config, device=team.device, base=with_rows(start.weights, network.styles), team=team)
+    train.load_checkpoint(state, options.work / "base")
+    train.fit(state, *open_stores(options), config, BASE_VIEWS, options.work / "base", report=say)
+    if team.leads:
+        pack_wider(options, start, state)
+
+
+def with_rows(weights: Mapping[str, torch.Tensor], styles: int) -> dict[str, torch.Tensor]:
+    """The weights of a network of more styles: the new ones begin as the mean of those that it knows."""
+    mean = {key: weights[key].mean(0, keepdim=True) for key in ("style", "mean_frames")}
+    return {**weights, **{key: torch.cat([weights[key], row.expand(styles - len(weights[key]), -1)]) for key, row in mean.items()}}
 
 
 def tune(options: argparse.Namespace, style: str, model: Draw, stores: Stores) -> None:
@@ -244,8 +266,8 @@ TITLES = {
 }
 
 
-def card(options: argparse.Namespace, style: str, seconds: float, steps: int) -> tuple[Card, dict[str, list[int]]]:
-    """What a style was made of, and the fingerprints of its training songs."""
+def songs_heard(options: argparse.Namespace, style: str) -> tuple[tuple[Source, ...], dict[str, list[int]]]:
+    """Where a style's training songs are from, and their fingerprints."""
     heard: dict[tuple[str, str], list[float]] = {}
     fingerprints = {}
     chosen = recipes.select(recipes.pieces(options.data, style), options.per_style)
@@ -253,7 +275,12 @@ def card(options: argparse.Namespace, style: str, seconds: float, steps: int) ->
     for piece, content in recipes.read_pieces(options.data, chosen):
         fingerprints[recipes.song_id(content)] = recipes.melody_fingerprint(midi.load_score(content))
         heard.setdefault((piece.source, piece.licence), []).append(min(piece.seconds, options.seconds * excerpts))
-    sources = tuple(Source(name, licence, songs=len(s), hours=round(sum(s) / 3600, 2)) for (name, licence), s in sorted(heard.items()))
+    return tuple(Source(name, licence, len(s), round(sum(s) / 3600, 2)) for (name, licence), s in sorted(heard.items())), fingerprints
+
+
+def card(options: argparse.Namespace, style: str, seconds: float, steps: int) -> tuple[Card, dict[str, list[int]]]:
+    """What a style was made of, and the fingerprints of its training songs."""
+    sources, fingerprints = songs_heard(options, style)
     title, description = TITLES[style]
     return (
         Card(
@@ -359,6 +386,29 @@ def pack_base(options: argparse.Namespace) -> None:
     save_style(path, weights, model_config=config, feature_config=asdict(FeatureConfig()), card=about, fingerprints=fingerprints)
 
 
+def pack_wider(options: argparse.Namespace, start: StyleData, state: train.State) -> None:
+    """The base that was trained on; its card is that of before, and what came since."""
+    sources = {(source.name, source.licence): source for source in start.card.sources}
+    fingerprints = dict(start.fingerprints)
+    for style in MORE:
+        more, heard = songs_heard(options, style)
+        fingerprints |= heard
+        for source in more:
+            add(sources, source)
+    about = replace(
+        start.card,
+        description=f"A network of {', '.join(heard_styles(options))}, to start new styles from, and an ear for the style of a clip.",
+        sources=tuple(source for _, source in sorted(sources.items())),
+        training_minutes=round(start.card.training_minutes + state.seconds / 60, 1),
+        training_steps=start.card.training_steps + state.step,
+        training_device=f"{start.card.training_device}; {options.trained_on}",
+        notes=f"{start.card.notes} {options.notes}".strip(),
+    )
+    weights, config = load_file(options.work / "base" / "best.safetensors"), asdict(state.model.config)
+    path = options.out / "base" / "base.safetensors"
+    save_style(path, weights, model_config=config, feature_config=start.feature_config, card=about, fingerprints=fingerprints)
+
+
 def later(options: argparse.Namespace) -> None:
     """Styles that the base has not heard, with the settings of their configs and the cards of bundled styles."""
     for style in LATER:
@@ -410,12 +460,13 @@ def widths_heard(data: Path, style: str, synthesizer: midi.Synthesizer) -> Itera
 def main() -> None:
     """Do the step that is asked for."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("step", choices=("render", "plain", "all", "pack", "postnet", "later", "drums", "widths", "lstm2017"))
+    parser.add_argument("step", choices=("render", "plain", "all", "pack", "postnet", "later", "drums", "widths", "lstm2017", "wider"))
     parser.add_argument("--data", type=Path, default=Path("../shared/data"))
     parser.add_argument("--work", type=Path, help="of all steps but later, drums, widths and lstm2017: what is not finished")
     parser.add_argument("--out", type=Path, default=Path("stylestream/styles"))
     parser.add_argument("--baselines", type=Path, default=Path("benchmarks/baselines"))
     parser.add_argument("--trained-on", default="CPU", help="for the cards")
+    parser.add_argument("--notes", default="", help="of the step wider, for the base's card")
     parser.add_argument("--styles", type=lambda text: tuple(text.split(",")), default=STYLES)
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--soundfont", default="fluidr3")
@@ -444,7 +495,7 @@ def main() -> None:
         parser.error(f"the step {options.step} needs --work")
     options.work.mkdir(parents=True, exist_ok=True)
     if options.step != "all":
-        {"render": render, "plain": plain, "pack": pack, "postnet": postnet}[options.step](options)
+        {"render": render, "plain": plain, "pack": pack, "postnet": postnet, "wider": wider}[options.step](options)
         return
     command = [sys.executable, __file__, "render", *sys.argv[2:]]
     with subprocess.Popen(command) as renderer:  # rendering goes on beside the training
