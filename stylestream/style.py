@@ -20,6 +20,7 @@ References
 
 from __future__ import annotations
 
+import base64
 import difflib
 import json
 import math
@@ -42,7 +43,8 @@ if TYPE_CHECKING:
     Config = TypeVar("Config", FeatureConfig, DrawConfig)
     Network = TypeVar("Network", bound=nn.Module)
 
-FORMAT_VERSION = 2  # 1 had no drums; a style without them is still written so, for readers of that time
+FORMAT_VERSION = 3  # 1 had no drums, and 2 no packed fingerprints; a style without them is still written so, for readers of that time
+HASH_BYTES = 6  # of a melody's hash in a packed fingerprint
 DRUMS = "drums."  # what the names of a drum layer's tensors begin with
 SUFFIX = ".safetensors"
 MAX_FILE_BYTES = 64 * 2**20  # sixteen times what a bundled style may be: a file beyond it is not a style
@@ -180,13 +182,15 @@ def save_style(
     path = Path(path)
     if path.suffix != SUFFIX:
         raise ValueError(f"a style file's name ends in {SUFFIX}, {path.name!r} does not")
+    heard = {song: _packed([int(h) for h in hashes]) for song, hashes in (fingerprints or {}).items()}
+    packed = any(isinstance(hashes, str) for hashes in heard.values())
     metadata = {
-        "format_version": FORMAT_VERSION if drums else 1,
+        "format_version": FORMAT_VERSION if packed else 2 if drums else 1,
         "package_version": __version__,
         "model_config": dict(model_config),
         "feature_config": dict(feature_config),
         "card": asdict(card),
-        "fingerprints": {song: [int(h) for h in hashes] for song, hashes in (fingerprints or {}).items()},
+        "fingerprints": heard,
     }
     if widths:  # readers that do not know them pass them over
         metadata["widths"] = [*checked([float(value) for value in widths])]
@@ -429,11 +433,29 @@ def _text(value: Any) -> str:
     return value
 
 
+def _packed(hashes: list[int]) -> str | list[int]:
+    """A fingerprint in base 64, a third shorter: a base of thousands of songs has to fit. The numbers where one is too large."""
+    if not hashes or any(not 0 <= h < 256**HASH_BYTES for h in hashes):
+        return hashes
+    return base64.b64encode(b"".join(h.to_bytes(HASH_BYTES, "little") for h in hashes)).decode()
+
+
+def _unpacked(hashes: object) -> list[int]:
+    if isinstance(hashes, str):
+        data = base64.b64decode(hashes, validate=True)
+        if len(data) % HASH_BYTES:
+            raise ValueError("it ends within a hash")
+        return [int.from_bytes(data[i : i + HASH_BYTES], "little") for i in range(0, len(data), HASH_BYTES)]
+    if not isinstance(hashes, list) or not all(isinstance(h, int) for h in hashes):
+        raise ValueError("neither numbers nor packed")
+    return hashes
+
+
 def _fingerprints(metadata: dict[str, Any], path: Path) -> dict[str, list[int]]:
-    songs = _table(metadata, "fingerprints", path)
-    if not all(isinstance(hashes, list) and all(isinstance(h, int) for h in hashes) for hashes in songs.values()):
-        raise ValueError(f"{path}: not a complete style file (the fingerprints are damaged)")
-    return songs
+    try:
+        return {song: _unpacked(hashes) for song, hashes in _table(metadata, "fingerprints", path).items()}
+    except ValueError as error:
+        raise ValueError(f"{path}: not a complete style file (the fingerprints are damaged: {error})") from None
 
 
 def _widths(metadata: dict[str, Any], path: Path) -> tuple[float, ...]:

@@ -77,6 +77,27 @@ def test_everything_saved_is_loaded_again(tmp_path):
     assert data.fingerprints == {"song": [1, 2**53]}
 
 
+def metadata_of(path: Path) -> dict[str, Any]:
+    data = path.read_bytes()
+    return json.loads(json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])["__metadata__"]["stylestream"])
+
+
+def test_fingerprints_are_packed(tmp_path):
+    hashes = {f"{i:016x}": sorted(i * 7919 + j * 2**43 for j in range(24)) for i in range(300)}
+    path = write(tmp_path / "a.safetensors", fingerprints={**hashes, "no melody": []})
+    assert load_style_file(path).fingerprints == {**hashes, "no melody": []}
+    assert metadata_of(path)["format_version"] == 3
+    assert path.stat().st_size < 300 * 230 + 2000  # as numbers 340 bytes each
+
+
+@pytest.mark.parametrize("damaged", ["AAAA", "no base 64!", [1, "2"], 7, None])
+def test_damaged_fingerprints_are_an_error(tmp_path, damaged):
+    metadata = {"format_version": 3, "card": {"title": "a"}, "model_config": {}, "feature_config": {}, "fingerprints": {"song": damaged}}
+    save_file({"w": torch.zeros(3)}, tmp_path / "a.safetensors", metadata={"stylestream": json.dumps(metadata)})
+    with pytest.raises(ValueError, match="the fingerprints are damaged"):
+        load_style_file(tmp_path / "a.safetensors")
+
+
 def test_weights_lie_on_the_disk_in_half_precision(tmp_path):
     path = write(tmp_path / "one.safetensors")
     header = json.loads(path.read_bytes()[8 : 8 + int.from_bytes(path.read_bytes()[:8], "little")])
@@ -188,7 +209,7 @@ def test_no_header_length_is_taken_for_a_pickle(tmp_path, padding):
 
 def test_a_newer_format_names_the_upgrade(tmp_path, monkeypatch):
     monkeypatch.setattr(style, "FORMAT_VERSION", 99)
-    path = write(tmp_path / "a.safetensors", drums={"gain": torch.zeros(1, dtype=torch.int32)})  # a file without drums is of format 1
+    path = write(tmp_path / "a.safetensors", fingerprints={"song": [1]})  # a file without them is of an older format
     monkeypatch.undo()
     with pytest.raises(ValueError, match="format 99.*upgrade with"):
         load_style_file(path)

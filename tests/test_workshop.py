@@ -535,7 +535,7 @@ def test_a_base_of_another_version_is_one_line(tmp_path, tiny_style):
     newer = tmp_path / "newer.safetensors"
     newer.write_bytes(data.replace(b'\\"format_version\\":1', b'\\"format_version\\":9', 1))
     assert newer.read_bytes() != data
-    with pytest.raises(ValueError, match=r"in style format 9, this is .* and reads format 2; upgrade with"):
+    with pytest.raises(ValueError, match=r"in style format 9, this is .* and reads format 3; upgrade with"):
         make_plan(["x"], {}, base=str(newer))
     for before, after, message in (
         (rb"\"beta\"", rb"\"wing\"", r"unknown setting 'wing' in DrawConfig; upgrade with"),
