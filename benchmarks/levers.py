@@ -7,7 +7,8 @@
     tools/fill docs/sound.md postnet TABLE
 
 A SoundFont is what plays the song, a chain what it goes through then; nothing but what a style is given changes. A setting is one of
-the network's that a transfer heeds (``draw.DrawConfig``). A style may be a file, ``NAME=FILE``: that is how a post-net is tried before
+the network's that a transfer heeds (``draw.DrawConfig``). Square brackets are 95 % intervals over the pieces; the difference to a style's
+first line is taken piece by piece. A style may be a file, ``NAME=FILE``: that is how a post-net is tried before
 it is shipped (``tools/make_styles.py postnet``). Song and truth are those of the reduction protocol.
 """
 
@@ -22,7 +23,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from stylestream import baselines, metrics, midi, passages, recipes
+from stylestream import baselines, bootstrap, metrics, midi, passages, recipes
 from stylestream.files import whole_file
 from stylestream.transfer import StyleTransfer, load_style
 
@@ -88,13 +89,13 @@ def passages_of(options: argparse.Namespace, name: str, soundfont: str = "musesc
     return found
 
 
-def row(heard: Heard, make: Callable[[Any, Any], Any]) -> list[float]:
-    """Means over the passages of what ``make`` makes of (song, truth)."""
+def scores(heard: Heard, make: Callable[[Any, Any], Any]) -> Array:
+    """Of what ``make`` makes of (song, truth), (passages, columns)."""
     rows = []
     for song, truth, notes in heard:
         a, b = metrics.matched(metrics.prepare(truth), metrics.prepare(make(song, truth)))
         rows.append([measure(a, b, notes) for measure in COLUMNS.values()])
-    return [float(value) for value in np.mean(rows, axis=0)]
+    return np.array(rows)
 
 
 def variants(options: argparse.Namespace, text: str) -> Iterator[tuple[str, StyleTransfer, Heard]]:
@@ -128,18 +129,33 @@ def variants(options: argparse.Namespace, text: str) -> Iterator[tuple[str, Styl
 
 def measure_style(options: argparse.Namespace, text: str) -> list[str]:
     """Lines of the table."""
-    name, lines = text.partition("=")[0], []
-    limits: dict[int, list[float]] = {}  # of the same passages the same
+    lines: list[str] = []
+    limits: dict[int, list[Array]] = {}  # of the same passages the same
+    first: Array | None = None
     for kind, style, heard in variants(options, text):
         if id(heard) not in limits:
-            limits = {id(heard): [row(heard, make)[0] for make in (lambda song, truth: song, baselines.ceiling)]}
-        copy, ceiling = limits[id(heard)]
-        values = row(heard, lambda song, truth, style=style: style.transfer(song, RATE))  # type: ignore[misc]
-        way = f"{100 * (copy - values[0]) / (copy - ceiling):.1f} %"
-        cells = (f"{v:.3f}" if "AUC" in c else f"{v:.2f}" for c, v in zip(COLUMNS, values, strict=True))
-        lines.append(f"| {name} | {kind} | {way} | " + " | ".join(cells) + " |")
+            limits = {id(heard): [scores(heard, make)[:, 0] for make in (lambda song, truth: song, baselines.ceiling)]}
+        found = scores(heard, lambda song, truth, style=style: style.transfer(song, RATE))  # type: ignore[misc]
+        first = found if first is None else first
+        lines.append(f"| {text.partition('=')[0]} | {kind} | " + " | ".join(cells(found, first, *limits[id(heard)])) + " |")
         print(lines[-1], flush=True)
     return lines
+
+
+def cells(found: Array, first: Array, copy: Array, ceiling: Array) -> Iterator[str]:
+    """Of a line: the way, what it is more than the first line's in L1, and the means of all columns."""
+    draws = bootstrap.resample([str(i) for i in range(len(found))], 2000)
+    way = bootstrap.interval(np.stack([copy, ceiling, found[:, 0]]), draws, part_of_the_way)
+    yield "{mean:.1f} % [{low:.1f}, {high:.1f}]".format_map(way)
+    more = bootstrap.interval(found[:, 0] - first[:, 0], draws)
+    yield "" if found is first else "{mean:+.2f} [{low:+.2f}, {high:+.2f}]".format_map(more)
+    yield from (f"{v:.3f}" if "AUC" in c else f"{v:.2f}" for c, v in zip(COLUMNS, found.mean(0), strict=True))
+
+
+def part_of_the_way(values: Array, axis: int) -> Any:
+    """Of copies, ceilings and results (3, passages), per cent."""
+    copy, ceiling, result = values.mean(axis)
+    return 100 * (copy - result) / (copy - ceiling)
 
 
 def main() -> None:
@@ -162,7 +178,7 @@ def main() -> None:
     varied = (
         "post-net" if options.postnet else "the song's SoundFont" if options.soundfont else "the song through" if options.chain else setting
     )
-    head = ["style", varied, "part of the way", *COLUMNS]
+    head = ["style", varied, "part of the way", "L1 more than in the first line, dB", *COLUMNS]
     table = "\n".join(["| " + " | ".join(head) + " |", "|" + "---|" * len(head), *lines])
     if options.out:
         with whole_file(options.out) as temporary:
