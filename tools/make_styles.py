@@ -406,6 +406,7 @@ def pack_wider(options: argparse.Namespace, start: StyleData, state: train.State
     )
     weights, config = load_file(options.work / "base" / "best.safetensors"), asdict(state.model.config)
     path = options.out / "base" / "base.safetensors"
+    path.parent.mkdir(parents=True, exist_ok=True)
     save_style(path, weights, model_config=config, feature_config=start.feature_config, card=about, fingerprints=fingerprints)
 
 
