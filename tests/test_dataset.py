@@ -370,6 +370,22 @@ def test_a_score_is_rendered_as_target_and_views_with_its_beats(tmp_path):
 # --- prepared: in parallel, resumed, with what fails said -------------------------------------------------------------------
 
 
+def test_of_several_soundfonts_the_first_plays_the_target_and_any_an_orchestration(tmp_path):
+    needs_fluidsynth()
+    content = tune(tmp_path, "a.mid").read_bytes()
+    played = []
+    for names in ("fluidr3", "fluidr3,musescore"):
+        renderer = PieceRenderer(BuildConfig(views=3, max_seconds=5.0, soundfont=names))
+        played.append([renderer.render(content, recipes.StyleRecipe(()), seed=seed)["frames"] for seed in range(3)])
+        for synthesizer in renderer.synthesizers:
+            synthesizer.close()
+    alone, several = (np.stack(frames) for frames in played)
+    np.testing.assert_array_equal(several[:, 0], alone[:, 0])
+    differs = (several != alone).any(axis=(2, 3))[:, 1:]
+    assert 0 < differs.sum() < differs.size
+
+
+
 def test_one_process_or_two_interrupted_or_not_the_files_are_the_same_and_what_fails_is_said(tmp_path, tone):
     needs_fluidsynth()
     music = tmp_path / "music"
