@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import itertools
 import json
 import math
 import os
@@ -74,9 +75,9 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
         code = app(args=list(arguments) if arguments is not None else None, prog_name="stylestream", standalone_mode=False)
         sys.stdout.flush()
     except _ClickException as error:
-        code = _click_failure(error)
+        code = _click_failure(error, _dashed(arguments))
     except WrongUsage as error:
-        code = _fail(str(error), 2)
+        code = _fail(f"{error}{_dashed(arguments)}", 2)
     except (KeyboardInterrupt, typer.Abort):
         code = 130
     except BrokenPipeError:
@@ -93,12 +94,19 @@ def _end(number: int, frame: object) -> NoReturn:
     raise SystemExit(128 + number)
 
 
-def _click_failure(error: Any) -> int:
+def _dashed(arguments: Sequence[str] | None) -> str:
+    """The remedy for a file whose name begins with a dash and was read as options; of wrong usage any may be the cause."""
+    words = itertools.takewhile(lambda word: word != "--", sys.argv[1:] if arguments is None else arguments)
+    return next((f"; for the file {word!r} write ./{word}" for word in words if word.startswith("-") and os.path.lexists(word)), "")
+
+
+def _click_failure(error: Any, remedy: str) -> int:
     context = getattr(error, "ctx", None)
     if type(error).__name__ == "NoArgsIsHelpError":  # the help is the message
         print(error.format_message(), file=sys.stderr)
         return 2
-    return _fail(f"{error.format_message()} (see `{context.command_path if context else 'stylestream'} --help`)", 2)
+    message = error.format_message().removesuffix(".") if remedy else error.format_message()
+    return _fail(f"{message}{remedy} (see `{context.command_path if context else 'stylestream'} --help`)", 2)
 
 
 def _fail(message: str, code: int) -> int:

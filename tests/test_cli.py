@@ -117,6 +117,33 @@ def test_wrong_usage_is_exit_code_2_and_one_line(capsys, monkeypatch, tmp_path, 
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.parametrize(
+    ("arguments", "name"),
+    [
+        (["transfer", "-weird.wav", "-s", "rock"], "-weird.wav"),
+        (["render", "-weird.mid", "-o", "out"], "-weird.mid"),
+        (["doctor", "-weird.wav"], "-weird.wav"),
+        (["train", "-weird", "-o", "x.safetensors"], "-weird"),
+        (["evaluate", "-songs", "-s", "rock", "-o", "report"], "-songs"),  # read as -s ongs: no source is left
+        (["transfer", "-song.wav", "other.wav"], "-song.wav"),  # read as -s ong.wav, which is no style
+    ],
+)
+def test_a_name_that_begins_with_a_dash_is_told_from_options(stylestream, tmp_path, arguments, name):
+    (tmp_path / name).write_bytes(b"")
+    code, out, err = stylestream(*arguments)
+    assert (code, out, len(err.splitlines())) == (2, "", 1)
+    assert f"; for the file '{name}' write ./{name}" in err
+
+
+def test_a_name_that_begins_with_a_dash_is_taken_where_it_can_be_no_option(stylestream, tmp_path):
+    (tmp_path / "-weird.wav").write_bytes(b"")
+    for arguments in (["transfer", "-s", "rock", "--", "-weird.wav"], ["transfer", "./-weird.wav", "-s", "rock"]):
+        code, _, err = stylestream(*arguments)
+        assert code == 1
+        assert "'-weird.wav' is empty" in err
+    assert "write ./" not in stylestream("transfer", "-s", "no-such-style", "--", "-weird.wav")[2]
+
+
 # ----------------------------------------------------------------------------------------------------------------- transfer
 
 
