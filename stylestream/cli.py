@@ -675,29 +675,38 @@ def _entry_json(entry: StyleEntry) -> dict[str, Any]:
 
 
 @styles_app.command("show")
-def styles_show(name: Annotated[str, typer.Argument(metavar="NAME|FILE")], json_: Json = False) -> int:
-    """Show a style's card: what it was trained on, under which licences, and how well it does."""
-    from stylestream.style import find_style, read_card, read_widths
+def styles_show(name: Annotated[str, typer.Argument(metavar="NAME|FILE|BLEND")], json_: Json = False) -> int:
+    """Show a style's card: what it was trained on, under which licences, and how well it does. Of a blend, what all of it was trained on."""
+    from stylestream.blend import locate, parse
 
     with _wrong_usage():
-        path = find_style(name)
-        card, widths = read_card(path), read_widths(path)
+        paths = locate(name)
+        card, widths = _card_and_widths(name, paths)
     if json_:
-        print(
-            json.dumps(
-                {"name": style_name(name), "path": str(path), "bytes": path.stat().st_size, "card": asdict(card), "widths": widths},
-                ensure_ascii=False,
-                indent=1,
-            )
-        )
+        parts = [
+            {"name": part, "path": str(path), "bytes": path.stat().st_size, "share": share}
+            for path, (part, share) in zip(paths, parse(name), strict=True)
+        ]
+        about = {"name": style_name(name), "card": asdict(card), "widths": widths}
+        print(json.dumps((parts[0] if len(parts) == 1 else {"styles": parts}) | about, ensure_ascii=False, indent=1))
         return 0
-    for line in (*card_lines(card, path), *width_lines(widths)):
+    for line in (*card_lines(card, *paths), *width_lines(widths)):
         print(_printable(line) if not line.startswith(" ") else "  " + _printable(line))
     return 0
 
 
-def card_lines(card: Card, path: Path) -> Iterator[str]:
-    """Yield a card as text."""
+def _card_and_widths(name: str, paths: Sequence[Path]) -> tuple[Card, Sequence[float]]:
+    from stylestream.blend import is_recording, load_blend
+    from stylestream.style import read_card, read_widths
+
+    if len(paths) == 1 and not is_recording(paths[0]):
+        return read_card(paths[0]), read_widths(paths[0])  # from the file's header: torch would take longer than all the rest
+    made = load_blend(name)
+    return made.card, made.widths
+
+
+def card_lines(card: Card, *paths: Path) -> Iterator[str]:
+    """Yield a card as text, with the files that it is of."""
     yield card.title
     for text in (card.description, card.notes):
         if text:
@@ -705,9 +714,11 @@ def card_lines(card: Card, path: Path) -> Iterator[str]:
     for heading, text in (("for", card.intended_use), ("limits", card.limits)):
         if text:
             yield f"{heading}: {text}"
-    yield f"file: {path} ({path.stat().st_size / 1024:.0f} KiB)"
+    for path in paths:
+        yield f"file: {path} ({path.stat().st_size / 1024:.0f} KiB)"
     yield f"licence: {card.licence}" + (f", by {card.author}" if card.author else "")
-    yield f"trained: {card.training_steps} steps, {card.training_minutes:.0f} minutes, {card.training_device or 'device not said'}"
+    if card.training_steps:  # a blend and a recording were not trained
+        yield f"trained: {card.training_steps} steps, {card.training_minutes:.0f} minutes, {card.training_device or 'device not said'}"
     yield f"on {card.hours:.1f} hours of music:"
     for source in card.sources:
         yield f"  {source.name}: {source.songs} songs, {source.hours:.1f} h, {source.licence}" + (
