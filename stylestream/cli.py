@@ -676,7 +676,7 @@ def _entry_json(entry: StyleEntry) -> dict[str, Any]:
 
 @styles_app.command("show")
 def styles_show(name: Annotated[str, typer.Argument(metavar="NAME|FILE|BLEND")], json_: Json = False) -> int:
-    """Show a style's card: what it was trained on, under which licences, and how well it does. Of a blend, what all of it was trained on."""
+    """Show a style's card: what it was trained on, under which licences, and how well it does. A blend's has the sources of all."""
     from stylestream.blend import locate, parse
 
     with _wrong_usage():

@@ -265,7 +265,10 @@ def test_the_verdict_is_of_the_passages_that_both_have() -> None:
 
 @pytest.mark.parametrize(
     "spoilt",
-    [{"pieces": 3}, {"pieces": [{}]}, {"pieces": []}, {"rows": []}, {"rows": {"rock": {"judge_auc": {"mean": "0.5"}}}}, {"recipe": None}, {"protocol": None}, {"style": "other"}],
+    [
+        *({"pieces": 3}, {"pieces": [{}]}, {"pieces": []}, {"rows": []}, {"rows": {"rock": {"judge_auc": {"mean": "0.5"}}}}),
+        *({"recipe": None}, {"protocol": None}, {"style": "other"}),
+    ],
 )
 def test_half_a_report_is_no_report(spoilt: dict[str, Any], tmp_path: Path) -> None:
     half = report_of(cells(**GOOD)) | spoilt
