@@ -14,7 +14,7 @@ Conventions
   in its time. Going there and back therefore never loses a sample; trim to ``N``.
 - Encoder delay is undone where the format can say it: WAV, FLAC, AIFF, Vorbis and Opus are exact by nature; MP3 is exact, shift and
   length, in every player that reads the LAME header (libsndfile, FFmpeg and all current browsers do), and late by 1105 samples in one
-  that does not; AAC in M4A starts exactly, and may end with up to 1023 samples of padding in a player that ignores the edit list.
+  that does not; AAC in M4A is exact here, and may end with up to 1023 samples of padding in a player that ignores the edit list.
 
 """
 
@@ -24,6 +24,7 @@ import errno
 import math
 import os
 import secrets
+import sys
 import warnings
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -364,12 +365,25 @@ class _AvSource:
 
         # packed "flt": PyAV 18 reads past the end of an 8-channel planar frame
         to_float = av.AudioResampler(format="flt", layout=self._stream.codec_context.layout, rate=self.info.sample_rate)
+        held: Array | None = None  # until it is known whether it is the last
+        said = 0
         try:
             for packet in self._container.demux(self._stream):
-                yield from self._arrays(frame for part in self._decoded(packet) for frame in to_float.resample(part))
-            yield from self._arrays(to_float.resample(None))
+                for y in self._arrays(frame for part in self._decoded(packet) for frame in to_float.resample(part)):
+                    if held is not None:
+                        yield held
+                    held, said = y, self._samples_of(packet)
         except (av.FFmpegError, ValueError) as error:  # the container breaks off, or the layout changes on the way
             self._error = str(error)
+        if held is not None:
+            yield held[:, :said]
+
+    def _samples_of(self, packet: Any) -> int:
+        """How many samples an MP4 says a packet holds: of the last one fewer than are decoded, where the coder has filled it up."""
+        if not packet.duration or not self._container.format.name.startswith("mov,"):  # others round
+            return sys.maxsize
+        tick = self._stream.time_base * self.info.sample_rate
+        return packet.duration * int(tick) if tick.denominator == 1 else sys.maxsize
 
     def _decoded(self, packet: Any) -> list[Any]:
         """The frames of a packet; none if it is damaged, and the next may be whole again."""

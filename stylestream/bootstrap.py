@@ -193,6 +193,41 @@ def difference(
     return {metric: cell | {"changed": _changed(cell) if enough else None} for metric, cell in cells.items()}
 
 
+def unpaired(ours: Cell, theirs: Cell, groups: Sequence[str]) -> Cell:
+    """How much a value of all pieces together is above another, of which no more is known than their 95 % intervals; as of `difference`.
+
+    The errors are taken for independent. Of the same pieces most of them are common to both, so the interval is rather too wide than
+    too narrow. Where an interval ends because the values do (no AUC is above 1), its other side says how far the error reaches.
+
+    Parameters
+    ----------
+    groups : sequence of str
+        Of the pieces that both are of.
+
+    Examples
+    --------
+    >>> a, b = ({"mean": m, "low": m - e, "high": m + e, "n": 5} for m, e in ((2.0, 3.0), (9.0, 4.0)))
+    >>> unpaired(a, b, list("abcde"))
+    {'mean': -7.0, 'low': -12.0, 'high': -2.0, 'n': 5, 'ours': 2.0, 'changed': True}
+    """
+    change = _value(ours["mean"]) - _value(theirs["mean"])
+    reach = math.hypot(_reach(ours), _reach(theirs))
+    ends = {"mean": _number(change), "low": _number(change - reach), "high": _number(change + reach)}
+    enough = len(set(groups)) >= LEAST_GROUPS and ends["low"] is not None
+    return ends | {"n": ours["n"], "ours": ours["mean"], "changed": _changed(ends) if enough else None}
+
+
+def _reach(cell: Cell) -> float:
+    """How far a value's interval reaches; NaN where it has none."""
+    mean, low, high = (_value(cell[end]) for end in ("mean", "low", "high"))
+    return max(high - mean, mean - low)
+
+
+def same_passages(ours: Sequence[Mapping[str, Any]], theirs: Sequence[Mapping[str, Any]]) -> bool:
+    """Whether two reports are of the same passages, all of them."""
+    return {_passage(piece) for piece in ours} == {_passage(piece) for piece in theirs}
+
+
 def _further(sides: Sequence[Mapping[str, Any]], rows: tuple[str, str], resampled: Draws) -> dict[str, Cell]:
     """How much further on the way from copy to ceiling our row is than theirs."""
     names = [("copy", row, "ceiling") for row in rows]

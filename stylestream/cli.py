@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import itertools
 import json
 import math
 import os
@@ -74,9 +75,9 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
         code = app(args=list(arguments) if arguments is not None else None, prog_name="stylestream", standalone_mode=False)
         sys.stdout.flush()
     except _ClickException as error:
-        code = _click_failure(error)
+        code = _click_failure(error, _dashed(arguments))
     except WrongUsage as error:
-        code = _fail(str(error), 2)
+        code = _fail(f"{error}{_dashed(arguments)}", 2)
     except (KeyboardInterrupt, typer.Abort):
         code = 130
     except BrokenPipeError:
@@ -93,12 +94,19 @@ def _end(number: int, frame: object) -> NoReturn:
     raise SystemExit(128 + number)
 
 
-def _click_failure(error: Any) -> int:
+def _dashed(arguments: Sequence[str] | None) -> str:
+    """The remedy for a file whose name begins with a dash and was read as options; of wrong usage any may be the cause."""
+    words = itertools.takewhile(lambda word: word != "--", sys.argv[1:] if arguments is None else arguments)
+    return next((f"; for the file {word!r} write ./{word}" for word in words if word.startswith("-") and os.path.lexists(word)), "")
+
+
+def _click_failure(error: Any, remedy: str) -> int:
     context = getattr(error, "ctx", None)
     if type(error).__name__ == "NoArgsIsHelpError":  # the help is the message
         print(error.format_message(), file=sys.stderr)
         return 2
-    return _fail(f"{error.format_message()} (see `{context.command_path if context else 'stylestream'} --help`)", 2)
+    message = error.format_message().removesuffix(".") if remedy else error.format_message()
+    return _fail(f"{message}{remedy} (see `{context.command_path if context else 'stylestream'} --help`)", 2)
 
 
 def _fail(message: str, code: int) -> int:
@@ -667,29 +675,38 @@ def _entry_json(entry: StyleEntry) -> dict[str, Any]:
 
 
 @styles_app.command("show")
-def styles_show(name: Annotated[str, typer.Argument(metavar="NAME|FILE")], json_: Json = False) -> int:
-    """Show a style's card: what it was trained on, under which licences, and how well it does."""
-    from stylestream.style import find_style, read_card, read_widths
+def styles_show(name: Annotated[str, typer.Argument(metavar="NAME|FILE|BLEND")], json_: Json = False) -> int:
+    """Show a style's card: what it was trained on, under which licences, and how well it does. A blend's has the sources of all."""
+    from stylestream.blend import locate, parse
 
     with _wrong_usage():
-        path = find_style(name)
-        card, widths = read_card(path), read_widths(path)
+        paths = locate(name)
+        card, widths = _card_and_widths(name, paths)
     if json_:
-        print(
-            json.dumps(
-                {"name": style_name(name), "path": str(path), "bytes": path.stat().st_size, "card": asdict(card), "widths": widths},
-                ensure_ascii=False,
-                indent=1,
-            )
-        )
+        parts = [
+            {"name": part, "path": str(path), "bytes": path.stat().st_size, "share": share}
+            for path, (part, share) in zip(paths, parse(name), strict=True)
+        ]
+        about = {"name": style_name(name), "card": asdict(card), "widths": widths}
+        print(json.dumps((parts[0] if len(parts) == 1 else {"styles": parts}) | about, ensure_ascii=False, indent=1))
         return 0
-    for line in (*card_lines(card, path), *width_lines(widths)):
+    for line in (*card_lines(card, *paths), *width_lines(widths)):
         print(_printable(line) if not line.startswith(" ") else "  " + _printable(line))
     return 0
 
 
-def card_lines(card: Card, path: Path) -> Iterator[str]:
-    """Yield a card as text."""
+def _card_and_widths(name: str, paths: Sequence[Path]) -> tuple[Card, Sequence[float]]:
+    from stylestream.blend import is_recording, load_blend
+    from stylestream.style import read_card, read_widths
+
+    if len(paths) == 1 and not is_recording(paths[0]):
+        return read_card(paths[0]), read_widths(paths[0])  # from the file's header: torch would take longer than all the rest
+    made = load_blend(name)
+    return made.card, made.widths
+
+
+def card_lines(card: Card, *paths: Path) -> Iterator[str]:
+    """Yield a card as text, with the files that it is of."""
     yield card.title
     for text in (card.description, card.notes):
         if text:
@@ -697,9 +714,11 @@ def card_lines(card: Card, path: Path) -> Iterator[str]:
     for heading, text in (("for", card.intended_use), ("limits", card.limits)):
         if text:
             yield f"{heading}: {text}"
-    yield f"file: {path} ({path.stat().st_size / 1024:.0f} KiB)"
+    for path in paths:
+        yield f"file: {path} ({path.stat().st_size / 1024:.0f} KiB)"
     yield f"licence: {card.licence}" + (f", by {card.author}" if card.author else "")
-    yield f"trained: {card.training_steps} steps, {card.training_minutes:.0f} minutes, {card.training_device or 'device not said'}"
+    if card.training_steps:  # a blend and a recording were not trained
+        yield f"trained: {card.training_steps} steps, {card.training_minutes:.0f} minutes, {card.training_device or 'device not said'}"
     yield f"on {card.hours:.1f} hours of music:"
     for source in card.sources:
         yield f"  {source.name}: {source.songs} songs, {source.hours:.1f} h, {source.licence}" + (

@@ -26,6 +26,7 @@ import weakref
 from array import array
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from ctypes.util import find_library
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -641,6 +642,23 @@ def _open_library() -> Any:
     raise ValueError(f"rendering MIDI needs FluidSynth 2 or newer: {INSTALL_FLUIDSYNTH}")
 
 
+_G_LOG_LEVEL_CRITICAL = 1 << 3
+_SAY_NOTHING = ctypes.CFUNCTYPE(None, _S, _I, _S, _P)(lambda domain, level, message, data: None)
+
+
+@contextmanager
+def _silent_glib(library: Any) -> Iterator[None]:
+    """For as long as a SoundFont is loaded: libinstpatch, which is asked after FluidSynth itself has failed, complains through GLib."""
+    if not hasattr(library, "g_log_set_handler"):  # a FluidSynth without GLib
+        yield
+        return
+    handler = library.g_log_set_handler(None, _G_LOG_LEVEL_CRITICAL, _SAY_NOTHING, None)
+    try:
+        yield
+    finally:
+        library.g_log_remove_handler(None, handler)
+
+
 _OFF, _CONTROL, _BEND, _ON, _OFF_AT_ONCE = range(5)  # also the order within one block
 # Bank select would leave General MIDI; omni, mono and poly modes would join neighbouring channels, which are other parts here
 _IGNORED_CONTROLS = (0, 32, 124, 125, 126, 127)
@@ -701,7 +719,8 @@ class Synthesizer:
         self._library = _open_library()
         self._settings = _new_settings(self._library, sample_rate, gain)
         self._keeper = self._library.new_fluid_synth(self._settings)  # owns the SoundFont, plays nothing
-        font = self._library.fluid_synth_sfload(self._keeper, os.fsencode(self.soundfont), 0)
+        with _silent_glib(self._library):
+            font = self._library.fluid_synth_sfload(self._keeper, os.fsencode(self.soundfont), 0)
         if font < 0:
             self.close()
             raise ValueError(f"{self.soundfont}: not a SoundFont that FluidSynth can read (SF2; SF3 if it was built with libsndfile)")

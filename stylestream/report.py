@@ -22,7 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stylestream import bootstrap, plots
-from stylestream.evaluate import COLUMNS, OF_THE_TRUTH, SAMPLE_RATE, kept_sound
+from stylestream.evaluate import COLUMNS, OF_SETS, OF_THE_TRUTH, SAMPLE_RATE, kept_sound
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 Array = NDArray[np.floating]
 Report = Mapping[str, Any]
 
-LESS_IS_BETTER = ("log_mel_l1", "lsd", "lsd_16k", "mr_stft", "mfcc", "centroid")
+LESS_IS_BETTER = ("log_mel_l1", "lsd", "lsd_16k", "mr_stft", "mfcc", "centroid", "kernel_distance", "frechet_distance")
 MORE_IS_BETTER = (
     "way",
     "chroma",
@@ -47,6 +47,7 @@ MORE_IS_BETTER = (
     "style_heard",
     "style_cosine",
 )
+BEST = {"judge_auc": 0.5}  # a judge that guesses; of all other metrics, where neither less nor more is better, 0 is best
 SHOWN = {  # columns of the console's table
     "log_mel_l1": "L1, dB",
     "mfcc": "MFCC",
@@ -104,7 +105,9 @@ def _is_report(report: Mapping[str, Any]) -> bool:
         return False
     named = all(isinstance(report[key], str) for key in ("style", "recipe", "kind"))
     whole = all(isinstance(piece[key], kind) for piece in pieces for key, kind in kinds.items())
-    if not named or not whole or not all(style in piece["rows"] for piece in pieces):
+    of_sets = [cell for metric, cell in report["rows"].get(style, {}).items() if metric in OF_SETS]
+    ends = all(isinstance(cell[end], (int, float, NoneType)) for cell in of_sets for end in ("mean", "low", "high"))
+    if not named or not whole or not ends or not all(style in piece["rows"] for piece in pieces):
         return False
     return all(isinstance(score, (int, float, NoneType)) for piece in pieces for row in piece["rows"].values() for score in row.values())
 
@@ -136,8 +139,18 @@ def compare(report: Report, others: Mapping[str, Report]) -> dict[str, Any]:
         if ours != theirs:
             raise ValueError(f"--compare: {what} is {theirs} there, {ours} here; evaluate both in the same way")
     cells = bootstrap.difference(report["pieces"], other["pieces"], (name, other["style"]))
-    metrics = {metric: cell | {"verdict": _verdict(metric, cell)} for metric, cell in cells.items()}
-    return {"style": other["style"], "made_with": other.get("made_with", {}), "metrics": metrics}
+    of_sets = _differences_of_sets(report, other)
+    same = bootstrap.same_passages(report["pieces"], other["pieces"])
+    metrics = {metric: cell | {"verdict": _verdict(metric, cell)} for metric, cell in (cells | (of_sets if same else {})).items()}
+    left_out = [] if same else list(of_sets)
+    return {"style": other["style"], "made_with": other.get("made_with", {}), "metrics": metrics, "left_out": left_out}
+
+
+def _differences_of_sets(report: Report, other: Report) -> dict[str, bootstrap.Cell]:
+    """Metric → difference, of what both asked of all passages together: of single pieces there is nothing to compare."""
+    ours, theirs = (one["rows"].get(one["style"], {}) for one in (report, other))
+    groups = [piece["group"] for piece in report["pieces"]]
+    return {metric: bootstrap.unpaired(ours[metric], theirs[metric], groups) for metric in OF_SETS if metric in ours and metric in theirs}
 
 
 def compared(report: Report, others: Mapping[str, Report]) -> dict[str, Any]:
@@ -166,7 +179,8 @@ def _verdict(metric: str, cell: Mapping[str, Any]) -> str:
         return "better" if cell["mean"] < 0 else "worse"
     if metric in MORE_IS_BETTER:
         return "better" if cell["mean"] > 0 else "worse"
-    return "better" if now is not None and abs(now) < abs(now - cell["mean"]) else "worse"  # of the others 0 is best
+    best = BEST.get(metric, 0.0)
+    return "better" if now is not None and abs(now - best) < abs(now - cell["mean"] - best) else "worse"
 
 
 # --- Markdown ----------------------------------------------------------------------------------------------------------------------
@@ -326,9 +340,15 @@ def changes(report: Report) -> list[str]:
     cells = {metric: cell for metric, cell in changes["metrics"].items() if cell["changed"]}
     lines = [f"{cell['verdict']}: {COLUMNS.get(metric, metric)} {signed(cell)}" for metric, cell in cells.items()]
     n = max((cell["n"] for cell in changes["metrics"].values()), default=0)
-    few = any(cell["changed"] is None for cell in changes["metrics"].values())
+    few = any(cell["changed"] is None and cell["mean"] is not None for cell in changes["metrics"].values())
     nothing = f"{bootstrap.LEAST_GROUPS} different songs at least tell a change from noise" if few else "nothing changed beyond noise"
-    return [f"against {changes['style']} on {n} same passages: " + ("" if lines else nothing), *lines]
+    return [f"against {changes['style']} on {n} same passages: " + ("" if lines else nothing), *lines, *_left_out(changes)]
+
+
+def _left_out(changes: Mapping[str, Any]) -> list[str]:
+    """The line that says what could not be compared, if something could not."""
+    named = ", ".join(COLUMNS[metric] for metric in changes["left_out"])
+    return [f"not compared: {named}: they are of all passages together, and the two reports are not of the same ones"] if named else []
 
 
 def signed(change: Mapping[str, Any]) -> str:
@@ -463,6 +483,9 @@ def _changed(one: Report) -> str:
         if cell["mean"] is not None
     ]
     note = f"Difference to {_safe(compared['style'])} of the other report, piece by piece; one value in twenty changes by chance."
+    if any(metric in compared["metrics"] for metric in OF_SETS):
+        note += " What is asked of all passages together (KAD, FAD, judge AUC) is compared by the two intervals, which is stricter."
+    note = " ".join([note, *(f"{_safe(line)}." for line in _left_out(compared))])
     return f'<h3>What changed</h3><p class="note">{note}</p>{_table(["", "difference [95 %]", ""], lines)}'
 
 

@@ -26,6 +26,7 @@ import json
 import math
 import os
 import re
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
@@ -51,12 +52,13 @@ MAX_FILE_BYTES = 64 * 2**20  # sixteen times what a bundled style may be: a file
 MAX_HEADER_BYTES = 16 * 2**20
 MAX_STEPS = 64  # of a network: a hostile style file must not run for ever
 # What a network's settings may be. The sizes of a file must be those of its weights; what no weight tells, and takes time, is bounded here.
-_SIZES = ("n_bins", "styles", "steps", "latents", "patch_bins", "patch_frames", "view_channels", "canvas_channels", "encoder_channels")
+_SIZES = ("n_bins", "styles", "latents", "patch_bins", "patch_frames", "view_channels", "canvas_channels", "encoder_channels")
 _RANGES: dict[str, tuple[float, float]] = {
     **dict.fromkeys((*_SIZES, "decoder_channels", "style_dim", "mix_groups", "texture_latents"), (1, 2**30)),
     **dict.fromkeys(("clip_channels", "texture_channels", "postnet_channels"), (0, 2**30)),
     **dict.fromkeys(("view_blocks", "texture_blocks"), (0, 64)),
     **dict.fromkeys(("scale_db", "texture_scale_db", "range_db"), (1e-3, 1e3)),
+    "steps": (1, MAX_STEPS),
     "glimpse": (2, 1024),
     "window_frames": (2, 4096),
     "beta": (0, 1e3),
@@ -496,8 +498,6 @@ def network_of(data: StyleData, where: str) -> Draw:
         raise ValueError(f"{where}: a baseline ({kind}), not a style; `stylestream evaluate --baselines FOLDER` compares styles with it")
     check_settings(data.model_config, where, remedy="; get the style file again")
     config = _from_table(DrawConfig, data.model_config, where)
-    if not 1 <= config.steps <= MAX_STEPS:
-        raise ValueError(f"{where}: a network of {config.steps} steps; a style has 1 to {MAX_STEPS}; get the style file again")
     rows = features_of(data, where).n_bins
     if config.n_bins != rows:
         raise ValueError(f"{where}: a network of {config.n_bins} rows, frames of {rows}; get the style file again")
@@ -519,6 +519,31 @@ def check_settings(table: Mapping[str, Any], where: str, *, remedy: str = "") ->
         value = table.get(name, low)
         if isinstance(value, (int, float)) and not low <= value <= high:
             raise ValueError(f"{where}: {name} is {str(value)[:40]}; it must be from {low:g} to {high:g}{remedy}")
+
+
+def check_room(config: DrawConfig, where: str) -> None:
+    """Refuse a network that no style file has room for, before it takes memory and hours.
+
+    Raises
+    ------
+    ValueError
+        Names the setting that is furthest above the usual.
+    """
+    import torch
+
+    from stylestream.draw import Draw
+
+    try:
+        with torch.device("meta"):  # sizes only
+            weights = sum(tensor.numel() for tensor in Draw(config).state_dict().values())
+    except RuntimeError:  # of the product of two sizes: more than it can count
+        weights = sys.maxsize
+    room = MAX_FILE_BYTES // 2  # in float16
+    if weights > room:
+        above = {f.name: getattr(config, f.name) / max(f.default, 1) for f in fields(config) if type(f.default) is int}
+        name = max(above, key=lambda key: above[key])
+        size = f"{weights / 1e6:,.0f} million weights, and a style file has room for {room / 1e6:.0f} million"
+        raise ValueError(f"{where}: {name} is {getattr(config, name)}: a network of {size}; lower it")
 
 
 def network_of_kind(data: StyleData, kind: str, build: Callable[..., Network], where: str, *, remedy: str) -> Network:
@@ -543,13 +568,16 @@ def network_of_kind(data: StyleData, kind: str, build: Callable[..., Network], w
     ValueError
         If it is of another kind, or settings and weights do not belong together.
     """
+    import torch
+
     if data.model_config.get("model") != kind:
         raise ValueError(f"{where} holds no {kind} network; {remedy}")
     settings = {key: tuple(v) if isinstance(v, list) else v for key, v in data.model_config.items() if key != "model"}
     try:
-        network = build(**settings)
-        network.load_state_dict(data.weights)
-    except (TypeError, RuntimeError) as error:
+        with torch.device("meta"):  # sizes only, as of a style
+            network = build(**settings)
+        network.load_state_dict(data.weights, assign=True)
+    except (RuntimeError, TypeError, ValueError, ZeroDivisionError) as error:
         raise ValueError(f"{where}: weights and settings do not belong together ({_one_line(error)[:80]}); get the file again") from None
     return network.eval().requires_grad_(False)
 

@@ -31,7 +31,7 @@ from stylestream.features import FeatureConfig
 from stylestream.files import alone_in, whole_file
 from stylestream.passages import same_melody
 from stylestream.sources import SONG_SUFFIXES, walk
-from stylestream.style import check_settings
+from stylestream.style import check_room, check_settings
 from stylestream.team import Team, assemble
 from stylestream.train import (
     LEAST_BATCH,
@@ -242,6 +242,7 @@ def make_plan(
     settings = replace(settings, seed=seed)
     if network.n_bins != FeatureConfig().n_bins:
         raise ValueError(f"[model] n_bins is {network.n_bins}, and frames have {FeatureConfig().n_bins}; leave it out")
+    check_room(network, "[model]")
     if settings.crop_frames % network.grid_frames or settings.crop_frames % 4:
         raise ValueError(f"[train] crop_frames {settings.crop_frames} is not a multiple of {max(network.grid_frames, 4)}")
     name = "none" if start is None else "base" if base in (None, "base") else str(base)

@@ -275,6 +275,19 @@ def test_a_saved_2017_model_is_the_model(tmp_path: Path) -> None:
     assert again.reconstruct(S).numpy() == pytest.approx(model.reconstruct(S).numpy(), rel=0.1)  # stored in 16 bits
 
 
+def test_a_2017_model_that_asks_for_terabytes_takes_none_and_is_one_line(tmp_path: Path) -> None:
+    from dataclasses import asdict
+
+    from stylestream.style import Card, load_style_file, save_style
+
+    for wrong in ({"hidden": 10**6}, {"hidden": 0}, {"latents": 10**12}, {"n_fft": "1024"}):
+        config = {"model": "lstm2017", **asdict(SMALL), **wrong}
+        save_style(tmp_path / "a.safetensors", Lstm2017(SMALL).state_dict(), model_config=config, feature_config={}, card=Card("t"))
+        with pytest.raises(ValueError, match="weights and settings do not belong together") as error:
+            baselines.load_lstm2017(load_style_file(tmp_path / "a.safetensors"))
+        assert "\n" not in str(error.value)
+
+
 def test_another_model_is_not_taken_for_2017(tmp_path: Path) -> None:
     from stylestream.style import Card, load_style_file, save_style
 

@@ -152,3 +152,34 @@ def test_the_jackknife_of_five_blocks_covers_the_mean_95_times_in_100(rng: np.ra
         cell = bootstrap.jackknife(functools.partial(mean_of, values), names)
         hits += cell["low"] < 0 < cell["high"]
     assert 366 <= hits <= 394  # 380 expected
+
+
+# --- differences of what is asked of all pieces together
+
+
+def of_all(values: np.ndarray) -> bootstrap.Cell:
+    return bootstrap.jackknife(functools.partial(mean_of, values), [str(i) for i in range(len(values))])
+
+
+def test_two_intervals_call_noise_a_change_less_than_one_time_in_twenty_and_what_is_large_a_change(rng: np.random.Generator) -> None:
+    groups = [str(i) for i in range(10)]
+    drawn = [rng.normal(size=(2, 10)) for _ in range(300)]
+    called = [sum(bootstrap.unpaired(of_all(a + shift), of_all(b), groups)["changed"] for a, b in drawn) for shift in (0.0, 3.0)]
+    assert called[0] <= 15
+    assert called[1] > 280
+
+
+def test_where_there_is_no_interval_nothing_is_said_to_have_changed() -> None:
+    known, groups = {"mean": 1.0, "low": 0.9, "high": 1.1, "n": 5}, list("abcde")
+    for unknown in ({"low": None, "high": None}, {"mean": None, "low": None, "high": None}, {"mean": math.nan}):
+        cell = bootstrap.unpaired({**known, "mean": 9.0}, {**known, **unknown}, groups)
+        assert (cell["low"], cell["high"], cell["changed"]) == (None, None, None)
+    assert bootstrap.unpaired({**known, "mean": 9.0, "low": 8.9, "high": 9.1}, known, groups)["changed"]
+    assert bootstrap.unpaired({**known, "mean": 9.0, "low": 8.9, "high": 9.1}, known, list("abcda"))["changed"] is None
+
+
+def test_an_interval_that_was_cut_off_reaches_as_far_as_its_other_side() -> None:
+    sure, cut = {"mean": 0.6, "low": 0.55, "high": 0.65, "n": 5}, {"mean": 0.95, "low": 0.55, "high": 1.0, "n": 5}
+    cell = bootstrap.unpaired(cut, sure, list("abcde"))
+    assert cell["high"] - cell["mean"] == pytest.approx(math.hypot(0.4, 0.05))
+    assert not cell["changed"]

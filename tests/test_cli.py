@@ -117,6 +117,33 @@ def test_wrong_usage_is_exit_code_2_and_one_line(capsys, monkeypatch, tmp_path, 
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.parametrize(
+    ("arguments", "name"),
+    [
+        (["transfer", "-weird.wav", "-s", "rock"], "-weird.wav"),
+        (["render", "-weird.mid", "-o", "out"], "-weird.mid"),
+        (["doctor", "-weird.wav"], "-weird.wav"),
+        (["train", "-weird", "-o", "x.safetensors"], "-weird"),
+        (["evaluate", "-songs", "-s", "rock", "-o", "report"], "-songs"),  # read as -s ongs: no source is left
+        (["transfer", "-song.wav", "other.wav"], "-song.wav"),  # read as -s ong.wav, which is no style
+    ],
+)
+def test_a_name_that_begins_with_a_dash_is_told_from_options(stylestream, tmp_path, arguments, name):
+    (tmp_path / name).write_bytes(b"")
+    code, out, err = stylestream(*arguments)
+    assert (code, out, len(err.splitlines())) == (2, "", 1)
+    assert f"; for the file '{name}' write ./{name}" in err
+
+
+def test_a_name_that_begins_with_a_dash_is_taken_where_it_can_be_no_option(stylestream, tmp_path):
+    (tmp_path / "-weird.wav").write_bytes(b"")
+    for arguments in (["transfer", "-s", "rock", "--", "-weird.wav"], ["transfer", "./-weird.wav", "-s", "rock"]):
+        code, _, err = stylestream(*arguments)
+        assert code == 1
+        assert "'-weird.wav' is empty" in err
+    assert "write ./" not in stylestream("transfer", "-s", "no-such-style", "--", "-weird.wav")[2]
+
+
 # ----------------------------------------------------------------------------------------------------------------- transfer
 
 
@@ -545,6 +572,32 @@ def test_a_style_is_installed_shown_used_and_removed(stylestream, song, tiny_sty
     assert "did you mean 'tiny'" in err
     assert stylestream("styles", "remove", "tiny")[0] == 0
     assert stylestream("transfer", song, "-s", "tiny", "-o", "b.wav")[0] == 2
+
+
+def test_the_card_of_a_blend_has_the_shares_files_licences_and_sources_of_all(stylestream, tiny_style, tmp_path):
+    other = tmp_path / "other.safetensors"
+    shutil.copy(tiny_style, other)
+    style.update_card(other, licence="CC-BY-4.0", sources=(style.Source("songs of others", "CC-BY-4.0", songs=3, hours=0.25),))
+    style.update_widths(other, (0.5,) * 9)
+    blend = f"{tiny_style}:3,{other}:1"
+    code, out, _ = stylestream("styles", "show", blend)
+    lines = out.splitlines()
+    assert (code, lines[0]) == (0, "75 % tiny + 25 % other")
+    assert [line.split(" (")[0] for line in lines if line.startswith("file: ")] == [f"file: {tiny_style}", f"file: {other}"]
+    assert "licence: CC0-1.0; CC-BY-4.0" in lines
+    assert "  songs of others: 3 songs, 0.2 h, CC-BY-4.0" in lines
+    assert "  nothing: 0 songs, 0.0 h, CC0-1.0" in lines
+    assert not [line for line in lines if line.startswith("trained")]
+    shown = json.loads(stylestream("styles", "show", blend, "--json")[1])
+    assert [(part["path"], part["share"]) for part in shown["styles"]] == [(str(tiny_style), 0.75), (str(other), 0.25)]
+    assert (shown["name"], shown["card"]["title"]) == ("tiny75-other25", "75 % tiny + 25 % other")
+    assert shown["widths"] == pytest.approx([0.5] * 9)  # of the one that knows its own
+
+
+def test_a_blend_that_cannot_be_shown_is_wrong_usage(stylestream, tiny_style):
+    code, out, err = stylestream("styles", "show", f"{tiny_style}:0.5,no-such-style:0.5")
+    assert (code, out) == (2, "")
+    assert "unknown style 'no-such-style'" in err
 
 
 def test_a_card_cannot_drive_the_terminal(stylestream, tmp_path):

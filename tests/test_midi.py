@@ -636,11 +636,12 @@ def test_a_missing_soundfont_says_what_to_install(monkeypatch, tmp_path):
         midi.find_soundfont("nope.sf2")
 
 
-def test_a_file_that_is_no_soundfont_is_refused(synthesizer, tmp_path):
+def test_a_file_that_is_no_soundfont_is_refused_and_no_library_adds_words_of_its_own(synthesizer, tmp_path, capfd):
     fake = tmp_path / "fake.sf2"
     fake.write_bytes(b"RIFF\x10\x00\x00\x00sfbkLIST" + bytes(64))
     with pytest.raises(ValueError, match="not a SoundFont"):
         midi.Synthesizer(fake)
+    assert capfd.readouterr() == ("", "")
 
 
 @pytest.mark.parametrize("arguments", [{"sample_rate": 4000}, {"sample_rate": 192_000}, {"gain": -1.0}])

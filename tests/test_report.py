@@ -29,6 +29,10 @@ def cells(**values: float | None) -> dict[str, dict[str, Any]]:
     return {metric: {"mean": value, "low": value, "high": value, "n": 5} for metric, value in base.items()}
 
 
+def of_one_piece(cells: dict[str, dict[str, Any]]) -> dict[str, float | None]:
+    return {metric: cell["mean"] for metric, cell in cells.items() if metric not in evaluate.OF_SETS}
+
+
 def report_of(ours: dict[str, Any], *, reached: float = 0.5, ripple_db: float = 0.0) -> dict[str, Any]:
     rows = {
         "copy": cells(log_mel_l1=9.0, mfcc=50.0),
@@ -46,7 +50,7 @@ def report_of(ours: dict[str, Any], *, reached: float = 0.5, ripple_db: float = 
         "kind": "reduction",
         "with_drums": None,
         "unseen_soundfont": None,
-        "pieces": [piece(str(i), {row: {m: c["mean"] for m, c in cells.items()} for row, cells in rows.items()}) for i in range(5)],
+        "pieces": [piece(str(i), {row: of_one_piece(cells) for row, cells in rows.items()}) for i in range(5)],
         "missing": ["plain"],
         "failures": {},
         "refused": {},
@@ -180,6 +184,52 @@ def test_what_changed_is_called_better_or_worse(metric: str, old: float, new: fl
     assert "on 5 same passages" in said
 
 
+def spans(**values: tuple[float | None, float | None, float | None]) -> dict[str, dict[str, Any]]:
+    return {metric: dict(zip(("mean", "low", "high"), ends, strict=True)) | {"n": 5} for metric, ends in values.items()}
+
+
+@pytest.mark.parametrize(
+    ("metric", "old", "new", "verdict"),
+    [
+        ("kernel_distance", (5.0, 4.0, 6.0), (2.0, 1.0, 3.0), "better"),
+        ("kernel_distance", (5.0, 4.0, 6.0), (7.0, 6.0, 8.0), "worse"),
+        ("kernel_distance", (5.0, 4.0, 6.0), (3.7, 2.7, 4.7), "within noise"),  # 1.3 apart, which two errors of 1 reach
+        ("frechet_distance", (5.0, 0.0, 14.0), (1.0, 0.5, 1.5), "within noise"),  # the interval ends where a distance does
+        ("judge_auc", (0.95, 0.9, 1.0), (0.6, 0.5, 0.7), "better"),
+        ("judge_auc", (0.5, 0.45, 0.55), (0.3, 0.25, 0.35), "worse"),  # a judge that is always wrong tells them apart, too
+        ("judge_auc", (0.95, None, None), (0.6, 0.5, 0.7), "too few songs"),
+    ],
+)
+def test_what_is_asked_of_all_passages_is_compared_by_its_intervals(
+    metric: str, old: tuple[float, float, float], new: tuple[float, float, float], verdict: str, tmp_path: Path
+) -> None:
+    before, after = (report_of(cells(**GOOD) | spans(**{metric: ends})) for ends in (old, new))
+    changed = report.compare(after, {"rock": before})
+    assert changed["metrics"][metric]["verdict"] == verdict
+    assert {cell["verdict"] for other, cell in changed["metrics"].items() if other != metric} == {"within noise"}
+    both = after | {"compared": changed}
+    assert (f"{verdict}: {evaluate.COLUMNS[metric]} " in "\n".join(report.changes(both))) == (verdict in ("better", "worse"))
+    assert "compared by the two intervals" in report.write([both], tmp_path).read_text()
+
+
+def test_what_is_asked_of_other_passages_is_not_compared_and_this_is_said(tmp_path: Path) -> None:
+    made = report_of(cells(**GOOD))
+    fewer = made | {"pieces": made["pieces"][:4]}
+    both = made | {"compared": report.compare(made, {"rock": fewer})}
+    assert not set(evaluate.OF_SETS) & set(both["compared"]["metrics"])
+    said = "not compared: KAD, FAD, judge AUC: they are of all passages together, and the two reports are not of the same ones"
+    assert said in report.changes(both)
+    text = report.write([both], tmp_path).read_text()
+    assert said in text
+    assert "compared by the two intervals" not in text
+
+
+def test_without_such_metrics_nothing_is_said_of_them() -> None:
+    made = report_of({metric: cell for metric, cell in cells(**GOOD).items() if metric not in evaluate.OF_SETS})
+    fewer = made | {"pieces": made["pieces"][:4]}
+    assert report.compare(made, {"rock": fewer})["left_out"] == []
+
+
 def test_another_report_must_have_the_style_and_the_passages() -> None:
     made = report_of(cells(**GOOD))
     assert report.compare(made, {"mine": made | {"style": "rock"}})["style"] == "rock"  # the only one there is
@@ -215,7 +265,10 @@ def test_the_verdict_is_of_the_passages_that_both_have() -> None:
 
 @pytest.mark.parametrize(
     "spoilt",
-    [{"pieces": 3}, {"pieces": [{}]}, {"pieces": []}, {"rows": []}, {"recipe": None}, {"protocol": None}, {"style": "other"}],
+    [
+        *({"pieces": 3}, {"pieces": [{}]}, {"pieces": []}, {"rows": []}, {"rows": {"rock": {"judge_auc": {"mean": "0.5"}}}}),
+        *({"recipe": None}, {"protocol": None}, {"style": "other"}),
+    ],
 )
 def test_half_a_report_is_no_report(spoilt: dict[str, Any], tmp_path: Path) -> None:
     half = report_of(cells(**GOOD)) | spoilt

@@ -496,7 +496,7 @@ def test_bfloat16_is_near_float32(style_file, song):
 @pytest.mark.parametrize(
     ("config", "message"),
     [
-        ({"steps": 10**9}, "1000000000 steps"),
+        ({"steps": 10**9}, "steps is 1000000000; it must be from 1 to 64"),
         ({"decoder_channels": 10**9}, "do not fit"),
         ({"decoder_channels": 16}, "do not fit"),
         ({"latents": "4"}, "latents is '4', not a int"),

@@ -92,6 +92,15 @@ def test_what_cannot_be_is_said_before_anything_is_done():
         make_plan(["x"], {"model": {"patch_bins": 0}}, base="none")
     with pytest.raises(ValueError, match=r"\[model\]: view_blocks is 10000000; it must be from 0 to 64"):
         make_plan(["x"], {"model": {"view_blocks": 10**7}}, base="none")
+    with pytest.raises(ValueError, match=r"\[model\]: steps is 65; it must be from 1 to 64"):  # such a style could not be played
+        make_plan(["x"], {"model": {"steps": 65}}, base="none")
+
+
+@pytest.mark.parametrize(("name", "value"), [("encoder_channels", 1000), ("decoder_channels", 60_000), ("view_channels", 2**30)])
+def test_a_network_that_no_style_file_has_room_for_takes_no_memory(name, value):
+    said = rf"^\[model\]: {name} is {value}: a network of [\d,]+ million weights, and a style file has room for 34 million; lower it$"
+    with pytest.raises(ValueError, match=said):
+        make_plan(["x"], {"model": {name: value, "texture_channels": 64}}, base="none")
 
 
 def test_a_start_from_weights_takes_tune_and_one_from_nothing_train():
