@@ -385,7 +385,6 @@ def test_of_several_soundfonts_the_first_plays_the_target_and_any_an_orchestrati
     assert 0 < differs.sum() < differs.size
 
 
-
 def test_one_process_or_two_interrupted_or_not_the_files_are_the_same_and_what_fails_is_said(tmp_path, tone):
     needs_fluidsynth()
     music = tmp_path / "music"
