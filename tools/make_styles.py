@@ -168,6 +168,7 @@ def wider(options: argparse.Namespace) -> None:
     team, network = assemble(options.device), base_config(options)
     start = load_style_file(options.start)
     config = replace(settings(options, options.styles[0], "train"), clip_share=CLIP_SHARE, critic_from=1.0, texture_from=0.0, kl_warmup=0.0)
+    config = replace(config, score_seconds=300.0)  # a score of all styles takes as long as twelve steps
     state = train.new_state(network, config, device=team.device, base=with_rows(start.weights, network.styles), team=team)
     train.load_checkpoint(state, options.work / "base")
     train.fit(state, *open_stores(options), config, BASE_VIEWS, options.work / "base", report=say)
