@@ -261,9 +261,12 @@ def build_frames(
     -------
     list of (path, reason)
         Pieces that could not be rendered.
-    """
-    import functools
 
+    Raises
+    ------
+    OSError
+        If frames cannot be written. Those that are there stay; the same call goes on.
+    """
     from stylestream import parallel
 
     folder = Path(folder)
@@ -272,11 +275,14 @@ def build_frames(
     missing = [task for task in tasks if not (folder / task.name).exists()]
     failures, done = [], len(tasks) - len(missing)
     work = functools.partial(_render_to, folder)
-    for task, result in parallel.over_songs(work, missing, setup=functools.partial(PieceRenderer, config), jobs=jobs):
-        done += 1
-        if isinstance(result, ValueError):
-            failures.append((task.piece.path, str(result)))
-        progress(done, len(tasks), failures[-1][1] if isinstance(result, ValueError) else "")
+    with contextlib.closing(parallel.over_songs(work, missing, setup=functools.partial(PieceRenderer, config), jobs=jobs)) as results:
+        for task, result in results:
+            if isinstance(result, OSError):
+                raise result
+            done += 1
+            if isinstance(result, ValueError):
+                failures.append((task.piece.path, str(result)))
+            progress(done, len(tasks), failures[-1][1] if isinstance(result, ValueError) else "")
     return failures
 
 
@@ -298,14 +304,22 @@ def _tasks(data_root: str | Path, styles: Sequence[str], per_style: int, per_sty
     )  # mixed: a run cut short has some of every style
 
 
-def _render_to(folder: Path, renderer: PieceRenderer, task: _Task) -> None:
+def _render_to(folder: Path, renderer: PieceRenderer, task: _Task) -> OSError | None:
+    return _written(folder / task.name, renderer.render(task.content, recipe_of(task.style), seed=task.seed))
+
+
+def _written(path: Path, arrays: Mapping[str, Any]) -> OSError | None:
+    """Write frames. What goes wrong is returned: raised, it would be taken for a fault of the song."""
     import numpy as np
 
     from stylestream.files import whole_file
 
-    arrays = renderer.render(task.content, recipe_of(task.style), seed=task.seed)
-    with whole_file(folder / task.name) as temporary, temporary.open("wb") as file:
-        np.savez(file, **arrays)
+    try:
+        with whole_file(path) as temporary, temporary.open("wb") as file:
+            np.savez(file, **arrays)
+    except OSError as error:
+        return error
+    return None
 
 
 # --- the music of a training -------------------------------------------------------------------------------------------------------
@@ -666,11 +680,10 @@ def _render_parts(
 
 
 def _write_part(folder: Path, make: Callable[[PieceRenderer, Part], dict[str, Any]], renderer: PieceRenderer, part: Part) -> OSError | None:
-    """Make a part and write it. What cannot be written is returned: raised, it would be taken for a fault of the song."""
+    """Make a part and write it, or say why it cannot be written."""
     import numpy as np
 
     from stylestream import midi
-    from stylestream.files import whole_file
 
     with warnings.catch_warnings(record=True) as caught:  # say which song is truncated
         warnings.simplefilter("always")
@@ -686,12 +699,7 @@ def _write_part(folder: Path, make: Callable[[PieceRenderer, Part], dict[str, An
     elif "frames" in arrays:
         landmarks = sound_fingerprint(np.rint(arrays["frames"][0] * (90 / LEVELS)).astype(np.uint8))
     kept: dict[str, Any] = {"fingerprint": np.array(heard, dtype=np.int64), "landmarks": np.array(landmarks, dtype=np.int64)}
-    try:
-        with whole_file(folder / part.name) as temporary, temporary.open("wb") as file:
-            np.savez(file, **arrays, whole_seconds=whole, **kept)
-    except OSError as error:
-        return error
-    return None
+    return _written(folder / part.name, {**arrays, "whole_seconds": whole, **kept})
 
 
 def _entry(folder: Path, part: Part) -> dict[str, Any]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import functools
 import os
+import sys
 from collections import Counter
 from pathlib import Path
 from types import SimpleNamespace
@@ -368,6 +369,28 @@ def test_a_score_is_rendered_as_target_and_views_with_its_beats(tmp_path):
 
 
 # --- prepared: in parallel, resumed, with what fails said -------------------------------------------------------------------
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="limits of a process are of POSIX")
+def test_frames_that_cannot_be_written_end_the_build_and_are_no_fault_of_the_piece(tmp_path):
+    needs_fluidsynth()
+    import resource
+
+    names = [f"rock/tune{i}.mid" for i in range(12) if split_of(f"rock/tune{i}.mid") == "train"][:2]
+    for i, name in enumerate(names):
+        tune(tmp_path, name, transpose=5 * i)
+    (tmp_path / "midi.csv").write_text("path,style,licence,seconds\n" + "".join(f"{name},rock,CC0-1.0,8\n" for name in names))
+    how: dict[str, Any] = {"config": BuildConfig(views=0), "per_style": 2, "jobs": 1}
+    build = functools.partial(corpus.build_frames, tmp_path, tmp_path / "frames", ["rock"], **how)
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (4096, limits[1]))  # as on a full disk
+    try:
+        with pytest.raises(OSError, match="File too large"):
+            build()
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert build() == []  # the same goes on
+    assert len(list((tmp_path / "frames").glob("rock-train-*.npz"))) == 2
 
 
 def test_one_process_or_two_interrupted_or_not_the_files_are_the_same_and_what_fails_is_said(tmp_path, tone):
