@@ -358,6 +358,7 @@ def window_named(name: str) -> Window:
 
 OWN_STYLE = "own"  # of files of frames whose style has no name yet
 HELD_OUT_SHARE = 0.2  # of the only song
+SPLIT_SHARES = {"train": 0.9, "valid": 0.1}  # of the memory for songs, where it does not hold them all
 
 
 def find_music(sources: Sequence[str | Path], config: BuildConfig) -> list[Song]:
@@ -535,9 +536,9 @@ def own_recipe(config: BuildConfig) -> StyleRecipe:
 class Prepared:
     """What was made of a training's sources: JSON types only."""
 
-    songs: list[dict[str, Any]]  # name, path, id, split, source, licence, seconds, fingerprint: one for each file of frames
+    songs: list[dict[str, Any]]  # name, path, id, split, source, licence, seconds, bytes, fingerprint: one for each file of frames
     failures: dict[str, str]  # path → reason
-    passed_over: dict[str, str]  # the same, of collections: the recipe refuses them, which is no failure
+    passed_over: dict[str, str]  # the same, and no failure: a collection's, refused by the recipe; or what the memory does not hold
     seconds: float  # it took
 
     @property
@@ -557,6 +558,22 @@ class Prepared:
             if song["split"] == "train":
                 seconds[song["id"]] = min(seconds.get(song["id"], 0.0) + song["seconds"], song["whole_seconds"])
         return seconds
+
+    def within(self, room_bytes: float) -> Prepared:
+        """With the songs that this much memory holds, drawn by hash: one of each split at least, and few to score on."""
+        each = max(song["bytes"] / song["seconds"] for song in self.songs)  # a store gives every song as many roles as the richest has
+        sizes = {song["name"]: each * song["seconds"] for song in self.songs}
+        if sum(sizes.values()) <= room_bytes:
+            return self
+        left, kept = {split: share * room_bytes for split, share in SPLIT_SHARES.items()}, dict[str, str]()
+        for song in sorted(self.songs, key=lambda song: text_hash(song["name"])):
+            name, split = song["name"], song["split"]
+            if sizes[name] <= left[split] or split not in kept.values():
+                kept[name] = split
+                left[split] -= sizes[name]
+        songs = [song for song in self.songs if song["name"] in kept]
+        lost = {song["path"] for song in self.songs} - {song["path"] for song in songs}
+        return replace(self, songs=songs, passed_over=self.passed_over | dict.fromkeys(sorted(lost), "the memory does not hold it"))
 
 
 def prepare(
@@ -709,15 +726,44 @@ def _entry(folder: Path, part: Part) -> dict[str, Any]:
         heard: dict[str, Any] = {key: round(float(arrays[key]), 2) for key in ("seconds", "whole_seconds")}
         heard["fingerprint"] = [int(h) for h in arrays["fingerprint"]]
     piece = part.song.piece
-    about = {"path": piece.path, "source": piece.source, "licence": piece.licence}
+    about = {"path": piece.path, "source": piece.source, "licence": piece.licence, "bytes": (folder / part.name).stat().st_size}
     return {"name": part.name, "id": part.song.id, "split": part.split} | about | heard
 
 
-StoredSong = tuple[str, str, Any, Any]  # name, style, frames (R, T, F), phase (T, 4)
+@dataclass(frozen=True)
+class StoredSong:
+    """A song that lies on a disk."""
+
+    name: str
+    style: str
+    shape: tuple[int, int, int]  # (R, T, F) of its frames
+    read: Callable[[], tuple[Any, Any]]  # frames uint8 of ``LEVELS`` steps, and phase (T, 4) int8
+
+
+def _shape_of(path: Path) -> tuple[int, int, int]:
+    """Shape of the frames in a file, by its head."""
+    import zipfile
+
+    import numpy as np
+
+    with zipfile.ZipFile(path) as file, file.open("frames.npy") as array:
+        np.lib.format.read_magic(array)
+        roles, count, bins = np.lib.format.read_array_header_1_0(array)[0]
+    return roles, count, bins
+
+
+def _read_frames(path: Path) -> tuple[Any, Any]:
+    import numpy as np
+
+    with np.load(path, allow_pickle=False) as arrays:
+        return arrays["frames"], arrays["phase"]
 
 
 class FrameStore:
     """Songs' frames in one tensor on a device, and batches of random crops of them.
+
+    An hour of music takes 96 MiB for each of its roles (the song, and its other orchestrations), and no more while it is read. What a
+    training holds is planned by memory (`Prepared.within`); a store takes what it is given.
 
     Parameters
     ----------
@@ -737,7 +783,7 @@ class FrameStore:
 
         Parameters
         ----------
-        songs : iterable of (name, style, frames (R, T, F) uint8 of ``LEVELS`` steps, phase (T, 4) int8)
+        songs : iterable of StoredSong
 
         Raises
         ------
@@ -763,32 +809,40 @@ class FrameStore:
             self._take(self._written_since(self.folder))
 
     def _written_since(self, folder: Path) -> Iterator[StoredSong]:
-        import numpy as np
-
         known = {song[0] for song in self.songs}
         for path in sorted(folder.glob(f"*-{self.split}-*.npz")):
             style = path.name.split(f"-{self.split}-")[0]
             if path.name not in known and style in self.styles:
-                with np.load(path, allow_pickle=False) as arrays:
-                    yield path.name, style, arrays["frames"], arrays["phase"]
+                yield StoredSong(path.name, style, _shape_of(path), functools.partial(_read_frames, path))
 
     def _take(self, songs: Iterable[StoredSong]) -> None:
+        """Read songs to where they stay: pieces put together afterwards would need the memory twice."""
         import torch
 
-        frames: list[Any] = [] if self.frames is None else [self.frames]
-        phases: list[Any] = [] if self.frames is None else [self.phase]
-        total = sum(song[3] for song in self.songs)
-        for name, style, song, phase in songs:
-            self.songs.append((name, self.styles.index(style), total, song.shape[1]))
-            total += song.shape[1]
-            frames.append(torch.from_numpy(song).to(self.device))
-            phases.append(torch.from_numpy(phase).to(self.device))
-        if not frames:
+        songs = list(songs)
+        if not songs and self.frames is None:
             raise ValueError(f"{self.folder or 'the dataset'}: no songs of {', '.join(self.styles)} ({self.split})")
-        roles = max(part.shape[0] for part in frames)  # a recording has no other orchestration: it stands in for its own
-        frames = [part if part.shape[0] == roles else torch.cat([part, part[:1].expand(roles - part.shape[0], -1, -1)]) for part in frames]
-        self.frames, self.phase = torch.cat(frames, 1), torch.cat(phases)
+        if not songs:
+            return
+        before, old_phase, total = self.frames, self.phase, sum(song[3] for song in self.songs)
+        roles = max(0 if before is None else len(before), *(song.shape[0] for song in songs), 1)
+        count = total + sum(song.shape[1] for song in songs)
+        self.frames = torch.empty((roles, count, songs[0].shape[2]), dtype=torch.uint8, device=self.device)
+        self.phase = torch.empty((count, 4), dtype=torch.int8, device=self.device)
+        if before is not None:
+            self._fill(0, before, old_phase)
+        for song in songs:
+            frames, phase = map(torch.from_numpy, song.read())
+            self._fill(total, frames, phase)
+            self.songs.append((song.name, self.styles.index(song.style), total, len(phase)))
+            total += len(phase)
         self._starts, self._bounds = {}, None
+
+    def _fill(self, first: int, frames: Any, phase: Any) -> None:
+        """Put frames in their place. A recording has no other orchestration: it stands in for its own."""
+        window = slice(first, first + len(phase))
+        self.frames[: len(frames), window], self.frames[len(frames) :, window] = frames, frames[:1]
+        self.phase[window] = phase
 
     def only(self, style: str) -> FrameStore:
         """The songs of one style, under the same ids, sharing the frames."""

@@ -551,6 +551,25 @@ def test_a_base_of_another_version_is_one_line(tmp_path, tiny_style):
             make_plan(["x"], {}, base=str(newer))
 
 
+def test_of_music_that_the_memory_does_not_hold_a_part_is_taken_and_said_so(recordings, tmp_path):
+    plan, said = make_plan([recordings], {}, base="none", steps=1)[0], list[str]()
+    room = 1.5 * 5 * 27_909 / corpus.SPLIT_SHARES["train"]  # for one song of five seconds, and half of the next
+    prepared = workshop._prepare(plan, None, tmp_path, None, 1, lambda *_: None, said.append, room)
+    assert {path.name for path in (tmp_path / "frames").iterdir()} == {song["name"] for song in prepared.songs}
+    assert sorted(song["split"] for song in prepared.songs) == ["train", "valid"]
+    assert any("2 of 3 songs and excerpts, drawn by hash, are used: more do not fit into the 0.0 GiB" in line for line in said)
+    about = workshop.card("mine", prepared, "cpu")
+    assert (about.sources[0].songs, prepared.found, prepared.failures) == (1, 3, {})  # the card does not boast of the others
+    again = workshop._prepare(plan, None, tmp_path, None, 1, lambda *_: None, said.append, 1e12)
+    assert again == prepared  # the same training, though there is more memory now
+
+
+def test_the_processes_of_a_team_share_the_memory_for_songs(monkeypatch):
+    monkeypatch.setattr(workshop.parallel, "free_memory_bytes", lambda: 8e9)
+    assert workshop.room_for_songs(ALONE) == 8e9 * workshop.SONGS_SHARE
+    assert workshop.room_for_songs(replace(ALONE, size=4)) == 2e9 * workshop.SONGS_SHARE
+
+
 def test_a_built_dataset_is_trained_on(tmp_path, tone):
     pytest.importorskip("pyarrow", reason="datasets need pyarrow: pip install 'stylestream[train]'")
     from stylestream.builder import build
@@ -564,6 +583,11 @@ def test_a_built_dataset_is_trained_on(tmp_path, tone):
     assert data.card.training_steps == 2
     assert 2 <= data.card.sources[0].songs <= 6
     assert len(data.fingerprints) == data.card.sources[0].songs
+    plan = make_plan([tmp_path / "data"], {}, base="none")[0]
+    some = workshop._listed(plan, plan.sources).within(3.5 * 4 * 27_909 / corpus.SPLIT_SHARES["train"])  # room for three
+    held = [song[0] for store in workshop._stores(plan, some, tmp_path, "cpu") for song in store.songs]
+    assert sorted(held) == sorted(song["id"] for song in some.songs)
+    assert 3 <= len(held) <= 4
     with pytest.raises(ValueError, match="a dataset is trained on alone"):
         workshop.train([tmp_path / "data", tmp_path / "music"], tmp_path / "b.safetensors", steps=1, base="none")
 
