@@ -61,6 +61,7 @@ TABLES = {"model": DrawConfig, "train": TrainConfig, "tune": TrainConfig, "views
 TUNE = TrainConfig(
     learning_rate=1e-3, final_rate=0.01, kl_warmup=0.0, critic_from=0.35, texture_from=0.0, ema=0.995, freeze_encoder=True
 )  # fmt: skip
+DONE = "done.json"  # what came of a training: its style is written, here or in its place, and nothing is left to do but tidying up
 DRAFT = "style.safetensors"  # before it has its drums; of a name of its own, for the output may be called like a checkpoint
 SONGS_SHARE = 0.5  # of the memory that is free, at most, holds songs: the rest is for the network, and for other programs
 RENDER_SHARE = 0.25  # of the minutes given, at most, goes into rendering
@@ -174,6 +175,8 @@ def train(
     with contextlib.ExitStack() as held:
         team.first(lambda: held.enter_context(_workbench(folder)))
         team.first(lambda: _open_folder(folder, plan))
+        if before := team.first(lambda: _finished(folder, out)):
+            return before
         limit = None if plan.config.steps else RENDER_SHARE * 60 * plan.config.minutes
         prepared = team.first(lambda: _prepare(plan, start, folder, limit, jobs, progress, say, room_for_songs(team)))
         if limit is not None:
@@ -191,8 +194,7 @@ def train(
                 progress("training", 1.0, "listening for width and drums")
                 say(add_widths(plan, prepared, made))
                 say(add_drums(plan, prepared, made))
-            made.replace(out)  # whole, or not there
-            _tidy(folder)
+            _finish(folder, Trained(out, prepared.found, prepared.failures, best))
         team.agree(0.0)
         return Trained(out, prepared.found, prepared.failures, best)
 
@@ -313,7 +315,32 @@ def _open_folder(folder: Path, plan: Plan) -> None:
 
 def _begun(folder: Path) -> bool:
     """Whether anything would be lost."""
+    if (folder / DONE).exists():
+        return (folder / DRAFT).exists() or folder.with_suffix("").exists()
     return any((folder / "frames").glob("*.npz")) or (folder / "last.safetensors").exists()
+
+
+def is_untidy(out: Path) -> bool:
+    """Whether a style is written, and its training was killed before it had tidied up: then the same command does."""
+    return (out.with_name(out.name + ".ckpt") / DONE).exists()
+
+
+def _finish(folder: Path, trained: Trained) -> None:
+    """Put the style in its place, and tidy up; whoever is killed while at it has said first that nothing else is left to do."""
+    with whole_file(folder / DONE) as temporary:
+        temporary.write_text(json.dumps([trained.songs, trained.failures, trained.score]))
+    _finished(folder, trained.path)
+
+
+def _finished(folder: Path, out: Path) -> Trained | None:
+    """What came of a training that was done, but for the last tidying; None of another."""
+    if not (folder / DONE).exists():
+        return None
+    trained = Trained(out, *json.loads((folder / DONE).read_text()))
+    if (folder / DRAFT).exists():
+        (folder / DRAFT).replace(out)  # whole, or not there
+    _tidy(folder)
+    return trained
 
 
 def is_dataset(source: str | Path) -> bool:
@@ -428,7 +455,7 @@ def _tidy(folder: Path) -> None:
     The plan goes last: for as long as it is there, the rest is its own.
     """
     shutil.rmtree(folder / "frames", ignore_errors=True)
-    for name in ("songs.json", "last.safetensors", "best.safetensors", DRAFT, "plan.json"):
+    for name in ("songs.json", "last.safetensors", "best.safetensors", DRAFT, DONE, "plan.json"):
         (folder / name).unlink(missing_ok=True)
 
 
@@ -1014,6 +1041,9 @@ def _train_lstm2017(
         training_steps=training.steps,
     )
     settings = {"model": "lstm2017", **asdict(network.config)}
-    save_style(out, network.state_dict(), model_config=settings, feature_config={}, card=about, fingerprints=fingerprints(prepared))
-    _tidy(folder)
-    return Trained(out, prepared.found, prepared.failures, {})
+    save_style(
+        folder / DRAFT, network.state_dict(), model_config=settings, feature_config={}, card=about, fingerprints=fingerprints(prepared)
+    )
+    trained = Trained(out, prepared.found, prepared.failures, {})
+    _finish(folder, trained)
+    return trained

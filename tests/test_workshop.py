@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
+import functools
 import os
 import shutil
 import signal
@@ -294,7 +296,15 @@ def test_what_lies_in_a_folder_without_a_plan_is_not_taken_up(tmp_path):
 def test_the_plan_goes_last(tmp_path, monkeypatch):
     unlink, there = Path.unlink, list[bool]()
     (tmp_path / "frames").mkdir()
-    for name in ("plan.json", "songs.json", "last.safetensors", "best.safetensors", "style.safetensors", "frames/own-train-1-0.npz"):
+    for name in (
+        "plan.json",
+        "songs.json",
+        "last.safetensors",
+        "best.safetensors",
+        "style.safetensors",
+        "done.json",
+        "frames/own-train-1-0.npz",
+    ):
         (tmp_path / name).write_bytes(b"")
 
     def watched(path: Path, **how: Any) -> None:
@@ -303,7 +313,7 @@ def test_the_plan_goes_last(tmp_path, monkeypatch):
 
     monkeypatch.setattr(Path, "unlink", watched)
     workshop._tidy(tmp_path)
-    assert there == [True] * 5
+    assert there == [True] * 6
     assert not list(tmp_path.iterdir())
 
 
@@ -438,6 +448,22 @@ def test_a_first_look_says_what_is_odd(tmp_path, tone):
     assert workshop.first_look([str(tmp_path / "night.flac")], BuildConfig())[0].startswith("1 of 1 files are very long (night.flac)")
 
 
+def test_of_ten_hours_in_one_file_the_beginning_is_a_style(tmp_path, tone):
+    (tmp_path / "music").mkdir()
+    minute = tone(60.0, sample_rate=8000, channels=1)[0]
+    with soundfile.SoundFile(tmp_path / "music" / "night.flac", "w", 8000, 1) as file:
+        for i in range(600):
+            file.write(minute * (0.2 + 0.7 * (i % 7) / 7))
+    tables = cli.read_config(str(_written(tmp_path)))
+    tables["data"]["audio_seconds"] = 20.0
+    said: list[str] = []
+    how: dict[str, Any] = {"config": tables, "jobs": 1, "base": "none", "steps": 2, "say": said.append}
+    done = workshop.train([tmp_path / "music"], tmp_path / "night.safetensors", **how)
+    assert "1 of 1 files are very long (night.flac); of one recording at most 0:20 are used" in said[0]
+    assert done.failures == {}
+    assert "it has heard only 0:16 of music" in load_style_file(done.path).card.limits  # the end of the twenty seconds is held out
+
+
 def test_a_style_appears_when_it_has_its_drums_and_not_before(recordings, tmp_path, monkeypatch):
     """Though it be called like the checkpoint that it must not be mistaken for."""
     out = "last.safetensors"
@@ -451,6 +477,53 @@ def test_a_style_appears_when_it_has_its_drums_and_not_before(recordings, tmp_pa
     assert said[-1].startswith("no drums")
     assert load_style_file(done.path).card.training_steps == 3
     assert not list((tmp_path / f"{out}.ckpt").glob("*.safetensors"))
+
+
+def test_a_training_killed_at_any_step_of_its_tidying_ends_quietly_by_the_same_command(tmp_path, monkeypatch):
+    out, folder = tmp_path / "mine.safetensors", tmp_path / "mine.safetensors.ckpt"
+    tables, said = cli.read_config(str(_written(tmp_path))), list[str]()
+    again = {"config": tables, "steps": 1, "base": "none", "say": said.append}
+    plan = make_plan([tmp_path / "music"], tables, steps=1, base="none")[0]  # no music is there any more, nor needed
+    trained = workshop.Trained(out, 3, {"broken.mid": "no score"}, {"score/way": 0.5})
+    unlink, replaced, rmtree = Path.unlink, Path.replace, shutil.rmtree
+    for last in range(9):  # at which it is killed: the move of the style to its place, or a removal; at 8, that of the plan, it is over
+        out.unlink(missing_ok=True)
+        workshop._open_folder(folder, plan)
+        (folder / "frames").mkdir()
+        for name in ("songs.json", "last.safetensors", "best.safetensors", "frames/own-train-1-0.npz"):
+            (folder / name).write_bytes(b"")
+        (folder / workshop.DRAFT).write_bytes(b"the style")
+        left = iter(range(last, -1, -1))
+
+        def counted(function: Any, *args: Any, left: Iterator[int] = left, **how: Any) -> Any:
+            if next(left, 1) == 0:
+                raise Killed
+            return function(*args, **how)
+
+        with monkeypatch.context() as patched, contextlib.suppress(Killed):
+            patched.setattr(Path, "replace", functools.partialmethod(lambda *args, **how: counted(replaced, *args, **how)))
+            patched.setattr(Path, "unlink", functools.partialmethod(lambda *args, **how: counted(unlink, *args, **how)))
+            patched.setattr(shutil, "rmtree", functools.partial(counted, rmtree))
+            workshop._finish(folder, trained)
+        assert workshop.is_untidy(out) == (last < 8)
+        if last < 8:
+            assert workshop.train([tmp_path / "music"], out, **again) == trained
+        assert out.read_bytes() == b"the style"
+        assert {path.name for path in folder.iterdir()} <= {"plan.json"}
+    assert said == []
+
+
+def test_a_style_that_was_moved_away_before_its_training_had_tidied_up_is_trained_anew(tmp_path):
+    folder, plan = tmp_path / "mine.safetensors.ckpt", make_plan(["music"], {}, base="none")[0]
+    workshop._open_folder(folder, plan)
+    (folder / workshop.DONE).write_text("[1, {}, {}]")
+    (folder / "songs.json").write_text("of frames that are gone")
+    workshop._open_folder(folder, plan)
+    assert [path.name for path in folder.iterdir()] == ["plan.json"]
+    (folder.with_suffix("")).write_bytes(b"the style")
+    (folder / workshop.DONE).write_text("[1, {}, {}]")
+    with pytest.raises(ValueError, match="holds another training"):  # which must not replace it
+        workshop._open_folder(folder, make_plan(["other"], {}, base="none")[0])
 
 
 def fail() -> None:
