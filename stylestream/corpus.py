@@ -561,7 +561,8 @@ class Prepared:
 
     def within(self, room_bytes: float) -> Prepared:
         """With the songs that this much memory holds, drawn by hash: one of each split at least, and few to score on."""
-        each = max(song["bytes"] / song["seconds"] for song in self.songs)  # a store gives every song as many roles as the richest has
+        # a store gives every song as many roles as the richest has
+        each = max((song["bytes"] / song["seconds"] for song in self.songs), default=0.0)
         sizes = {song["name"]: each * song["seconds"] for song in self.songs}
         if sum(sizes.values()) <= room_bytes:
             return self
