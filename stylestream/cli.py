@@ -1028,13 +1028,14 @@ def train(
         raise WrongUsage("--minutes and --steps: give one of them")
     if out.suffix != ".safetensors":
         raise WrongUsage(f"-o {out}: a style file's name ends in .safetensors")
-    if out.exists() and not force:
-        raise WrongUsage(f"{out} exists; use --force to replace it, or choose another name with -o")
     with _wrong_usage():
         tables = read_config(config)
 
     from stylestream import workshop
     from stylestream.transfer import check_device
+
+    if out.exists() and not force and not workshop.is_untidy(out):
+        raise WrongUsage(f"{out} exists; use --force to replace it, or choose another name with -o")
 
     budget: dict[str, Any] = {"minutes": minutes, "steps": steps, "seed": seed, "base": base, "model": model}
     with _wrong_usage():

@@ -262,9 +262,12 @@ def build_frames(
     -------
     list of (path, reason)
         Pieces that could not be rendered.
-    """
-    import functools
 
+    Raises
+    ------
+    OSError
+        If frames cannot be written. Those that are there stay; the same call goes on.
+    """
     from stylestream import parallel
 
     folder = Path(folder)
@@ -273,11 +276,14 @@ def build_frames(
     missing = [task for task in tasks if not (folder / task.name).exists()]
     failures, done = [], len(tasks) - len(missing)
     work = functools.partial(_render_to, folder)
-    for task, result in parallel.over_songs(work, missing, setup=functools.partial(PieceRenderer, config), jobs=jobs):
-        done += 1
-        if isinstance(result, ValueError):
-            failures.append((task.piece.path, str(result)))
-        progress(done, len(tasks), failures[-1][1] if isinstance(result, ValueError) else "")
+    with contextlib.closing(parallel.over_songs(work, missing, setup=functools.partial(PieceRenderer, config), jobs=jobs)) as results:
+        for task, result in results:
+            if isinstance(result, OSError):
+                raise result
+            done += 1
+            if isinstance(result, ValueError):
+                failures.append((task.piece.path, str(result)))
+            progress(done, len(tasks), failures[-1][1] if isinstance(result, ValueError) else "")
     return failures
 
 
@@ -299,14 +305,22 @@ def _tasks(data_root: str | Path, styles: Sequence[str], per_style: int, per_sty
     )  # mixed: a run cut short has some of every style
 
 
-def _render_to(folder: Path, renderer: PieceRenderer, task: _Task) -> None:
+def _render_to(folder: Path, renderer: PieceRenderer, task: _Task) -> OSError | None:
+    return _written(folder / task.name, renderer.render(task.content, recipe_of(task.style), seed=task.seed))
+
+
+def _written(path: Path, arrays: Mapping[str, Any]) -> OSError | None:
+    """Write frames. What goes wrong is returned: raised, it would be taken for a fault of the song."""
     import numpy as np
 
     from stylestream.files import whole_file
 
-    arrays = renderer.render(task.content, recipe_of(task.style), seed=task.seed)
-    with whole_file(folder / task.name) as temporary, temporary.open("wb") as file:
-        np.savez(file, **arrays)
+    try:
+        with whole_file(path) as temporary, temporary.open("wb") as file:
+            np.savez(file, **arrays)
+    except OSError as error:
+        return error
+    return None
 
 
 # --- the music of a training -------------------------------------------------------------------------------------------------------
@@ -345,6 +359,7 @@ def window_named(name: str) -> Window:
 
 OWN_STYLE = "own"  # of files of frames whose style has no name yet
 HELD_OUT_SHARE = 0.2  # of the only song
+SPLIT_SHARES = {"train": 0.9, "valid": 0.1}  # of the memory for songs, where it does not hold them all
 
 
 def find_music(sources: Sequence[str | Path], config: BuildConfig) -> list[Song]:
@@ -522,9 +537,9 @@ def own_recipe(config: BuildConfig) -> StyleRecipe:
 class Prepared:
     """What was made of a training's sources: JSON types only."""
 
-    songs: list[dict[str, Any]]  # name, path, id, split, source, licence, seconds, fingerprint: one for each file of frames
+    songs: list[dict[str, Any]]  # name, path, id, split, source, licence, seconds, bytes, fingerprint: one for each file of frames
     failures: dict[str, str]  # path → reason
-    passed_over: dict[str, str]  # the same, of collections: the recipe refuses them, which is no failure
+    passed_over: dict[str, str]  # the same, and no failure: a collection's, refused by the recipe; or what the memory does not hold
     seconds: float  # it took
 
     @property
@@ -544,6 +559,23 @@ class Prepared:
             if song["split"] == "train":
                 seconds[song["id"]] = min(seconds.get(song["id"], 0.0) + song["seconds"], song["whole_seconds"])
         return seconds
+
+    def within(self, room_bytes: float) -> Prepared:
+        """With the songs that this much memory holds, drawn by hash: one of each split at least, and few to score on."""
+        # a store gives every song as many roles as the richest has
+        each = max((song["bytes"] / song["seconds"] for song in self.songs), default=0.0)
+        sizes = {song["name"]: each * song["seconds"] for song in self.songs}
+        if sum(sizes.values()) <= room_bytes:
+            return self
+        left, kept = {split: share * room_bytes for split, share in SPLIT_SHARES.items()}, dict[str, str]()
+        for song in sorted(self.songs, key=lambda song: text_hash(song["name"])):
+            name, split = song["name"], song["split"]
+            if sizes[name] <= left[split] or split not in kept.values():
+                kept[name] = split
+                left[split] -= sizes[name]
+        songs = [song for song in self.songs if song["name"] in kept]
+        lost = {song["path"] for song in self.songs} - {song["path"] for song in songs}
+        return replace(self, songs=songs, passed_over=self.passed_over | dict.fromkeys(sorted(lost), "the memory does not hold it"))
 
 
 def prepare(
@@ -667,11 +699,10 @@ def _render_parts(
 
 
 def _write_part(folder: Path, make: Callable[[PieceRenderer, Part], dict[str, Any]], renderer: PieceRenderer, part: Part) -> OSError | None:
-    """Make a part and write it. What cannot be written is returned: raised, it would be taken for a fault of the song."""
+    """Make a part and write it, or say why it cannot be written."""
     import numpy as np
 
     from stylestream import midi
-    from stylestream.files import whole_file
 
     with warnings.catch_warnings(record=True) as caught:  # say which song is truncated
         warnings.simplefilter("always")
@@ -687,12 +718,7 @@ def _write_part(folder: Path, make: Callable[[PieceRenderer, Part], dict[str, An
     elif "frames" in arrays:
         landmarks = sound_fingerprint(np.rint(arrays["frames"][0] * (90 / LEVELS)).astype(np.uint8))
     kept: dict[str, Any] = {"fingerprint": np.array(heard, dtype=np.int64), "landmarks": np.array(landmarks, dtype=np.int64)}
-    try:
-        with whole_file(folder / part.name) as temporary, temporary.open("wb") as file:
-            np.savez(file, **arrays, whole_seconds=whole, **kept)
-    except OSError as error:
-        return error
-    return None
+    return _written(folder / part.name, {**arrays, "whole_seconds": whole, **kept})
 
 
 def _entry(folder: Path, part: Part) -> dict[str, Any]:
@@ -702,15 +728,44 @@ def _entry(folder: Path, part: Part) -> dict[str, Any]:
         heard: dict[str, Any] = {key: round(float(arrays[key]), 2) for key in ("seconds", "whole_seconds")}
         heard["fingerprint"] = [int(h) for h in arrays["fingerprint"]]
     piece = part.song.piece
-    about = {"path": piece.path, "source": piece.source, "licence": piece.licence}
+    about = {"path": piece.path, "source": piece.source, "licence": piece.licence, "bytes": (folder / part.name).stat().st_size}
     return {"name": part.name, "id": part.song.id, "split": part.split} | about | heard
 
 
-StoredSong = tuple[str, str, Any, Any]  # name, style, frames (R, T, F), phase (T, 4)
+@dataclass(frozen=True)
+class StoredSong:
+    """A song that lies on a disk."""
+
+    name: str
+    style: str
+    shape: tuple[int, int, int]  # (R, T, F) of its frames
+    read: Callable[[], tuple[Any, Any]]  # frames uint8 of ``LEVELS`` steps, and phase (T, 4) int8
+
+
+def _shape_of(path: Path) -> tuple[int, int, int]:
+    """Shape of the frames in a file, by its head."""
+    import zipfile
+
+    import numpy as np
+
+    with zipfile.ZipFile(path) as file, file.open("frames.npy") as array:
+        np.lib.format.read_magic(array)
+        roles, count, bins = np.lib.format.read_array_header_1_0(array)[0]
+    return roles, count, bins
+
+
+def _read_frames(path: Path) -> tuple[Any, Any]:
+    import numpy as np
+
+    with np.load(path, allow_pickle=False) as arrays:
+        return arrays["frames"], arrays["phase"]
 
 
 class FrameStore:
     """Songs' frames in one tensor on a device, and batches of random crops of them.
+
+    An hour of music takes 96 MiB for each of its roles (the song, and its other orchestrations), and no more while it is read. What a
+    training holds is planned by memory (`Prepared.within`); a store takes what it is given.
 
     Parameters
     ----------
@@ -730,7 +785,7 @@ class FrameStore:
 
         Parameters
         ----------
-        songs : iterable of (name, style, frames (R, T, F) uint8 of ``LEVELS`` steps, phase (T, 4) int8)
+        songs : iterable of StoredSong
 
         Raises
         ------
@@ -756,32 +811,40 @@ class FrameStore:
             self._take(self._written_since(self.folder))
 
     def _written_since(self, folder: Path) -> Iterator[StoredSong]:
-        import numpy as np
-
         known = {song[0] for song in self.songs}
         for path in sorted(folder.glob(f"*-{self.split}-*.npz")):
             style = path.name.split(f"-{self.split}-")[0]
             if path.name not in known and style in self.styles:
-                with np.load(path, allow_pickle=False) as arrays:
-                    yield path.name, style, arrays["frames"], arrays["phase"]
+                yield StoredSong(path.name, style, _shape_of(path), functools.partial(_read_frames, path))
 
     def _take(self, songs: Iterable[StoredSong]) -> None:
+        """Read songs to where they stay: pieces put together afterwards would need the memory twice."""
         import torch
 
-        frames: list[Any] = [] if self.frames is None else [self.frames]
-        phases: list[Any] = [] if self.frames is None else [self.phase]
-        total = sum(song[3] for song in self.songs)
-        for name, style, song, phase in songs:
-            self.songs.append((name, self.styles.index(style), total, song.shape[1]))
-            total += song.shape[1]
-            frames.append(torch.from_numpy(song).to(self.device))
-            phases.append(torch.from_numpy(phase).to(self.device))
-        if not frames:
+        songs = list(songs)
+        if not songs and self.frames is None:
             raise ValueError(f"{self.folder or 'the dataset'}: no songs of {', '.join(self.styles)} ({self.split})")
-        roles = max(part.shape[0] for part in frames)  # a recording has no other orchestration: it stands in for its own
-        frames = [part if part.shape[0] == roles else torch.cat([part, part[:1].expand(roles - part.shape[0], -1, -1)]) for part in frames]
-        self.frames, self.phase = torch.cat(frames, 1), torch.cat(phases)
+        if not songs:
+            return
+        before, old_phase, total = self.frames, self.phase, sum(song[3] for song in self.songs)
+        roles = max(0 if before is None else len(before), *(song.shape[0] for song in songs), 1)
+        count = total + sum(song.shape[1] for song in songs)
+        self.frames = torch.empty((roles, count, songs[0].shape[2]), dtype=torch.uint8, device=self.device)
+        self.phase = torch.empty((count, 4), dtype=torch.int8, device=self.device)
+        if before is not None:
+            self._fill(0, before, old_phase)
+        for song in songs:
+            frames, phase = map(torch.from_numpy, song.read())
+            self._fill(total, frames, phase)
+            self.songs.append((song.name, self.styles.index(song.style), total, len(phase)))
+            total += len(phase)
         self._starts, self._bounds = {}, None
+
+    def _fill(self, first: int, frames: Any, phase: Any) -> None:
+        """Put frames in their place. A recording has no other orchestration: it stands in for its own."""
+        window = slice(first, first + len(phase))
+        self.frames[: len(frames), window], self.frames[len(frames) :, window] = frames, frames[:1]
+        self.phase[window] = phase
 
     def only(self, style: str) -> FrameStore:
         """The songs of one style, under the same ids, sharing the frames."""

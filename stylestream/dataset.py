@@ -15,7 +15,7 @@ import functools
 import json
 import os
 from collections import OrderedDict
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, cast
@@ -369,8 +369,15 @@ class Dataset:
         frames, rate = int(self._frames[row]) - first if count is None else count, self.features.frames_per_second
         return np.asarray(rhythm.phase(beats, downbeats, frames=frames, frames_per_second=rate, first_frame=first), np.float32)
 
-    def frame_store(self, styles: Sequence[str] | None = None, *, split: Split = "train", device: str = "cpu") -> FrameStore:
+    def frame_store(
+        self, styles: Sequence[str] | None = None, *, split: Split = "train", device: str = "cpu", only: Collection[str] | None = None
+    ) -> FrameStore:
         """The songs of a split in one tensor on a device, with their views: what a training draws its batches from.
+
+        Parameters
+        ----------
+        only : collection of song ids, optional
+            The others are left out.
 
         Raises
         ------
@@ -378,13 +385,19 @@ class Dataset:
             If the dataset has no such song.
         """
         styles = self.description.styles if styles is None else styles
-        return FrameStore.of(self._stored(styles, split), styles, split=split, device=device)
+        songs = (song for song in self._stored(styles, split) if only is None or song.name in only)
+        return FrameStore.of(songs, styles, split=split, device=device)
 
     def _stored(self, styles: Sequence[str], split: Split) -> Iterator[StoredSong]:
-        scale = LEVELS * self.description.step_db / -self.features.floor_db
-        table = np.clip(np.rint(np.arange(256) * scale), 0, 255).astype(np.uint8)
         listed = zip(*(self.songs[name].to_pylist() for name in ("song_id", "style", "split")), strict=True)
         for row, (song, style, own_split) in enumerate(listed):
             if style in styles and own_split == split:
-                roles = np.stack([self.read_levels(row, view=view) for view in range(self.views(row) + 1)])
-                yield song, style, table[roles], np.rint(self.phase(row).T * 127).astype(np.int8)
+                shape = self.views(row) + 1, self.frames(row), self.features.n_bins
+                yield StoredSong(song, style, shape, functools.partial(self._levels_and_phase, row))
+
+    def _levels_and_phase(self, row: int) -> tuple[shards.Array, shards.Array]:
+        """As a `FrameStore` holds them."""
+        scale = LEVELS * self.description.step_db / -self.features.floor_db
+        table = np.clip(np.rint(np.arange(256) * scale), 0, 255).astype(np.uint8)
+        roles = np.stack([self.read_levels(row, view=view) for view in range(self.views(row) + 1)])
+        return table[roles], np.rint(self.phase(row).T * 127).astype(np.int8)

@@ -22,6 +22,7 @@ import warnings
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
 Task = TypeVar("Task")
@@ -36,6 +37,26 @@ AHEAD = 16  # songs for each worker that may be done before the one that is due
 def cores() -> int:
     """Cores this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def free_memory_bytes() -> float:
+    """Memory that this process may still take, without pushing out others or leaving its container's limit; half of all, where only
+    that is known, and infinite where nothing is."""
+    try:
+        text = Path("/proc/meminfo").read_text(encoding="ascii")
+        return min(1024.0 * int(text.split("MemAvailable:")[1].split()[0]), _left_in_container(Path("/sys/fs/cgroup")))
+    except (OSError, IndexError):
+        return 0.5 * os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") if hasattr(os, "sysconf") else float("inf")
+
+
+def _left_in_container(group: Path) -> float:
+    """Bytes below the limit of a control group (v2); infinite where there is none."""
+    try:
+        limit, used = (float((group / name).read_text(encoding="ascii")) for name in ("memory.max", "memory.current"))
+        cached = float((group / "memory.stat").read_text(encoding="ascii").split("inactive_file ")[1].split()[0])
+    except (OSError, ValueError, IndexError):  # "max" is no number
+        return float("inf")
+    return limit - used + cached  # files that were read are given up where memory is wanted
 
 
 def over_songs(

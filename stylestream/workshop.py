@@ -22,7 +22,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from stylestream import audio, corpus, doctor, plots, recipes, views
+from stylestream import audio, corpus, doctor, parallel, plots, recipes, views
 from stylestream.blend import BLENDED_SETTINGS
 from stylestream.corpus import BuildConfig, FrameStore
 from stylestream.dataset import DESCRIPTION, Dataset
@@ -61,7 +61,9 @@ TABLES = {"model": DrawConfig, "train": TrainConfig, "tune": TrainConfig, "views
 TUNE = TrainConfig(
     learning_rate=1e-3, final_rate=0.01, kl_warmup=0.0, critic_from=0.35, texture_from=0.0, ema=0.995, freeze_encoder=True
 )  # fmt: skip
+DONE = "done.json"  # what came of a training: its style is written, here or in its place, and nothing is left to do but tidying up
 DRAFT = "style.safetensors"  # before it has its drums; of a name of its own, for the output may be called like a checkpoint
+SONGS_SHARE = 0.5  # of the memory that is free, at most, holds songs: the rest is for the network, and for other programs
 RENDER_SHARE = 0.25  # of the minutes given, at most, goes into rendering
 WIDTH_SONGS, WIDTH_SECONDS = 24, 15.0  # that a style's width is measured on; of each score
 SHOW_SECONDS = 110.0  # between two previews
@@ -69,6 +71,7 @@ EXCERPT_SECONDS = 4.0  # of music in one
 PAUSE_SECONDS = 0.4  # in it between song, result and target
 MOST_BATCH = 256
 TRIAL_SHARE = 0.01  # of the minutes: a step on trial that takes longer ends the trial
+SAMENESS_FRAMES = 50_000  # that are looked at, for whether the music is all alike
 LITTLE_SECONDS = 1800.0
 LARGE_BYTES = 200e6  # of a file, or an hour: it is not listened to in the first minute
 INTENDED_USE = "to play songs of one's own, or free ones, in the sound of the music below; to listen, to make music, to study"
@@ -172,15 +175,17 @@ def train(
     with contextlib.ExitStack() as held:
         team.first(lambda: held.enter_context(_workbench(folder)))
         team.first(lambda: _open_folder(folder, plan))
+        if before := team.first(lambda: _finished(folder, out)):
+            return before
         limit = None if plan.config.steps else RENDER_SHARE * 60 * plan.config.minutes
-        prepared = team.first(lambda: _prepare(plan, start, folder, limit, jobs, progress, say))
+        prepared = team.first(lambda: _prepare(plan, start, folder, limit, jobs, progress, say, room_for_songs(team)))
         if limit is not None:
             whole = 60 * plan.config.minutes
             left = max(whole - max(time.monotonic() - began, prepared.seconds), whole * (1 - 2 * RENDER_SHARE))
             plan = replace(plan, config=replace(plan.config, minutes=left / 60, score_seconds=min(plan.config.score_seconds, left / 8)))
         if plan.kind == "lstm2017":
             return team.first(lambda: _train_lstm2017(plan, prepared, out, folder, team.device, progress))
-        state = _fit_folder(plan, start, folder, team, report, progress, say)
+        state = _fit_folder(plan, start, prepared, folder, team, report, progress, say)
         best = next((row for row in state.history if row["score/way"] == state.best_score), {})
         if team.leads:
             about, made = _card(plan, start, state, prepared, out, best), folder / DRAFT
@@ -189,8 +194,7 @@ def train(
                 progress("training", 1.0, "listening for width and drums")
                 say(add_widths(plan, prepared, made))
                 say(add_drums(plan, prepared, made))
-            made.replace(out)  # whole, or not there
-            _tidy(folder)
+            _finish(folder, Trained(out, prepared.found, prepared.failures, best))
         team.agree(0.0)
         return Trained(out, prepared.found, prepared.failures, best)
 
@@ -312,7 +316,32 @@ def _open_folder(folder: Path, plan: Plan) -> None:
 
 def _begun(folder: Path) -> bool:
     """Whether anything would be lost."""
+    if (folder / DONE).exists():
+        return (folder / DRAFT).exists() or folder.with_suffix("").exists()
     return any((folder / "frames").glob("*.npz")) or (folder / "last.safetensors").exists()
+
+
+def is_untidy(out: Path) -> bool:
+    """Whether a style is written, and its training was killed before it had tidied up: then the same command does."""
+    return (out.with_name(out.name + ".ckpt") / DONE).exists()
+
+
+def _finish(folder: Path, trained: Trained) -> None:
+    """Put the style in its place, and tidy up; whoever is killed while at it has said first that nothing else is left to do."""
+    with whole_file(folder / DONE) as temporary:
+        temporary.write_text(json.dumps([trained.songs, trained.failures, trained.score]))
+    _finished(folder, trained.path)
+
+
+def _finished(folder: Path, out: Path) -> Trained | None:
+    """What came of a training that was done, but for the last tidying; None of another."""
+    if not (folder / DONE).exists():
+        return None
+    trained = Trained(out, *json.loads((folder / DONE).read_text()))
+    if (folder / DRAFT).exists():
+        (folder / DRAFT).replace(out)  # whole, or not there
+    _tidy(folder)
+    return trained
 
 
 def is_dataset(source: str | Path) -> bool:
@@ -328,6 +357,7 @@ def _prepare(
     jobs: int | None,
     progress: Callable[[str, float, str], None],
     say: Callable[[str], None],
+    room_bytes: float = math.inf,
 ) -> corpus.Prepared:
     """The frames of the sources; remembered in ``songs.json``, so that a song that is added meanwhile does not change the training."""
     path = folder / "songs.json"
@@ -361,12 +391,32 @@ def _prepare(
             with contextlib.suppress(OSError):
                 folder.rmdir()
         raise
+    prepared = _held(prepared, folder, room_bytes, say)
     if prepared.music_seconds < LEAST_SECONDS:
         heard, least = prepared.music_seconds, LEAST_SECONDS / 60
         say(f"warning: only {heard:.0f} s of music to train on; with less than {least:.0f} minutes a style learns songs, not a sound")
     with whole_file(path) as temporary:
         temporary.write_text(json.dumps(asdict(prepared)))
     return prepared
+
+
+def room_for_songs(team: Team) -> float:
+    """Bytes that one process of a team may fill with songs."""
+    if team.device.startswith("cuda"):
+        return SONGS_SHARE * torch.cuda.mem_get_info(team.device)[0]
+    return SONGS_SHARE * parallel.free_memory_bytes() / team.size
+
+
+def _held(prepared: corpus.Prepared, folder: Path, room_bytes: float, say: Callable[[str], None]) -> corpus.Prepared:
+    """What the memory holds of it. Chosen once: a training that goes on elsewhere is the same training."""
+    held = prepared.within(room_bytes)
+    if len(held.songs) < len(prepared.songs):
+        count = f"{len(held.songs)} of {len(prepared.songs)} songs and excerpts, drawn by hash, are used"
+        say(f"warning: {count}: more do not fit into the {room_bytes / 2**30:.1f} GiB that are free for them")
+    for song in prepared.songs:
+        if song not in held.songs:
+            (folder / "frames" / song["name"]).unlink(missing_ok=True)
+    return held
 
 
 def _listed(plan: Plan, built: Sequence[str]) -> corpus.Prepared:
@@ -388,11 +438,12 @@ def _listed(plan: Plan, built: Sequence[str]) -> corpus.Prepared:
     style = plan.data.recipe or (names[0] if len(names) == 1 else "")
     if style not in names:
         raise ValueError(f"{built[0]} holds {', '.join(names[:8])}; name the output after one, or set recipe in [data]")
-    columns = ("song_id", "style", "split", "source", "licence", "path", "seconds", "whole_seconds", "fingerprint")
+    columns = ("song_id", "style", "split", "source", "licence", "path", "seconds", "whole_seconds", "fingerprint", "frames", "views")
     rows = [dict(zip(columns, row, strict=True)) for row in zip(*(data.songs[name].to_pylist() for name in columns), strict=True)]
     songs = [
-        {"name": row["path"], "id": row["song_id"], **{key: row[key] for key in ("path", "split", "source", "licence", "seconds")}}
+        {"name": row["song_id"], "id": row["song_id"], **{key: row[key] for key in ("path", "split", "source", "licence", "seconds")}}
         | {"whole_seconds": row["whole_seconds"] or row["seconds"], "fingerprint": row["fingerprint"] or []}
+        | {"bytes": row["frames"] * (row["views"] + 1) * data.features.n_bins}
         for row in rows
         if row["style"] == style and row["split"] in ("train", "valid")
     ]
@@ -405,7 +456,7 @@ def _tidy(folder: Path) -> None:
     The plan goes last: for as long as it is there, the rest is its own.
     """
     shutil.rmtree(folder / "frames", ignore_errors=True)
-    for name in ("songs.json", "last.safetensors", "best.safetensors", DRAFT, "plan.json"):
+    for name in ("songs.json", "last.safetensors", "best.safetensors", DRAFT, DONE, "plan.json"):
         (folder / name).unlink(missing_ok=True)
 
 
@@ -483,7 +534,8 @@ def known_already(songs: Mapping[str, Sequence[int]], start: StyleData | None) -
 
 def sameness(store: FrameStore) -> Iterator[str]:
     """Lines about music that is too much alike to learn a style of."""
-    rows = store.frames[0, ::8].float() / corpus.LEVELS  # (T, F)
+    every = max(8, store.frames.shape[1] // SAMENESS_FRAMES)  # all of a hundred hours would take their memory again
+    rows = store.frames[0, ::every].float() / corpus.LEVELS  # (T, F)
     notes = torch.nn.functional.relu(rows - rows.mean(1, keepdim=True)).mean(0)
     classes = notes[: notes.numel() // 36 * 36].reshape(-1, 12, 3).sum((0, 2))
     if float(classes.sort(descending=True).values[:3].sum() / classes.sum().clamp(min=1e-9)) > 0.75:
@@ -503,6 +555,7 @@ def sameness(store: FrameStore) -> Iterator[str]:
 def _fit_folder(
     plan: Plan,
     start: StyleData | None,
+    prepared: corpus.Prepared,
     folder: Path,
     team: Team,
     report: Callable[[dict[str, float]], None],
@@ -510,7 +563,7 @@ def _fit_folder(
     say: Callable[[str], None],
 ) -> State:
     device = team.device
-    store, held_out = _stores(plan, folder, device)
+    store, held_out = _stores(plan, prepared, folder, device)
     if not store.starts(plan.config.crop_frames):
         raise ValueError(f"no song is as long as a crop of {plan.config.crop_frames} frames; lower crop_frames in [train], or add songs")
     base = None if start is None else start_weights(start.weights, store.mean_frames()[0])
@@ -538,17 +591,17 @@ def _fit_folder(
     return state
 
 
-def _stores(plan: Plan, folder: Path, device: str) -> tuple[FrameStore, FrameStore]:
+def _stores(plan: Plan, prepared: corpus.Prepared, folder: Path, device: str) -> tuple[FrameStore, FrameStore]:
     """Songs to train on and to score on; of a dataset without a song to score on, the last is held out."""
     built = next((source for source in plan.sources if is_dataset(source)), None)
     if built is None:
         train, valid = (FrameStore(folder / "frames", [corpus.OWN_STYLE], split=split, device=device) for split in ("train", "valid"))
         return train, valid
     data = Dataset(built)
-    names = [plan.data.recipe or data.description.styles[0]]
-    store = data.frame_store(names, split="train", device=device)
+    names, only = [plan.data.recipe or data.description.styles[0]], {song["name"] for song in prepared.songs}
+    store = data.frame_store(names, split="train", device=device, only=only)
     try:
-        return store, data.frame_store(names, split="valid", device=device)
+        return store, data.frame_store(names, split="valid", device=device, only=only)
     except ValueError:
         if len(store.songs) < 2:
             raise ValueError(f"{built}: only one song to train on, and none to score on; build it of more songs") from None
@@ -989,6 +1042,9 @@ def _train_lstm2017(
         training_steps=training.steps,
     )
     settings = {"model": "lstm2017", **asdict(network.config)}
-    save_style(out, network.state_dict(), model_config=settings, feature_config={}, card=about, fingerprints=fingerprints(prepared))
-    _tidy(folder)
-    return Trained(out, prepared.found, prepared.failures, {})
+    save_style(
+        folder / DRAFT, network.state_dict(), model_config=settings, feature_config={}, card=about, fingerprints=fingerprints(prepared)
+    )
+    trained = Trained(out, prepared.found, prepared.failures, {})
+    _finish(folder, trained)
+    return trained

@@ -5,7 +5,11 @@ from __future__ import annotations
 import csv
 import functools
 import os
+import shutil
+import subprocess
+import sys
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -385,6 +389,28 @@ def test_of_several_soundfonts_the_first_plays_the_target_and_any_an_orchestrati
     assert 0 < differs.sum() < differs.size
 
 
+@pytest.mark.skipif(sys.platform == "win32", reason="limits of a process are of POSIX")
+def test_frames_that_cannot_be_written_end_the_build_and_are_no_fault_of_the_piece(tmp_path):
+    needs_fluidsynth()
+    import resource
+
+    names = [f"rock/tune{i}.mid" for i in range(12) if split_of(f"rock/tune{i}.mid") == "train"][:2]
+    for i, name in enumerate(names):
+        tune(tmp_path, name, transpose=5 * i)
+    (tmp_path / "midi.csv").write_text("path,style,licence,seconds\n" + "".join(f"{name},rock,CC0-1.0,8\n" for name in names))
+    how: dict[str, Any] = {"config": BuildConfig(views=0), "per_style": 2, "jobs": 1}
+    build = functools.partial(corpus.build_frames, tmp_path, tmp_path / "frames", ["rock"], **how)
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (4096, limits[1]))  # as on a full disk
+    try:
+        with pytest.raises(OSError, match="File too large"):
+            build()
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert build() == []  # the same goes on
+    assert len(list((tmp_path / "frames").glob("rock-train-*.npz"))) == 2
+
+
 def test_one_process_or_two_interrupted_or_not_the_files_are_the_same_and_what_fails_is_said(tmp_path, tone):
     needs_fluidsynth()
     music = tmp_path / "music"
@@ -527,6 +553,48 @@ def test_a_store_that_has_grown_gives_what_one_that_was_opened_then_gives(store,
 def test_the_mean_spectrum_is_of_the_targets_of_each_style(store):
     mean = store.mean_frames() * corpus.LEVELS
     assert mean[:, 100].tolist() == pytest.approx([15.0, 30.0])  # a song is a song, however long
+
+
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="reads what Linux says of a process")
+def test_a_store_takes_the_memory_of_its_songs_once(tmp_path):
+    write_song(tmp_path, "short-train-0-0.npz", 20, roles=1)
+    write_song(tmp_path, "own-train-0-0.npz", 10_000, roles=1)
+    for i in range(1, 12):
+        shutil.copy(tmp_path / "own-train-0-0.npz", tmp_path / f"own-train-{i}-0.npz")
+    code = """import re, sys; from stylestream.corpus import FrameStore
+peak = lambda: 1024 * int(re.search(r"VmHWM:\\s*(\\d+)", open("/proc/self/status").read())[1])
+FrameStore(sys.argv[1], ["short"])  # all that is imported late
+before, store = peak(), FrameStore(sys.argv[1], ["own"])
+print((peak() - before) / store.frames.nbytes)"""
+    child = subprocess.run([sys.executable, "-c", code, str(tmp_path)], capture_output=True, text=True, check=True)
+    assert 0.9 < float(child.stdout) < 1.5  # and one of its twelve songs, while that is read
+
+
+def entry(name: str, split: str, *, seconds: float = 100.0, roles: int = 1) -> dict[str, Any]:
+    about = {"name": name, "id": name, "path": f"{name}.mid", "split": split, "seconds": seconds, "whole_seconds": seconds}
+    return about | {"bytes": int(roles * seconds * 27_909)}  # 324 bytes, 86.1 times a second
+
+
+def test_of_more_songs_than_the_memory_holds_some_of_each_split_are_drawn():
+    songs = [entry(f"{i}", "valid" if i % 4 == 0 else "train") for i in range(80)]
+    whole = corpus.Prepared(songs, {"broken.mid": "no music"}, {}, 1.0)
+    size = sum(song["bytes"] for song in songs)
+    assert whole.within(size + 1) is whole
+    half = whole.within(size / 2)
+    assert Counter(song["split"] for song in half.songs) == {"train": 36, "valid": 4}
+    assert [song for song in songs if song in half.songs] == half.songs  # in their order
+    assert {song["name"] for song in half.songs} != {song["name"] for song in songs[:40]}
+    assert half.music_seconds == 3600  # what the card says
+    assert half.found == whole.found == 81
+    assert Counter(song["split"] for song in whole.within(0).songs) == {"train": 1, "valid": 1}  # or there is no training
+    assert replace(whole, songs=songs[::-1]).within(size / 2).songs == half.songs[::-1]
+
+
+def test_a_recording_beside_scores_takes_as_much_memory_as_they_do():
+    """For it stands in for its own other orchestrations."""
+    songs = [entry("scores", "train", roles=5), entry("played", "train"), entry("held", "valid")]
+    assert len(corpus.Prepared(songs, {}, {}, 1.0).within(10 * songs[1]["bytes"]).songs) < 3
+    assert len(corpus.Prepared(songs[1:], {}, {}, 1.0).within(10 * songs[1]["bytes"]).songs) == 2
 
 
 def test_a_store_without_songs_says_which(tmp_path):

@@ -9,6 +9,7 @@ import signal
 import sys
 import tempfile
 import time
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -184,3 +185,17 @@ def test_a_partial_travels_to_the_workers():
 
 def add(more: int, state: Any, task: int) -> int:
     return more + task
+
+
+@pytest.mark.skipif(not Path("/proc/meminfo").exists(), reason="reads what Linux says of its memory")
+def test_free_memory_is_less_than_there_is():
+    assert 2**26 < parallel.free_memory_bytes() <= os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+
+
+def test_a_container_leaves_what_is_below_its_limit_and_files_that_were_read_may_go(tmp_path):
+    assert parallel._left_in_container(tmp_path) == float("inf")
+    for name, text in (("memory.max", "1000\n"), ("memory.current", "700\n"), ("memory.stat", "anon 500\ninactive_file 150\nslab 3\n")):
+        (tmp_path / name).write_text(text)
+    assert parallel._left_in_container(tmp_path) == 450
+    (tmp_path / "memory.max").write_text("max\n")
+    assert parallel._left_in_container(tmp_path) == float("inf")

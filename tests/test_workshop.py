@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
+import functools
 import os
 import shutil
 import signal
@@ -303,7 +305,15 @@ def test_what_lies_in_a_folder_without_a_plan_is_not_taken_up(tmp_path):
 def test_the_plan_goes_last(tmp_path, monkeypatch):
     unlink, there = Path.unlink, list[bool]()
     (tmp_path / "frames").mkdir()
-    for name in ("plan.json", "songs.json", "last.safetensors", "best.safetensors", "style.safetensors", "frames/own-train-1-0.npz"):
+    for name in (
+        "plan.json",
+        "songs.json",
+        "last.safetensors",
+        "best.safetensors",
+        "style.safetensors",
+        "done.json",
+        "frames/own-train-1-0.npz",
+    ):
         (tmp_path / name).write_bytes(b"")
 
     def watched(path: Path, **how: Any) -> None:
@@ -312,7 +322,7 @@ def test_the_plan_goes_last(tmp_path, monkeypatch):
 
     monkeypatch.setattr(Path, "unlink", watched)
     workshop._tidy(tmp_path)
-    assert there == [True] * 5
+    assert there == [True] * 6
     assert not list(tmp_path.iterdir())
 
 
@@ -447,6 +457,22 @@ def test_a_first_look_says_what_is_odd(tmp_path, tone):
     assert workshop.first_look([str(tmp_path / "night.flac")], BuildConfig())[0].startswith("1 of 1 files are very long (night.flac)")
 
 
+def test_of_ten_hours_in_one_file_the_beginning_is_a_style(tmp_path, tone):
+    (tmp_path / "music").mkdir()
+    minute = tone(60.0, sample_rate=8000, channels=1)[0]
+    with soundfile.SoundFile(tmp_path / "music" / "night.flac", "w", 8000, 1) as file:
+        for i in range(600):
+            file.write(minute * (0.2 + 0.7 * (i % 7) / 7))
+    tables = cli.read_config(str(_written(tmp_path)))
+    tables["data"]["audio_seconds"] = 20.0
+    said: list[str] = []
+    how: dict[str, Any] = {"config": tables, "jobs": 1, "base": "none", "steps": 2, "say": said.append}
+    done = workshop.train([tmp_path / "music"], tmp_path / "night.safetensors", **how)
+    assert "1 of 1 files are very long (night.flac); of one recording at most 0:20 are used" in said[0]
+    assert done.failures == {}
+    assert "it has heard only 0:16 of music" in load_style_file(done.path).card.limits  # the end of the twenty seconds is held out
+
+
 def test_a_style_appears_when_it_has_its_drums_and_not_before(recordings, tmp_path, monkeypatch):
     """Though it be called like the checkpoint that it must not be mistaken for."""
     out = "last.safetensors"
@@ -460,6 +486,53 @@ def test_a_style_appears_when_it_has_its_drums_and_not_before(recordings, tmp_pa
     assert said[-1].startswith("no drums")
     assert load_style_file(done.path).card.training_steps == 3
     assert not list((tmp_path / f"{out}.ckpt").glob("*.safetensors"))
+
+
+def test_a_training_killed_at_any_step_of_its_tidying_ends_quietly_by_the_same_command(tmp_path, monkeypatch):
+    out, folder = tmp_path / "mine.safetensors", tmp_path / "mine.safetensors.ckpt"
+    tables, said = cli.read_config(str(_written(tmp_path))), list[str]()
+    again = {"config": tables, "steps": 1, "base": "none", "say": said.append}
+    plan = make_plan([tmp_path / "music"], tables, steps=1, base="none")[0]  # no music is there any more, nor needed
+    trained = workshop.Trained(out, 3, {"broken.mid": "no score"}, {"score/way": 0.5})
+    unlink, replaced, rmtree = Path.unlink, Path.replace, shutil.rmtree
+    for last in range(9):  # at which it is killed: the move of the style to its place, or a removal; at 8, that of the plan, it is over
+        out.unlink(missing_ok=True)
+        workshop._open_folder(folder, plan)
+        (folder / "frames").mkdir()
+        for name in ("songs.json", "last.safetensors", "best.safetensors", "frames/own-train-1-0.npz"):
+            (folder / name).write_bytes(b"")
+        (folder / workshop.DRAFT).write_bytes(b"the style")
+        left = iter(range(last, -1, -1))
+
+        def counted(function: Any, *args: Any, left: Iterator[int] = left, **how: Any) -> Any:
+            if next(left, 1) == 0:
+                raise Killed
+            return function(*args, **how)
+
+        with monkeypatch.context() as patched, contextlib.suppress(Killed):
+            patched.setattr(Path, "replace", functools.partialmethod(lambda *args, **how: counted(replaced, *args, **how)))
+            patched.setattr(Path, "unlink", functools.partialmethod(lambda *args, **how: counted(unlink, *args, **how)))
+            patched.setattr(shutil, "rmtree", functools.partial(counted, rmtree))
+            workshop._finish(folder, trained)
+        assert workshop.is_untidy(out) == (last < 8)
+        if last < 8:
+            assert workshop.train([tmp_path / "music"], out, **again) == trained
+        assert out.read_bytes() == b"the style"
+        assert {path.name for path in folder.iterdir()} <= {"plan.json"}
+    assert said == []
+
+
+def test_a_style_that_was_moved_away_before_its_training_had_tidied_up_is_trained_anew(tmp_path):
+    folder, plan = tmp_path / "mine.safetensors.ckpt", make_plan(["music"], {}, base="none")[0]
+    workshop._open_folder(folder, plan)
+    (folder / workshop.DONE).write_text("[1, {}, {}]")
+    (folder / "songs.json").write_text("of frames that are gone")
+    workshop._open_folder(folder, plan)
+    assert [path.name for path in folder.iterdir()] == ["plan.json"]
+    (folder.with_suffix("")).write_bytes(b"the style")
+    (folder / workshop.DONE).write_text("[1, {}, {}]")
+    with pytest.raises(ValueError, match="holds another training"):  # which must not replace it
+        workshop._open_folder(folder, make_plan(["other"], {}, base="none")[0])
 
 
 def fail() -> None:
@@ -560,6 +633,25 @@ def test_a_base_of_another_version_is_one_line(tmp_path, tiny_style):
             make_plan(["x"], {}, base=str(newer))
 
 
+def test_of_music_that_the_memory_does_not_hold_a_part_is_taken_and_said_so(recordings, tmp_path):
+    plan, said = make_plan([recordings], {}, base="none", steps=1)[0], list[str]()
+    room = 1.5 * 5 * 27_909 / corpus.SPLIT_SHARES["train"]  # for one song of five seconds, and half of the next
+    prepared = workshop._prepare(plan, None, tmp_path, None, 1, lambda *_: None, said.append, room)
+    assert {path.name for path in (tmp_path / "frames").iterdir()} == {song["name"] for song in prepared.songs}
+    assert sorted(song["split"] for song in prepared.songs) == ["train", "valid"]
+    assert any("2 of 3 songs and excerpts, drawn by hash, are used: more do not fit into the 0.0 GiB" in line for line in said)
+    about = workshop.card("mine", prepared, "cpu")
+    assert (about.sources[0].songs, prepared.found, prepared.failures) == (1, 3, {})  # the card does not boast of the others
+    again = workshop._prepare(plan, None, tmp_path, None, 1, lambda *_: None, said.append, 1e12)
+    assert again == prepared  # the same training, though there is more memory now
+
+
+def test_the_processes_of_a_team_share_the_memory_for_songs(monkeypatch):
+    monkeypatch.setattr(workshop.parallel, "free_memory_bytes", lambda: 8e9)
+    assert workshop.room_for_songs(ALONE) == 8e9 * workshop.SONGS_SHARE
+    assert workshop.room_for_songs(replace(ALONE, size=4)) == 2e9 * workshop.SONGS_SHARE
+
+
 def test_a_built_dataset_is_trained_on(tmp_path, tone):
     pytest.importorskip("pyarrow", reason="datasets need pyarrow: pip install 'stylestream[train]'")
     from stylestream.builder import build
@@ -573,6 +665,11 @@ def test_a_built_dataset_is_trained_on(tmp_path, tone):
     assert data.card.training_steps == 2
     assert 2 <= data.card.sources[0].songs <= 6
     assert len(data.fingerprints) == data.card.sources[0].songs
+    plan = make_plan([tmp_path / "data"], {}, base="none")[0]
+    some = workshop._listed(plan, plan.sources).within(3.5 * 4 * 27_909 / corpus.SPLIT_SHARES["train"])  # room for three
+    held = [song[0] for store in workshop._stores(plan, some, tmp_path, "cpu") for song in store.songs]
+    assert sorted(held) == sorted(song["id"] for song in some.songs)
+    assert 3 <= len(held) <= 4
     with pytest.raises(ValueError, match="a dataset is trained on alone"):
         workshop.train([tmp_path / "data", tmp_path / "music"], tmp_path / "b.safetensors", steps=1, base="none")
 

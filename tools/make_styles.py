@@ -33,7 +33,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from stylestream import corpus, drumming, midi, recipes, train, views, width, workshop
-from stylestream.cli import read_config
+from stylestream.cli import read_config, reason
 from stylestream.corpus import FrameStore
 from stylestream.draw import Draw, DrawConfig
 from stylestream.features import FeatureConfig
@@ -63,8 +63,11 @@ def render(options: argparse.Namespace) -> None:
 
     config = corpus.BuildConfig(views=options.views, max_seconds=options.seconds, soundfont=options.soundfont)
     folder, how = options.work / "frames", {"per_style": options.per_style, "jobs": options.jobs, "progress": progress}
-    failures = hear_recordings(options.data, folder, options.recording_seconds)
-    failures += corpus.build_frames(options.data, folder, options.styles, config=config, **how)
+    try:
+        failures = hear_recordings(options.data, folder, options.recording_seconds)
+        failures += corpus.build_frames(options.data, folder, options.styles, config=config, **how)
+    except OSError as error:
+        raise SystemExit(f"make_styles: {reason(error, written=folder)}") from None
     (options.work / "failures.json").write_text(json.dumps(failures))
 
 
