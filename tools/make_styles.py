@@ -12,7 +12,10 @@
 The settings are those of stylestream/configs/STYLE.toml: [train] for the base, [tune] for each style; options replace them. Each step
 resumes when run again. As shipped, in two runs: a base with --per-style 240 --views 4 --seconds 20 --batch 256 --rate 1.5e-3
 --base-minutes 14 on an H100 (its views were disturbed more), and all styles from it with --start BASE --per-style 240 --views 3
---seconds 12 --batch 128 --crop-frames 256 --rate 1e-3 --base-minutes 4.9 --style-minutes 0.5 on an H200.
+--seconds 12 --batch 128 --crop-frames 256 --rate 1e-3 --base-minutes 4.9 --style-minutes 0.5 on an H200. The base then
+further: render --styles ballroom,roots,chamber,vocal --per-style 330 --views 3 --seconds 12 --soundfont fluidr3,OPL-3_FM_128M.sf2, the
+eight with --per-style 200, then wider --batch 16 --base-minutes 62 in two processes of a CPU (`torchrun --nproc_per_node 2`); and from
+that the later ones.
 """
 
 from __future__ import annotations
